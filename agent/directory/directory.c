@@ -1,0 +1,1 @@
+#include "agent/directory/directory.h"

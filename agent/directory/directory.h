@@ -1,0 +1,140 @@
+/* directory: one configured directory (an Active Directory domain) with its servers and connections, behind a vtable of flavors.
+ *
+ * Everything is asynchronous on the agent's loop; every call has a deadline and its callback fires exactly once, never from inside the call,
+ * unless it is cancelled. One thread: the loop's.
+ *
+ * The way of one write:
+ *     directory_locate()   finds the user and reads account, groups, policy and the server's position on one server -> struct located
+ *     directory_recheck()  reads the same account again on the same connection, just before the write
+ *     directory_write()    one modify on that same connection, answer mapped by table
+ * A located user is bound to the server that it was read from: the write goes there or fails. */
+#ifndef AGENT_DIRECTORY_DIRECTORY_H
+#define AGENT_DIRECTORY_DIRECTORY_H
+
+#include <event2/event.h>
+
+#include "agent/account.h"
+#include "base/secret.h"
+#include "base/status.h"
+
+/* As configured; borrowed for the life of the directory. */
+enum directory_kind { DIRECTORY_ACTIVE_DIRECTORY };
+enum policy_hints { POLICY_HINTS_REQUIRE, POLICY_HINTS_WHEN_SUPPORTED };
+struct directory_settings {
+	const char *name;              /* "corp": in logs, results, requests' `directory` */
+	enum directory_kind kind;
+	const char *const *servers;    /* "dc1.corp.example.com" or "dc1.corp.example.com:636"; NULL-terminated; tried in this order */
+	const char *base_dn;           /* NULL: the rootDSE's defaultNamingContext */
+	const char *ca_file, *crl_file;/* PEM; NULL: the system's store; no CRL */
+	const char *bind_dn;           /* simple bind: DN or userPrincipalName */
+	const char *bind_password_file;
+	const char *const *domains;    /* UPN suffixes and NetBIOS/DNS names served; NULL-terminated; may be empty: everything */
+	enum policy_hints policy_hints;
+	unsigned connections;          /* a server, at most: 1 to 16 */
+	unsigned pipeline;             /* operations outstanding on one connection, at most */
+	unsigned queue_limit;          /* operations waiting for a connection; more is agent.overloaded */
+	int64_t connect_timeout_ms, locate_timeout_ms, write_timeout_ms, policy_cache_ms, idle_probe_ms;
+};
+
+/* An attribute's record in replPropertyMetaData (MS-ADTS 3.1.1.1.9): what settles whether a write happened. */
+struct replication_record {
+	bool known;
+	uint32_t version;
+	uint8_t originator[16];        /* invocationId */
+	uint64_t originating_usn;
+	int64_t time_s;
+};
+/* The server and its position before the write, read on the connection that will write. */
+struct server_position {
+	char *server;                  /* host name as connected to */
+	uint8_t invocation_id[16];
+	bool invocation_known;
+	uint64_t highest_committed_usn;/* 0: unknown */
+	int64_t current_time_s;        /* the server's clock; 0: unknown */
+};
+
+struct directory;
+struct directory_call; /* one operation under way; a handle for directory_cancel only */
+
+/* A user found on one server. Opaque but for these readers; freed by located_free, which lets the connection go. */
+struct located;
+const struct account *located_account(const struct located *located);
+const struct server_position *located_position(const struct located *located);
+const struct replication_record *located_password_record(const struct located *located); /* unicodePwd */
+struct directory *located_directory(const struct located *located);
+/* The policy-hints control that this server supports ("1.2.840.113556.1.4.2239", "….2066"), or NULL. */
+const char *located_policy_control(const struct located *located);
+void located_free(struct located *located);
+
+/* How an answer looked, for the log and the administrator. */
+struct directory_answer {
+	int ldap_result;               /* -1: there was none */
+	uint32_t win32;                /* from the diagnostic text; 0: none */
+	char diagnostic[512];          /* valid UTF-8, control characters replaced */
+	char server[256];
+	bool sent;                     /* write: the modify had left for the server */
+	bool answered;                 /* write: its answer came; sent and not answered is the case for settling */
+};
+
+/* The start reads bind password and CA; servers are connected at once in the background. `ret_why`: malloc'ed sentence on failure. */
+enum status directory_new(struct event_base *base, const struct directory_settings *settings, struct directory **ret_directory, char **ret_why) MUST_USE;
+/* Cancels everything under way (their callbacks fire with directory.unavailable), closes the connections. */
+void directory_free(struct directory *directory);
+const char *directory_name(const struct directory *directory);
+/* For the two readiness displays: servers up and known, and a sentence: "dc1.corp.example.com (LDAPS, simple)" or why not. */
+struct directory_health {
+	unsigned servers_up, servers;
+	enum status status;            /* of the worst case if none is up */
+	char text[256];
+	int64_t clock_skew_ms;         /* host's clock less the server's at the last look; INT64_MIN: unknown */
+};
+void directory_health(const struct directory *directory, struct directory_health *ret_health);
+/* Called on the loop whenever health changes (a server comes up or goes down). */
+void directory_on_health(struct directory *directory, void (*changed)(struct directory *, void *arg), void *arg);
+
+/* True where `domain` (a UPN suffix, NetBIOS or DNS name; case-insensitive) is among settings->domains, or that list is empty. */
+bool directory_serves(const struct directory *directory, const char *domain);
+
+/* Whom to look for; the same as proto's subject, without the dependency on who sent it. Strings are borrowed during the call only. */
+enum locate_by { LOCATE_OBJECT_GUID, LOCATE_CONSISTENCY_GUID, LOCATE_UPN, LOCATE_SAM };
+/* STATUS_OK with `located` (the callee's to free), else: user.not_found, user.ambiguous, directory.*. A user whose groups could not be read is
+ * located with group_count 0; a policy that could not be read has source POLICY_UNKNOWN. `prefer_server` may be NULL. */
+typedef void (*locate_done)(enum status status, struct located *take_located, const struct directory_answer *answer, void *arg);
+enum status directory_locate(struct directory *directory, enum locate_by by, const char *id, const char *prefer_server, int64_t timeout_ms,
+                             locate_done done, void *arg, struct directory_call **ret_call) MUST_USE;
+
+/* Reads the account again on the same connection into `located` (located_account gives the new facts). */
+typedef void (*recheck_done)(enum status status, const struct directory_answer *answer, void *arg);
+enum status directory_recheck(struct located *located, int64_t timeout_ms, recheck_done done, void *arg, struct directory_call **ret_call) MUST_USE;
+
+struct directory_change {
+	bool set_password;             /* replace unicodePwd */
+	struct bytes password;         /* UTF-8; borrowed until the call returns: it is encoded into the modify at once and wiped there */
+	bool must_change;              /* replace pwdLastSet: 0 */
+	bool clear_lockout;            /* replace lockoutTime: 0 */
+	bool enforce_policy;           /* send the policy-hints control, critical */
+};
+/* One modify. STATUS_OK: applied. policy.rejected: the directory refused the password (the gate then finds out which rule). directory.timeout or directory.unavailable
+ * with answer->sent && !answer->answered: the truth is open. Otherwise nothing was changed. STATUS_DIRECTORY_NO_POLICY_CONTROL at once where enforce_policy
+ * is asked, the server has neither control and settings->policy_hints is REQUIRE. */
+typedef void (*write_done)(enum status status, const struct directory_answer *answer, void *arg);
+enum status directory_write(struct located *located, const struct directory_change *change, int64_t timeout_ms,
+                            write_done done, void *arg, struct directory_call **ret_call) MUST_USE;
+
+/* The callback will not fire; an outstanding LDAP operation is abandoned on our side only. Not for writes that were sent. */
+void directory_cancel(struct directory_call *call);
+
+/* The SID of a group by its DN, for scope rules written as DNs. user.not_found where there is none. */
+typedef void (*lookup_sid_done)(enum status status, const struct sid *sid, const struct directory_answer *answer, void *arg);
+enum status directory_lookup_sid(struct directory *directory, const char *dn, int64_t timeout_ms, lookup_sid_done done, void *arg,
+                                 struct directory_call **ret_call) MUST_USE;
+/* The SID of the domain (of the domain head), once a server has been reached; false before. */
+bool directory_domain_sid(const struct directory *directory, struct sid *ret_sid);
+
+/* The pre-flight of `writebackctl check`: connects afresh to each server and tries chain, name, bind, rootDSE, policy and controls. A new JSON array of
+ * {"server","step","ok","text"} rows, in order. */
+struct json_t;
+typedef void (*check_done)(struct json_t *take_rows, void *arg);
+enum status directory_check(struct directory *directory, check_done done, void *arg) MUST_USE;
+
+#endif

@@ -1,0 +1,50 @@
+/* limits: how much at once and how much in a while. Requests in flight; one at a time for one user, in order, a few waiting; applied a minute; a user's an hour; the latch.
+ * In memory, one thread, time as a parameter; what must survive a restart is exported and imported as plain numbers, which the journal keeps. */
+#ifndef AGENT_GATE_LIMITS_H
+#define AGENT_GATE_LIMITS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "base/status.h"
+
+struct limits_settings {
+	unsigned in_flight;            /* 256; 1 to 4,096 */
+	unsigned waiting_per_user;     /* 4 */
+	unsigned per_minute;           /* 120 applied writes of passwords a minute; 0: none */
+	unsigned per_user_hour;        /* 3 applied resets a user an hour; 0: none */
+	unsigned latch_per_hour;       /* 300; 0: none. More applied resets within an hour close the latch until limits_resume */
+	unsigned unlocks_per_minute;   /* 120; unlocks are counted apart */
+};
+struct limits;
+struct limits *limits_new(const struct limits_settings *settings);
+void limits_free(struct limits *limits);
+void limits_reconfigure(struct limits *limits, const struct limits_settings *settings);
+
+/* A request comes in: agent.overloaded where in_flight is reached. Every success is paired with limits_leave. */
+enum status limits_enter(struct limits *limits) MUST_USE;
+void limits_leave(struct limits *limits);
+unsigned limits_in_flight(const struct limits *limits);
+
+/* Before a write (password or unlock) for `guid`: agent.latched, agent.throttled (with *ret_retry_after_s) or STATUS_OK. A STATUS_OK reserves its place in the counts at once,
+ * so that requests in flight together cannot pass the ceiling; limits_settle makes the reservation count (applied or unknown) or gives it back. */
+enum status limits_admit(struct limits *limits, const char *guid, bool sets_password, int64_t now_ms, int64_t *ret_retry_after_s) MUST_USE;
+void limits_settle(struct limits *limits, const char *guid, bool sets_password, bool counts, int64_t now_ms);
+/* The same for writes found in the journal at the start: `now_ms` is when it was applied. May close the latch. */
+void limits_restore(struct limits *limits, const char *guid, bool sets_password, int64_t applied_at_ms);
+
+bool limits_latched(const struct limits *limits);
+/* Called once when the latch closes. */
+void limits_on_latch(struct limits *limits, void (*latched)(void *arg), void *arg);
+void limits_latch(struct limits *limits);   /* from the journal at the start */
+void limits_resume(struct limits *limits, int64_t now_ms);  /* opens it and forgets the counts */
+
+/* One at a time for one user. A turn is granted at once (true) or later by `granted`, in order; user.busy where waiting_per_user wait already. */
+struct limits_turn { char guid[UUID_SIZE]; struct limits_turn *next; void (*granted)(void *arg); void *arg; bool active; };
+enum status limits_take_turn(struct limits *limits, const char *guid, struct limits_turn *turn, bool *ret_now) MUST_USE;
+/* Ends an active turn (the next one is granted from here) or takes a waiting one out of the queue. */
+void limits_end_turn(struct limits *limits, struct limits_turn *turn);
+
+#endif

@@ -1,0 +1,35 @@
+/* scope: whose password may be written at all: the premises' decision, by SID and DN, never by name and never by message.
+ * Pure. Whoever is protected is refused whatever the configuration says; what cannot be read is a refusal. */
+#ifndef AGENT_GATE_SCOPE_H
+#define AGENT_GATE_SCOPE_H
+
+#include "agent/account.h"
+#include "base/status.h"
+
+enum scope_users { SCOPE_NONE, SCOPE_SELECTED, SCOPE_ALL };
+struct scope {
+	enum scope_users users;
+	const char *const *bases;          /* DNs of subtrees; NULL-terminated; SELECTED: inside one of them … */
+	const char *const *exclude_bases;
+	const struct sid *groups;          /* … and, where any is listed, member of one of these */
+	size_t group_count;
+	size_t groups_configured;          /* above group_count while some could not be resolved: those match nobody */
+	const struct sid *exclude_groups;
+	size_t exclude_group_count;
+	size_t exclude_groups_configured;  /* above exclude_group_count: an exclusion that could not be resolved refuses everybody */
+	const struct sid *protect_groups;  /* local additions to the protected groups and accounts */
+	size_t protect_group_count;
+	size_t protect_groups_configured;  /* likewise */
+	struct sid domain;                 /* the domain's SID; size 0: not known, which refuses */
+};
+
+/* user.protected, user.out_of_scope or STATUS_OK. `why` (capacity bytes) gets the rule in words, for the log and `explain`: the group's SID and its name where it is well known. */
+enum status scope_judge(const struct scope *scope, const struct account *account, char *why, size_t capacity) MUST_USE;
+
+/* The state of the account: user.disabled, user.expired, user.smartcard, user.cannot_change, user.never_expires (must_change). An unlock asks only for disabled and expired. */
+enum status scope_judge_state(const struct account *account, bool sets_password, bool must_change, int64_t now_s) MUST_USE;
+
+/* RFC 4514 names, compared as Active Directory does: is `dn` at or below `base`? Case-insensitive, escapes and blanks around separators normalized; a DN that cannot be parsed is below nothing. */
+bool dn_is_below(const char *dn, const char *base);
+
+#endif

@@ -1,0 +1,77 @@
+/* journal: what the agent must not forget: which requests it has seen and how each ended, durable in SQLite (base/database), with an index in memory so that looking up never waits.
+ *
+ * A request has a row from its intent or, where it is refused before, from its outcome; it is forgotten once the service has acknowledged the outcome and its exp has passed. No password, not even
+ * encrypted, is ever in it: ids, a hash of the frame, states, outcomes. Each row carries a checksum: SHA-256 over its fields, length-prefixed.
+ *
+ * On the loop's thread; callbacks fire on the loop after the commit. */
+#ifndef AGENT_JOURNAL_JOURNAL_H
+#define AGENT_JOURNAL_JOURNAL_H
+
+#include <event2/event.h>
+
+#include "base/bytes.h"
+#include "base/status.h"
+
+struct journal;
+
+enum journal_state { JOURNAL_INTENT, JOURNAL_SETTLING, JOURNAL_OUTCOME };
+struct journal_entry {
+	char request_id[UUID_SIZE], operation_id[UUID_SIZE];
+	uint8_t frame_sha256[32];
+	int64_t exp;                    /* seconds */
+	enum journal_state state;
+	/* The intent: what settling needs. Empty strings and zeros where there was none. */
+	char op[16];
+	char user_guid[UUID_SIZE];
+	char directory[64];
+	char server[256];
+	uint8_t invocation_id[16];
+	uint64_t highest_committed_usn;
+	uint32_t password_version;
+	uint8_t password_originator[16];
+	uint64_t password_originating_usn;
+	int64_t intent_at_ms;
+	/* The outcome. */
+	int64_t outcome_at_ms;
+	char code[40];                  /* status_code(); "" before */
+	bool counts;                    /* a password or unlock write that was applied, or may have been: the throttle counts it */
+	bool sets_password;
+	char *result;                   /* the payload of the final result as JSON without iat, as result_build made it; NULL before */
+	bool acknowledged;
+};
+
+struct journal_settings {
+	const char *path;
+	int64_t retain_ms;              /* an acknowledged row is kept at least so long for `writebackctl journal` and the throttle: 3,600,000 */
+	unsigned rows_limit;            /* 100,000: more unforgotten rows are agent.journal */
+};
+/* Opens, checks every row's checksum, fills the index. STATUS_AGENT_JOURNAL with a sentence where it is damaged, foreign or cannot be written: never a silent fresh start. */
+enum status journal_open(struct event_base *base, const struct journal_settings *settings, struct journal **ret_journal, char **ret_why) MUST_USE;
+void journal_close(struct journal *journal);
+
+/* Borrowed, valid until the loop turns; NULL where unknown. */
+const struct journal_entry *journal_find(const struct journal *journal, const char *request_id);
+/* Calls for each entry, in order of arrival; false from `each` ends it. */
+void journal_each(const struct journal *journal, bool (*each)(const struct journal_entry *entry, void *arg), void *arg);
+unsigned journal_unacknowledged(const struct journal *journal);
+/* Writing works: false after a failed commit until one succeeds (a probe every 5 s). While false nothing may be applied. */
+bool journal_writable(const struct journal *journal);
+
+/* Both copy `entry`. The index knows the entry at once (so a duplicate that arrives meanwhile is seen); done tells when it is on disk: STATUS_OK, or agent.journal (then it is out of the index again, for an intent).
+ * A refused call returns the status at once and `done` does not fire. */
+typedef void (*journal_done)(enum status status, void *arg);
+enum status journal_intent(struct journal *journal, const struct journal_entry *entry, journal_done done, void *arg) MUST_USE;
+enum status journal_outcome(struct journal *journal, const struct journal_entry *entry, journal_done done, void *arg) MUST_USE;
+/* The service has the outcome. Written without a callback; losing it costs one more delivery. */
+void journal_acknowledge(struct journal *journal, const char *request_id);
+/* Drops acknowledged entries past exp and retain_ms; called by the agent every minute. The highest exp dropped is kept on disk. */
+void journal_forget(struct journal *journal, int64_t now_ms);
+/* The highest exp ever forgotten, in seconds; 0 at first. Requests at or below it are refused by time alone. */
+int64_t journal_forgotten_exp(const struct journal *journal);
+
+/* Numbers that survive a restart: "boot", "latched", "key_set_version". */
+int64_t journal_number(const struct journal *journal, const char *name, int64_t initial);
+/* Asynchronous; durable before a `done` of anything submitted later. */
+void journal_set_number(struct journal *journal, const char *name, int64_t value);
+
+#endif

@@ -1,0 +1,34 @@
+/* tls: OpenSSL contexts and handshakes as this product wants them everywhere: TLS 1.2 at the least, the peer always verified,
+ * only subjectAltName counts (no CN, no partial wildcards), SNI sent, no compression, no renegotiation, an optional CRL file. There is no insecure switch. */
+#ifndef BASE_TLS_H
+#define BASE_TLS_H
+
+#include <openssl/ssl.h>
+
+#include "base/status.h"
+
+/* Paths may be NULL: ca_file then means the system's store; crl_file none. On failure `ret_why` (if not NULL) gets a malloc'ed
+ * sentence that names file and reason. */
+enum status tls_client_context(const char *ca_file, const char *crl_file, SSL_CTX **ret_context, char **ret_why) MUST_USE;
+/* With certificate chain and key in PEM. */
+enum status tls_server_context(const char *certificate_file, const char *key_file, SSL_CTX **ret_context, char **ret_why) MUST_USE;
+
+/* An SSL that will verify `host` (a DNS name, or an address in text). */
+enum status tls_client_new(SSL_CTX *context, const char *host, SSL **ret_ssl) MUST_USE;
+
+/* Why the handshake of `ssl` failed: tls.untrusted, tls.name, tls.expired, tls.revoked, else tls.failed. `why` (capacity bytes) gets a sentence for
+ * the log, made from the verify result and `error` (as given by bufferevent_get_openssl_error or ERR_get_error; 0 if none). */
+enum status tls_failure(SSL *ssl, unsigned long error, char *why, size_t capacity);
+
+/* Facts about an established connection, for logs and for `writebackctl check`. */
+struct tls_peer {
+	char version[16];          /* "TLSv1.3" */
+	char cipher[64];
+	char subject_alt_name[256];
+	char issuer[256];
+	char sha256[65];           /* of the leaf certificate, hex */
+	int64_t not_after;         /* seconds since 1970 */
+};
+void tls_describe(SSL *ssl, struct tls_peer *ret_peer);
+
+#endif
