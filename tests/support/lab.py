@@ -1,0 +1,457 @@
+"""lab: starts a directory, the reset service and both processes of the agent on loopback, with keys and certificates made on the spot, and asks them things.
+
+Used by ./demo and by tests/integration. Every wait has a deadline; everything that was started is stopped and its folder removed by close().
+
+    with Lab(build, "mock") as lab:
+        lab.start()
+        print(lab.service.operate("reset", "alice@corp.example.test", new_password="…"))
+"""
+import contextlib, http.client, json, os, shutil, signal, socket, ssl, struct, subprocess, sys, tempfile, time, urllib.parse, uuid
+
+import ldap
+import yaml
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+FOREST = os.path.join(HERE, "mock-directory", "users.yaml")
+DOMAIN, NETBIOS, BASE = "corp.example.test", "CORP", "DC=corp,DC=example,DC=test"
+
+
+class Late(Exception):
+    pass
+
+
+def wait_for(what, condition, timeout=10.0):
+    """The first true value of condition(), looked at every 10 ms; Late after timeout seconds."""
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Late(f"waited {timeout} s for {what}")
+        time.sleep(0.01)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def certificate(folder, name, san="DNS:localhost,IP:127.0.0.1"):
+    """A certificate by a CA of its own: folder/name-ca.pem, folder/name.pem, folder/name.key."""
+    def openssl(*args):
+        subprocess.run(["openssl", *args], check=True, capture_output=True, cwd=folder)
+    ec = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    openssl("req", "-x509", *ec, "-days", "7", "-subj", f"/CN={name} test CA", "-keyout", f"{name}-ca.key", "-out", f"{name}-ca.pem",
+            "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    openssl("req", *ec, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+    with open(os.path.join(folder, f"{name}.ext"), "w") as f:
+        f.write(f"subjectAltName={san}\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n")
+    openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{name}-ca.pem", "-CAkey", f"{name}-ca.key", "-CAcreateserial", "-days", "7",
+            "-extfile", f"{name}.ext", "-out", f"{name}.pem")
+    return os.path.join(folder, f"{name}-ca.pem"), os.path.join(folder, f"{name}.pem"), os.path.join(folder, f"{name}.key")
+
+
+class Program:
+    """A program of ours that runs in the background, its standard error (JSON lines) in a file."""
+
+    def __init__(self, folder, name, argv, env=None):
+        self.name, self.log_path = name, os.path.join(folder, name + ".log")
+        self.out_path = os.path.join(folder, name + ".out")
+        with open(self.log_path, "ab") as log, open(self.out_path, "wb") as out:
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=log, env={**os.environ, **(env or {})})
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def output(self):
+        with open(self.out_path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def wait_output(self, text, timeout=15):
+        def look():
+            if self.process.poll() is not None and text not in self.output():
+                raise Late(f"{self.name} ended with {self.process.returncode}: {self.log_text()[-2000:]}")
+            return text in self.output()
+        wait_for(f"'{text}' from {self.name}", look, timeout)
+
+    def log_text(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def events(self, **fields):
+        """The log's JSON lines that have these fields."""
+        found = []
+        for line in self.log_text().splitlines():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict) and all(event.get(k) == v for k, v in fields.items()):
+                    found.append(event)
+        return found
+
+    def wait_event(self, timeout=15, count=1, **fields):
+        def look():
+            if len(self.events(**fields)) >= count:
+                return self.events(**fields)[count - 1]
+            if self.process.poll() is not None:
+                raise Late(f"{self.name} ended with {self.process.returncode}: {self.log_text()[-2000:]}")
+        return wait_for(f"{fields} from {self.name}", look, timeout)
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self, timeout=25):
+        """SIGTERM; the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+                raise Late(f"{self.name} did not end within {timeout} s of SIGTERM")
+        return self.process.returncode
+
+
+# Directories -------------------------------------------------------------------------------------------------------------------------------
+
+class Directory:
+    """What both directories have in common: they are asked over LDAPS. host, port, ca and bind_password come from the subclass."""
+    base = BASE
+    bind_dn = f"CN=svc-writeback,OU=Service,{BASE}"
+    people, outside, groups = f"OU=People,{BASE}", f"OU=Outside,{BASE}", f"OU=Groups,{BASE}"
+
+    def connect(self, who=None, password=None):
+        connection = ldap.initialize(f"ldaps://{self.host}:{self.port}")
+        connection.set_option(ldap.OPT_X_TLS_CACERTFILE, self.ca)
+        connection.set_option(ldap.OPT_X_TLS_REQUIRE_CERT, ldap.OPT_X_TLS_DEMAND)
+        connection.set_option(ldap.OPT_X_TLS_NEWCTX, 0)
+        connection.set_option(ldap.OPT_REFERRALS, 0)
+        connection.set_option(ldap.OPT_TIMEOUT, 10)
+        connection.set_option(ldap.OPT_NETWORK_TIMEOUT, 10)
+        connection.simple_bind_s(who or self.bind_dn, password or self.bind_password)
+        return connection
+
+    def opens(self, user, password):
+        """Does this password open the account? (A wrong one counts as a bad try.)"""
+        try:
+            self.connect(f"{user}@{DOMAIN}", password).unbind_s()
+            return True
+        except ldap.INVALID_CREDENTIALS:
+            return False
+
+    def bind_error(self, user, password):
+        """The sub-code of a refused bind ("52e", "775", …), or None."""
+        try:
+            self.connect(f"{user}@{DOMAIN}", password).unbind_s()
+        except ldap.INVALID_CREDENTIALS as error:
+            return error.args[0].get("info", "").split("data ")[-1].split(",")[0]
+
+    def lock(self, user):
+        for _ in range(5):
+            self.opens(user, "not the password 1!")
+
+    def read(self, user, *attributes):
+        connection = self.connect()
+        try:
+            found = [e for e in connection.search_s(self.base, ldap.SCOPE_SUBTREE, f"(sAMAccountName={user})", list(attributes)) if e[0]]
+            return found[0][1]
+        finally:
+            connection.unbind_s()
+
+    def guid(self, user):
+        return str(uuid.UUID(bytes_le=self.read(user, "objectGUID")["objectGUID"][0]))
+
+    def password_record(self, user):
+        """(version, originating USN) of unicodePwd: how often it was written, as the directory itself counts."""
+        blob = self.read(user, "replPropertyMetaData")["replPropertyMetaData"][0]
+        count = struct.unpack_from("<I", blob, 8)[0]
+        for i in range(count):
+            attid, version, _, _, usn, _ = struct.unpack_from("<IIQ16sQQ", blob, 16 + 48 * i)
+            if attid == 0x0009005A:
+                return version, usn
+        return 0, 0
+
+    def locked(self, user):
+        connection = self.connect()
+        try:
+            dn = [e for e in connection.search_s(self.base, ldap.SCOPE_SUBTREE, f"(sAMAccountName={user})", ["1.1"]) if e[0]][0][0]
+            value = connection.search_s(dn, ldap.SCOPE_BASE, "(objectClass=*)", ["msDS-User-Account-Control-Computed"])[0][1]
+            return bool(int(value.get("msDS-User-Account-Control-Computed", [b"0"])[0]) & 0x10)
+        finally:
+            connection.unbind_s()
+
+
+def forest():
+    with open(FOREST, encoding="utf-8") as f:
+        return yaml.safe_load(f)
+
+
+class MockDirectory(Directory):
+    name, policy_hints = "mock-directory", True
+
+    def __init__(self, build, folder, *options):
+        self.folder, self.bind_password = folder, forest_password("svc-writeback")
+        os.makedirs(folder, exist_ok=True)
+        self.control_path = os.path.join(folder, "control.sock")
+        self.argv = [os.path.join(build, "tests/support/mock-directory/mock-directory"), "--users", FOREST, "--tls-dir", folder,
+                     "--control", self.control_path, *options]
+        self.host, self.port = "127.0.0.1", 0
+        self.ca = os.path.join(folder, "ca.pem")
+        self.start()
+
+    def start(self):
+        listen = f"127.0.0.1:{self.port}"
+        self.program = Program(self.folder, "mock-directory", [*self.argv, "--listen", listen])
+        self.program.wait_output("ready")
+        for line in self.program.output().splitlines():
+            if line.startswith("listening ldaps://"):
+                self.port = int(line.rsplit(":", 1)[1])
+
+    def control(self, command):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(10)
+            s.connect(self.control_path)
+            s.sendall(command.encode() + b"\n")
+            answer = s.makefile(encoding="utf-8").readline().strip()
+        if not answer.startswith("ok"):
+            raise ValueError(f"{command}: {answer}")
+        return answer[2:].strip()
+
+    def pause(self):
+        self.program.signal(signal.SIGSTOP)
+
+    def go(self):
+        self.program.signal(signal.SIGCONT)
+
+    def close(self):
+        self.program.stop()
+
+
+class SambaDirectory(Directory):
+    name, policy_hints = "Samba", False  # Debian 12's Samba 4.17 lacks the policy-hints control
+
+    def __init__(self, folder, address="127.0.0.10"):
+        self.folder, self.bind_password = folder, forest_password("svc-writeback")
+        self.script = os.path.join(HERE, "samba", "samba-dc")
+        self.start(address)
+
+    def start(self, address=None):
+        env = {**os.environ, "FOREST": FOREST, **({"SAMBA_DC_IP": address} if address else {})}
+        done = subprocess.run([self.script, "start", self.folder], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=180)
+        if done.returncode:
+            raise Late("Samba did not start: " + done.stderr)
+        facts = dict(line.split("=", 1) for line in done.stdout.splitlines())
+        self.host, self.port, self.ca, self.version = facts["HOST"], 636, facts["CA"], facts["SAMBA_VERSION"]
+
+    def pause(self):
+        subprocess.run([self.script, "pause", self.folder], check=True)
+
+    def go(self):
+        subprocess.run([self.script, "go", self.folder], check=True)
+
+    def close(self):
+        subprocess.run([self.script, "destroy", self.folder], check=True)
+
+
+def forest_password(user):
+    return next(u["password"] for u in forest()["users"] if u["name"] == user)
+
+
+# The service -------------------------------------------------------------------------------------------------------------------------------
+
+class Service:
+    """reset-service with a certificate of its own and an API key."""
+
+    def __init__(self, build, folder, settings=None, port=None):
+        os.makedirs(folder, exist_ok=True)
+        self.binary, self.folder, self.port = os.path.join(build, "service/reset-service"), folder, port or free_port()
+        self.ca, pem, key = certificate(folder, "service")
+        self.issuer = f"https://localhost:{self.port}"
+        self.config = os.path.join(folder, "reset-service.yaml")
+        with open(self.config, "w", encoding="utf-8") as f:
+            yaml.safe_dump({"issuer": self.issuer, "listen": f"127.0.0.1:{self.port}", "tls": {"certificate_file": pem, "key_file": key},
+                            "state_directory": os.path.join(folder, "state"), **(settings or {})}, f)
+        os.makedirs(os.path.join(folder, "state"), mode=0o700, exist_ok=True)
+        self.command("init")
+        self.key = self.command("api-key", "add", "tests").split()[-1]
+        self.start()
+
+    def command(self, *words):
+        done = subprocess.run([self.binary, *words, "--config", self.config], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
+        if done.returncode:
+            raise ValueError(f"reset-service {' '.join(words)} ended with {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def start(self):
+        self.program = Program(self.folder, "reset-service", [self.binary, "serve", "--config", self.config, "--log-format", "json"])
+        wait_for("the service to listen", self.listens, 15)
+
+    def listens(self):
+        if self.program.process.poll() is not None:
+            raise Late("reset-service ended: " + self.program.log_text()[-2000:])
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+            return True
+
+    def ticket(self):
+        return next(word for word in self.command("ticket").split() if word.startswith("wbt_"))
+
+    def http(self, method, path, body=None, key=None, headers=None, timeout=30):
+        """(status, parsed body)"""
+        connection = http.client.HTTPSConnection("localhost", self.port, timeout=timeout, context=ssl.create_default_context(cafile=self.ca))
+        try:
+            connection.request(method, path, body if body is None or isinstance(body, (str, bytes)) else json.dumps(body),
+                               {"Authorization": f"Bearer {key or self.key}", "Content-Type": "application/json", **(headers or {})})
+            response = connection.getresponse()
+            text = response.read().decode()
+            return response.status, json.loads(text) if text else None
+        finally:
+            connection.close()
+
+    def operate(self, op, user, wait=20, operation_id=None, **members):
+        """Posts an operation for a userPrincipalName (or a sub_id object) and gives the operation as it stands after `wait` seconds."""
+        sub_id = user if isinstance(user, dict) else {"format": "userPrincipalName", "id": user}
+        operation_id = operation_id or str(uuid.uuid4())
+        status, answer = self.http("POST", "/v1/operations", {"operation_id": operation_id, "op": op, "sub_id": sub_id, "wait": wait, **members}, timeout=wait + 15)
+        if status not in (200, 202):
+            raise ValueError(f"{status}: {answer}")
+        return answer
+
+    def operation(self, operation_id):
+        return self.http("GET", f"/v1/operations/{operation_id}")[1]
+
+    def wait_final(self, operation_id, timeout=60):
+        return wait_for(f"the outcome of {operation_id}", lambda: (a := self.operation(operation_id))["status"] not in ("pending", "settling") and a, timeout)
+
+    def agents(self):
+        return self.http("GET", "/v1/agents")[1]
+
+    def close(self):
+        self.program.stop()
+
+
+# The agent ---------------------------------------------------------------------------------------------------------------------------------
+
+class Agent:
+    """writebackd and writebackd-channel."""
+
+    def __init__(self, build, folder, directory, endpoint, service_ca, settings=None, directory_settings=None, scope=None, channel_settings=None):
+        os.makedirs(folder, exist_ok=True)
+        self.build, self.folder, self.directory = build, folder, directory
+        self.control = os.path.join(folder, "control.sock")
+        self.service_ca = service_ca
+        os.makedirs(os.path.join(folder, "state"), mode=0o700, exist_ok=True)
+        password_file = os.path.join(folder, "bind-password")
+        with open(os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
+            f.write(directory.bind_password + "\n")
+        self.writebackd_config, self.channel_config = os.path.join(folder, "writebackd.yaml"), os.path.join(folder, "channel.yaml")
+        entry = {"name": "corp", "flavor": "active-directory", "servers": [f"{directory.host}:{directory.port}"], "ca_file": directory.ca,
+                 "bind": {"dn": directory.bind_dn, "password_file": password_file}, "domains": [DOMAIN, NETBIOS],
+                 "policy_hints": "require" if directory.policy_hints else "when-supported",
+                 "scope": scope or {"users": "selected", "bases": [directory.people]}, **(directory_settings or {})}
+        self.settings = {"state_directory": os.path.join(folder, "state"), "channel_socket": os.path.join(folder, "channel.sock"),
+                         "control_socket": self.control, "diagnostics": {"loop_probe": "10ms"}, "directories": [entry], **(settings or {})}
+        self.channel_settings = {"agent_socket": os.path.join(folder, "channel.sock"), "endpoints": [endpoint], "tls": {"ca_file": service_ca},
+                                 "diagnostics": {"loop_probe": "10ms"}, **(channel_settings or {})}
+        self.write_config()
+        self.writebackd = self.channel = None
+
+    def write_config(self):
+        for path, value in ((self.writebackd_config, self.settings), (self.channel_config, self.channel_settings)):
+            with open(path, "w", encoding="utf-8") as f:
+                yaml.safe_dump(value, f, sort_keys=False)
+
+    def start_writebackd(self):
+        self.writebackd = Program(self.folder, "writebackd", [os.path.join(self.build, "agent/writebackd"), "--config", self.writebackd_config,
+                                                              "--log-format", "json"])
+        def listens():
+            if self.writebackd.process.poll() is not None:
+                raise Late(f"writebackd ended with {self.writebackd.process.returncode}: {self.writebackd.log_text()[-2000:]}")
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+                s.connect(self.control)
+                return True
+        wait_for("writebackd's control socket", listens)
+
+    def start_channel(self):
+        self.channel = Program(self.folder, "writebackd-channel", [os.path.join(self.build, "agent/channel/writebackd-channel"), "--config", self.channel_config,
+                                                                   "--log-format", "json"])
+
+    def start(self):
+        self.start_writebackd()
+        self.start_channel()
+
+    def ctl(self, *words, check=True, timeout=60, **options):
+        done = subprocess.run([os.path.join(self.build, "agent/ctl/writebackctl"), "--socket", self.control, *words], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, **options)
+        if check and done.returncode:
+            raise ValueError(f"writebackctl {' '.join(words)} ended with {done.returncode}: {done.stdout}")
+        return done.stdout
+
+    def enroll(self, issuer, ticket):
+        ticket_file = os.path.join(self.folder, "ticket")
+        with open(os.open(ticket_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
+            f.write(ticket + "\n")
+        return self.ctl("enroll", issuer, "--ticket-file", ticket_file, "--ca-file", self.service_ca)
+
+    def status(self):
+        return json.loads(self.ctl("--json", "status", check=False))
+
+    def wait_ready(self, timeout=20):
+        wait_for("the agent to be ready", lambda: subprocess.run([os.path.join(self.build, "agent/ctl/writebackctl"), "--socket", self.control, "status"],
+                                                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20).returncode == 0, timeout)
+
+    def close(self):
+        statuses = [p.stop() for p in (self.writebackd, self.channel) if p]
+        return statuses
+
+
+# All of it ---------------------------------------------------------------------------------------------------------------------------------
+
+class Lab:
+    def __init__(self, build, directory="mock", keep=False, **agent_options):
+        self.build, self.kind, self.keep, self.agent_options = os.path.abspath(build), directory, keep, agent_options
+        self.folder = tempfile.mkdtemp(prefix="writebackd-lab-")
+        self.directory = self.service = self.agent = None
+
+    def start_directory(self, *options):
+        folder = os.path.join(self.folder, "directory")
+        self.directory = SambaDirectory(folder) if self.kind == "samba" else MockDirectory(self.build, folder, *options)
+
+    def start_service(self, **options):
+        self.service = Service(self.build, os.path.join(self.folder, "service"), **options)
+
+    def start_agent(self):
+        self.agent = Agent(self.build, os.path.join(self.folder, "agent"), self.directory, f"wss://localhost:{self.service.port}/v1/agent",
+                           self.service.ca, **self.agent_options)
+        self.agent.start()
+
+    def start(self):
+        self.start_directory()
+        self.start_service()
+        self.start_agent()
+        self.agent.enroll(self.service.issuer, self.service.ticket())
+        self.agent.wait_ready()
+
+    def close(self):
+        try:
+            for part in (self.agent, self.service, self.directory):
+                if part:
+                    part.close()
+        finally:
+            if not self.keep:
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
