@@ -1,1 +1,446 @@
 #include "agent/gate/limits.h"
+
+#include <string.h>
+
+enum {
+	IN_FLIGHT_MAX = 4096, MINUTE_MS = 60000, HOUR_MS = 3600000, WINDOW_MAX = 100000,
+	USER_STAMPS_MAX = 32, USERS_MAX = 16384, BUCKETS = 4096
+};
+
+/* When the last `capacity` writes were, ascending: enough to tell whether `capacity` of them lie within `span_ms`. */
+struct window {
+	int64_t *stamps;
+	unsigned count, capacity;
+	int64_t span_ms;
+	unsigned pending;            /* admitted and not settled */
+};
+
+/* One user: his turns and his own window. Kept while any of it says something. */
+struct user {
+	struct user *next;
+	char guid[UUID_SIZE];
+	struct limits_turn *active, *waiting;
+	struct window hour;
+	int64_t stamps[USER_STAMPS_MAX];
+};
+
+struct limits {
+	struct limits_settings settings;
+	unsigned in_flight;
+	bool latched;
+	void (*on_latch)(void *arg);
+	void *on_latch_arg;
+	struct window passwords, unlocks, latch;
+	struct user *buckets[BUCKETS];
+	unsigned users;
+};
+
+/* Windows ------------------------------------------------------------------------------------------------------------------------------ */
+
+static void window_expire(struct window *window, int64_t now_ms)
+{
+	unsigned gone = 0;
+	/* The clock was set back: what seems to lie ahead happened at the latest now, so that a wrong clock, once right again, holds nobody up for longer than the span. */
+	for (unsigned i = window->count; i > 0 && window->stamps[i - 1] > now_ms; i--)
+		window->stamps[i - 1] = now_ms;
+	while (gone < window->count && now_ms - window->stamps[gone] >= window->span_ms)
+		gone++;
+	if (gone) {
+		window->count -= gone;
+		memmove(window->stamps, window->stamps + gone, window->count * sizeof *window->stamps);
+	}
+}
+
+/* In its place, for the journal's rows need not come in order. A full window forgets its oldest. */
+static void window_add(struct window *window, int64_t at_ms)
+{
+	if (!window->capacity)
+		return;
+	if (window->count == window->capacity) {
+		if (at_ms <= window->stamps[0])
+			return;
+		window->count--;
+		memmove(window->stamps, window->stamps + 1, window->count * sizeof *window->stamps);
+	}
+	unsigned i = window->count++;
+	for (; i > 0 && window->stamps[i - 1] > at_ms; i--)
+		window->stamps[i] = window->stamps[i - 1];
+	window->stamps[i] = at_ms;
+}
+
+/* 0: there is room under `limit` (0: no limit), else seconds until there may be: precisely where settled writes fill it, one second where some are not settled yet. */
+static int64_t window_wait_s(const struct window *window, unsigned limit, int64_t now_ms)
+{
+	if (!limit || (uint64_t)window->count + window->pending < limit)
+		return 0;
+	if (window->count < limit)
+		return 1;
+	return (window->stamps[window->count - limit] + window->span_ms - now_ms + 999) / 1000;
+}
+
+static bool window_resize(struct window *window, unsigned capacity)
+{
+	unsigned kept = window->count < capacity ? window->count : capacity;
+	int64_t *stamps = calloc(capacity ? capacity : 1, sizeof *stamps);
+	if (!stamps)
+		return false;
+	if (kept)
+		memcpy(stamps, window->stamps + window->count - kept, kept * sizeof *stamps);
+	free(window->stamps);
+	window->stamps = stamps;
+	window->count = kept;
+	window->capacity = capacity;
+	return true;
+}
+
+/* Users -------------------------------------------------------------------------------------------------------------------------------- */
+
+static struct user **user_slot(struct limits *limits, const char *guid)
+{
+	/* FNV-1a: objectGUIDs are not chosen by an attacker, and the number of users is bounded. */
+	uint32_t hash = 2166136261u;
+	for (const char *at = guid; *at; at++)
+		hash = (hash ^ (uint8_t)*at) * 16777619u;
+	struct user **slot = &limits->buckets[hash % BUCKETS];
+	while (*slot && strcmp((*slot)->guid, guid))
+		slot = &(*slot)->next;
+	return slot;
+}
+
+static void drop_slot(struct limits *limits, struct user **slot)
+{
+	struct user *user = *slot;
+	*slot = user->next;
+	free(user);
+	limits->users--;
+}
+
+static bool is_busy(const struct user *user)
+{
+	return user->active || user->waiting || user->hour.pending;
+}
+
+static void drop_if_idle(struct limits *limits, const char *guid)
+{
+	struct user **slot = user_slot(limits, guid);
+	if (*slot && !is_busy(*slot) && !(*slot)->hour.count)
+		drop_slot(limits, slot);
+}
+
+static void drop_idle_users(struct limits *limits, int64_t now_ms)
+{
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		for (struct user **slot = &limits->buckets[i]; *slot;) {
+			window_expire(&(*slot)->hour, now_ms);
+			if (!is_busy(*slot) && !(*slot)->hour.count)
+				drop_slot(limits, slot);
+			else
+				slot = &(*slot)->next;
+		}
+	}
+}
+
+/* The one whose last write is the oldest. */
+static void drop_oldest_user(struct limits *limits)
+{
+	struct user **oldest = NULL;
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		for (struct user **slot = &limits->buckets[i]; *slot; slot = &(*slot)->next) {
+			const struct window *hour = &(*slot)->hour;
+			if (!is_busy(*slot) && hour->count && (!oldest || hour->stamps[hour->count - 1] < (*oldest)->hour.stamps[(*oldest)->hour.count - 1]))
+				oldest = slot;
+		}
+	}
+	if (oldest)
+		drop_slot(limits, oldest);
+}
+
+static void make_room(struct limits *limits, int64_t now_ms)
+{
+	if (limits->users < USERS_MAX)
+		return;
+	drop_idle_users(limits, now_ms);
+	if (limits->users >= USERS_MAX)
+		drop_oldest_user(limits);
+}
+
+static struct user *get_user(struct limits *limits, const char *guid)
+{
+	struct user **slot = user_slot(limits, guid);
+	if (*slot)
+		return *slot;
+	struct user *user = calloc(1, sizeof *user);
+	if (!user)
+		return NULL;
+	strncpy(user->guid, guid, sizeof user->guid - 1);
+	user->hour = (struct window){ .stamps = user->stamps, .capacity = USER_STAMPS_MAX, .span_ms = HOUR_MS };
+	*slot = user;
+	limits->users++;
+	return user;
+}
+
+/* The whole --------------------------------------------------------------------------------------------------------------------------- */
+
+static unsigned at_most(unsigned value, unsigned most)
+{
+	return value < most ? value : most;
+}
+
+static bool apply_settings(struct limits *limits, const struct limits_settings *settings)
+{
+	struct limits_settings new = *settings;
+	new.in_flight = new.in_flight ? at_most(new.in_flight, IN_FLIGHT_MAX) : 1;
+	new.per_minute = at_most(new.per_minute, WINDOW_MAX);
+	new.unlocks_per_minute = at_most(new.unlocks_per_minute, WINDOW_MAX);
+	new.latch_per_hour = at_most(new.latch_per_hour, WINDOW_MAX - 1);
+	new.per_user_hour = at_most(new.per_user_hour, USER_STAMPS_MAX);
+	/* One place more than the latch's number: it closes where more than that were applied. */
+	if (!window_resize(&limits->passwords, new.per_minute) || !window_resize(&limits->unlocks, new.unlocks_per_minute) ||
+	    !window_resize(&limits->latch, new.latch_per_hour ? new.latch_per_hour + 1 : 0))
+		return false;
+	limits->settings = new;
+	return true;
+}
+
+struct limits *limits_new(const struct limits_settings *settings)
+{
+	struct limits *limits = calloc(1, sizeof *limits);
+	if (!limits)
+		return NULL;
+	limits->passwords.span_ms = limits->unlocks.span_ms = MINUTE_MS;
+	limits->latch.span_ms = HOUR_MS;
+	if (!apply_settings(limits, settings)) {
+		limits_free(limits);
+		return NULL;
+	}
+	return limits;
+}
+
+void limits_free(struct limits *limits)
+{
+	if (!limits)
+		return;
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		while (limits->buckets[i])
+			drop_slot(limits, &limits->buckets[i]);
+	}
+	free(limits->passwords.stamps);
+	free(limits->unlocks.stamps);
+	free(limits->latch.stamps);
+	free(limits);
+}
+
+void limits_reconfigure(struct limits *limits, const struct limits_settings *settings)
+{
+	/* Without memory the old numbers hold on. */
+	(void)apply_settings(limits, settings);
+}
+
+enum status limits_enter(struct limits *limits)
+{
+	if (limits->in_flight >= limits->settings.in_flight)
+		return STATUS_AGENT_OVERLOADED;
+	limits->in_flight++;
+	return STATUS_OK;
+}
+
+void limits_leave(struct limits *limits)
+{
+	if (limits->in_flight)
+		limits->in_flight--;
+}
+
+unsigned limits_in_flight(const struct limits *limits)
+{
+	return limits->in_flight;
+}
+
+/* Writes ------------------------------------------------------------------------------------------------------------------------------ */
+
+static void close_latch(struct limits *limits)
+{
+	if (limits->latched)
+		return;
+	limits->latched = true;
+	if (limits->on_latch)
+		limits->on_latch(limits->on_latch_arg);
+}
+
+static enum status throttle(int64_t wait_s, int64_t *ret_retry_after_s)
+{
+	*ret_retry_after_s = wait_s;
+	return wait_s ? STATUS_AGENT_THROTTLED : STATUS_OK;
+}
+
+static enum status admit_unlock(struct limits *limits, int64_t now_ms, int64_t *ret_retry_after_s)
+{
+	window_expire(&limits->unlocks, now_ms);
+	enum status status = throttle(window_wait_s(&limits->unlocks, limits->settings.unlocks_per_minute, now_ms), ret_retry_after_s);
+	limits->unlocks.pending += status == STATUS_OK;
+	return status;
+}
+
+/* The throttles come first: what they hold back has not been applied and so closes no latch. */
+static enum status admit_password(struct limits *limits, const char *guid, int64_t now_ms, int64_t *ret_retry_after_s)
+{
+	const struct limits_settings *settings = &limits->settings;
+	make_room(limits, now_ms);
+	struct user *user = get_user(limits, guid);
+	if (!user)
+		return STATUS_AGENT_INTERNAL;
+	window_expire(&limits->passwords, now_ms);
+	window_expire(&limits->latch, now_ms);
+	window_expire(&user->hour, now_ms);
+	int64_t minute = window_wait_s(&limits->passwords, settings->per_minute, now_ms), hour = window_wait_s(&user->hour, settings->per_user_hour, now_ms);
+	enum status status = throttle(minute > hour ? minute : hour, ret_retry_after_s);
+	if (status == STATUS_OK && settings->latch_per_hour && limits->latch.count >= settings->latch_per_hour) {
+		close_latch(limits);
+		status = STATUS_AGENT_LATCHED;
+	}
+	/* The last places below the latch are taken by writes whose end is open: they, and not this one, decide. */
+	if (status == STATUS_OK)
+		status = throttle(window_wait_s(&limits->latch, settings->latch_per_hour, now_ms), ret_retry_after_s);
+	if (status == STATUS_OK) {
+		limits->passwords.pending++;
+		limits->latch.pending++;
+		user->hour.pending++;
+	}
+	drop_if_idle(limits, guid);
+	return status;
+}
+
+enum status limits_admit(struct limits *limits, const char *guid, bool sets_password, int64_t now_ms, int64_t *ret_retry_after_s)
+{
+	*ret_retry_after_s = 0;
+	if (limits->latched)
+		return STATUS_AGENT_LATCHED;
+	return sets_password ? admit_password(limits, guid, now_ms, ret_retry_after_s) : admit_unlock(limits, now_ms, ret_retry_after_s);
+}
+
+static void settle(struct window *window, bool counts, int64_t now_ms)
+{
+	if (window->pending)
+		window->pending--;
+	if (counts)
+		window_add(window, now_ms);
+}
+
+void limits_settle(struct limits *limits, const char *guid, bool sets_password, bool counts, int64_t now_ms)
+{
+	if (!sets_password) {
+		settle(&limits->unlocks, counts, now_ms);
+		return;
+	}
+	settle(&limits->passwords, counts, now_ms);
+	settle(&limits->latch, counts, now_ms);
+	struct user *user = *user_slot(limits, guid);
+	if (user)
+		settle(&user->hour, counts, now_ms);
+	drop_if_idle(limits, guid);
+}
+
+void limits_restore(struct limits *limits, const char *guid, bool sets_password, int64_t applied_at_ms)
+{
+	if (!sets_password) {
+		window_add(&limits->unlocks, applied_at_ms);
+		return;
+	}
+	window_add(&limits->passwords, applied_at_ms);
+	window_add(&limits->latch, applied_at_ms);
+	if (limits->users >= USERS_MAX)
+		drop_oldest_user(limits);
+	struct user *user = get_user(limits, guid);
+	if (user)
+		window_add(&user->hour, applied_at_ms);
+	const struct window *latch = &limits->latch;
+	if (latch->capacity && latch->count == latch->capacity && latch->stamps[latch->count - 1] - latch->stamps[0] < latch->span_ms)
+		close_latch(limits);
+}
+
+bool limits_latched(const struct limits *limits)
+{
+	return limits->latched;
+}
+
+void limits_on_latch(struct limits *limits, void (*latched)(void *arg), void *arg)
+{
+	limits->on_latch = latched;
+	limits->on_latch_arg = arg;
+}
+
+void limits_latch(struct limits *limits)
+{
+	limits->latched = true;
+}
+
+void limits_resume(struct limits *limits, int64_t now_ms)
+{
+	limits->latched = false;
+	limits->passwords.count = limits->unlocks.count = limits->latch.count = 0;
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		for (struct user *user = limits->buckets[i]; user; user = user->next)
+			user->hour.count = 0;
+	}
+	drop_idle_users(limits, now_ms);
+}
+
+/* Turns ------------------------------------------------------------------------------------------------------------------------------- */
+
+static struct limits_turn **waiting_end(struct user *user, unsigned *ret_count)
+{
+	struct limits_turn **end = &user->waiting;
+	for (*ret_count = 0; *end; end = &(*end)->next)
+		++*ret_count;
+	return end;
+}
+
+enum status limits_take_turn(struct limits *limits, const char *guid, struct limits_turn *turn, bool *ret_now)
+{
+	*ret_now = false;
+	turn->next = NULL;
+	turn->active = false;
+	turn->guid[0] = '\0';
+	struct user *user = get_user(limits, guid);
+	if (!user)
+		return STATUS_AGENT_INTERNAL;
+	unsigned waiting;
+	struct limits_turn **end = waiting_end(user, &waiting);
+	if (user->active && waiting >= limits->settings.waiting_per_user)
+		return STATUS_USER_BUSY;
+	memcpy(turn->guid, user->guid, sizeof turn->guid);
+	*ret_now = turn->active = !user->active;
+	if (*ret_now)
+		user->active = turn;
+	else
+		*end = turn;
+	return STATUS_OK;
+}
+
+void limits_end_turn(struct limits *limits, struct limits_turn *turn)
+{
+	struct user *user = *user_slot(limits, turn->guid);
+	if (!turn->guid[0] || !user)
+		return;
+	struct limits_turn *granted = NULL;
+	if (user->active == turn) {
+		granted = user->waiting;
+		user->active = granted;
+		if (granted) {
+			user->waiting = granted->next;
+			granted->next = NULL;
+			granted->active = true;
+		}
+	} else {
+		struct limits_turn **at = &user->waiting;
+		while (*at && *at != turn)
+			at = &(*at)->next;
+		if (*at)
+			*at = turn->next;
+	}
+	turn->active = false;
+	turn->next = NULL;
+	drop_if_idle(limits, turn->guid);
+	turn->guid[0] = '\0';
+	if (granted && granted->granted)
+		granted->granted(granted->arg);
+}

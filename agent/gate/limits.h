@@ -14,11 +14,12 @@ struct limits_settings {
 	unsigned in_flight;            /* 256; 1 to 4,096 */
 	unsigned waiting_per_user;     /* 4 */
 	unsigned per_minute;           /* 120 applied writes of passwords a minute; 0: none */
-	unsigned per_user_hour;        /* 3 applied resets a user an hour; 0: none */
+	unsigned per_user_hour;        /* 3 applied resets a user an hour; 0: none; more than 32 are 32 */
 	unsigned latch_per_hour;       /* 300; 0: none. More applied resets within an hour close the latch until limits_resume */
 	unsigned unlocks_per_minute;   /* 120; unlocks are counted apart */
 };
 struct limits;
+/* NULL when memory is out. */
 struct limits *limits_new(const struct limits_settings *settings);
 void limits_free(struct limits *limits);
 void limits_reconfigure(struct limits *limits, const struct limits_settings *settings);
@@ -29,7 +30,8 @@ void limits_leave(struct limits *limits);
 unsigned limits_in_flight(const struct limits *limits);
 
 /* Before a write (password or unlock) for `guid`: agent.latched, agent.throttled (with *ret_retry_after_s) or STATUS_OK. A STATUS_OK reserves its place in the counts at once,
- * so that requests in flight together cannot pass the ceiling; limits_settle makes the reservation count (applied or unknown) or gives it back. */
+ * so that requests in flight together cannot pass the ceiling; limits_settle makes the reservation count (applied or unknown) or gives it back. Not more than latch_per_hour
+ * resets are applied within an hour: the one that would be too many closes the latch; while reservations alone fill it, the answer is agent.throttled. agent.internal when memory is out. */
 enum status limits_admit(struct limits *limits, const char *guid, bool sets_password, int64_t now_ms, int64_t *ret_retry_after_s) MUST_USE;
 void limits_settle(struct limits *limits, const char *guid, bool sets_password, bool counts, int64_t now_ms);
 /* The same for writes found in the journal at the start: `now_ms` is when it was applied. May close the latch. */

@@ -6,6 +6,7 @@
 #include "agent/account.h"
 #include "base/status.h"
 
+/* SCOPE_SELECTED needs at least a base or a group; SCOPE_ALL needs none, but is narrowed by those that are listed. Exclusions always win. */
 enum scope_users { SCOPE_NONE, SCOPE_SELECTED, SCOPE_ALL };
 struct scope {
 	enum scope_users users;
@@ -31,5 +32,7 @@ enum status scope_judge_state(const struct account *account, bool sets_password,
 
 /* RFC 4514 names, compared as Active Directory does: is `dn` at or below `base`? Case-insensitive, escapes and blanks around separators normalized; a DN that cannot be parsed is below nothing. */
 bool dn_is_below(const char *dn, const char *base);
+/* `dn` can be parsed and is not empty: for judging a configuration. Numeric attribute types and the "#" form of values are not taken. */
+bool dn_valid(const char *dn);
 
 #endif
