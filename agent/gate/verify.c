@@ -79,7 +79,7 @@ enum status gate_verify(struct bytes payload, const struct gate_identity *identi
 	enum status status = judge(payload, identity, now_s, &request->claims, ret_reason);
 	memcpy(ret_ids->request_id, request->claims.request_id, sizeof ret_ids->request_id);
 	memcpy(ret_ids->operation_id, request->claims.operation_id, sizeof ret_ids->operation_id);
-	ret_ids->exp = request->claims.exp;
+	ret_ids->exp = request->claims.exp > now_s + AHEAD_MAX_S + LIFETIME_MAX_S ? now_s + AHEAD_MAX_S + LIFETIME_MAX_S : request->claims.exp;
 	if (status == STATUS_OK)
 		*ret_request = request;
 	else

@@ -18,12 +18,13 @@ struct gate_identity {
 
 /* Looks, in this order: payload's form (request.invalid), iss and aud (request.audience), iat more than 60 s ahead (request.not_yet_valid), exp more than 120 s behind iat or not
  * behind it (request.invalid), exp passed (request.expired), exp at or below not_before (request.replayed), operation allowed (request.unsupported), enforce_policy.
- * `ret_reason`: the member or check, a static string. `ret_ids` are filled even on failure, as far as they could be read. */
+ * `ret_reason`: the member or check, a static string. `ret_ids` are filled even on failure, as far as they could be read; an exp that
+ * no acceptable request could have now is given as the latest one that could, so that it cannot be remembered for ever. */
 struct request_ids { char request_id[UUID_SIZE]; char operation_id[UUID_SIZE]; int64_t exp; };
 enum status gate_verify(struct bytes payload, const struct gate_identity *identity, int64_t now_s,
                         struct verified_request **ret_request, struct request_ids *ret_ids, const char **ret_reason) MUST_USE;
 const struct request_claims *verified_claims(const struct verified_request *request);
-/* request.expired once now is past exp: looked at again just before the write. */
+/* request.expired at exp and after it: looked at again just before the write. */
 enum status verified_still_valid(const struct verified_request *request, int64_t now_s) MUST_USE;
 void verified_free(struct verified_request *request);
 

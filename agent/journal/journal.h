@@ -38,6 +38,7 @@ struct journal_entry {
 	bool sets_password;
 	char *result;                   /* the payload of the final result as JSON without iat, as result_build made it; NULL before */
 	bool acknowledged;
+	bool pending;                   /* set by the journal in what it hands out: the last change is not on disk yet, so nobody may be told of it */
 };
 
 struct journal_settings {
@@ -58,7 +59,8 @@ unsigned journal_unacknowledged(const struct journal *journal);
 bool journal_writable(const struct journal *journal);
 
 /* Both copy `entry`. The index knows the entry at once (so a duplicate that arrives meanwhile is seen); done tells when it is on disk: STATUS_OK, or agent.journal (then it is out of the index again, for an intent).
- * A refused call returns the status at once and `done` does not fire. */
+ * When it is not, the entry goes back to what is on disk. A refused call returns the status at once and `done` does not fire: agent.journal while nothing can be written (intents) or rows_limit is
+ * reached (new requests), agent.overloaded where the queue is full, agent.internal when memory is out or the entry has a final outcome already: the first one stands. */
 typedef void (*journal_done)(enum status status, void *arg);
 enum status journal_intent(struct journal *journal, const struct journal_entry *entry, journal_done done, void *arg) MUST_USE;
 enum status journal_outcome(struct journal *journal, const struct journal_entry *entry, journal_done done, void *arg) MUST_USE;
