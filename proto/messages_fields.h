@@ -1,0 +1,66 @@
+/* messages_fields: a message is a table of members; one table parses, builds and clears it. Shared by the files of proto/messages only. */
+#ifndef PROTO_MESSAGES_FIELDS_H
+#define PROTO_MESSAGES_FIELDS_H
+
+#include "proto/messages.h"
+
+struct field;
+
+/* How one kind of member is read and written; `object` is the whole struct, so that a member may fill several of its fields. */
+struct field_type {
+	/* STATUS_LOCAL_INPUT where the value is not of this type. */
+	enum status (*parse)(const struct field *field, const json_t *value, void *object);
+	/* False where memory is out or the value cannot be said; *ret_value stays NULL where the member is absent. */
+	bool (*build)(const struct field *field, const void *object, json_t **ret_value);
+	void (*clear)(const struct field *field, void *object); /* NULL: owns nothing */
+};
+
+struct field {
+	const char *name;
+	const struct field_type *type;
+	size_t offset;
+	int64_t min, max;  /* text: bytes; numbers: value; booleans: min is the default */
+	bool optional;
+};
+#define FIELD_AT(field, object, type) ((type *)(void *)((char *)(object) + (field)->offset))
+#define FIELD_CONST(field, object, type) ((const type *)(const void *)((const char *)(object) + (field)->offset))
+
+struct form {
+	const struct field *fields;
+	size_t count;
+	enum status malformed;
+	bool closed;       /* refuses members that no row names */
+};
+#define FORM_FIELDS(array) (array), sizeof(array) / sizeof(*(array))
+
+#define MAX_TIME 253402300799 /* the end of year 9999: nothing overflows that is added to it */
+#define MAX_INTEGER 9007199254740991 /* what every JSON implementation keeps exactly */
+
+extern const struct field_type field_text;       /* char *: min to max bytes, no control characters */
+extern const struct field_type field_loose_text; /* char *: for people; cut at max bytes, what cannot be shown is replaced */
+extern const struct field_type field_uuid;       /* char[UUID_SIZE]; "" is absent */
+extern const struct field_type field_uuid_text;  /* char * */
+extern const struct field_type field_random;     /* char *: base64url of 32 bytes: nonces and thumbprints */
+extern const struct field_type field_int64;      /* an optional one is absent where 0 */
+extern const struct field_type field_int;
+extern const struct field_type field_unsigned;
+extern const struct field_type field_bool;
+
+/* `object` must be zeroed or hold its defaults. On failure it may be half filled: form_clear. */
+enum status form_parse_json(const struct form *form, const json_t *json, void *object, const char **ret_member) MUST_USE;
+/* The same from text, cleared on failure. */
+enum status form_parse(const struct form *form, struct bytes payload, void *object, const char **ret_member) MUST_USE;
+json_t *form_json(const struct form *form, const void *object);
+char *form_build(const struct form *form, const void *object);
+/* Frees what the members own; the caller zeroes the struct. */
+void form_clear(const struct form *form, void *object);
+
+char *json_text(json_t *take_json);
+/* Bytes between min and max and no control characters. */
+bool plain_text(const json_t *value, int64_t min, int64_t max);
+/* Sets *to, freeing what it held. */
+enum status replace_text(char **to, const char *text) MUST_USE;
+/* A malloc'ed copy of at most max bytes, invalid UTF-8 and control characters replaced by '?'. */
+char *shown_text(const char *text, size_t max);
+
+#endif
