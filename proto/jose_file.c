@@ -1,4 +1,5 @@
 /* Key files: apart from the rest because only this does I/O. */
+#include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
@@ -73,6 +74,8 @@ enum status jose_key_store(const struct jose_key *key, const char *path)
 	unlink(temporary); /* left over by a crash */
 	if (write_new(temporary, secret_bytes(&text)) && rename(temporary, path) == 0 && sync_folder(path))
 		return STATUS_OK;
+	int error = errno;
 	unlink(temporary);
+	errno = error;
 	return STATUS_LOCAL_SYSTEM;
 }

@@ -150,7 +150,9 @@ struct request_claims {
 	char *prior_server;         /* NULL: none */
 };
 /* Types, presence and form only; an `aud` array is STATUS_REQUEST_AUDIENCE, an unknown `op` STATUS_REQUEST_UNSUPPORTED; times, audience and permission are judged by the gate.
- * Even on failure request_id and operation_id are filled where they could be read, so that the refusal can be addressed (else ""). */
+ * Even on failure request_id, operation_id and exp are filled where they could be read, so that the refusal can be addressed (else "" and 0). On STATUS_REQUEST_UNSUPPORTED
+ * all the rest is filled too, with op OP_COUNT, so that audience and times can be judged first; it is cleared then as after success. A member that no row of section 6
+ * has is named "unknown_member"; `secret` and `must_change` are also the names of the failure where the operation does not take them. */
 enum status request_parse(struct bytes payload, struct request_claims *ret_request, const char **ret_member) MUST_USE;
 char *request_build(const struct request_claims *request);
 void request_claims_clear(struct request_claims *request);
@@ -164,7 +166,7 @@ struct secret_claims {
 	struct secret old_password;
 };
 /* Parses without jansson keeping copies: what held a password is wiped. STATUS_REQUEST_UNDECRYPTABLE where malformed (with *ret_member);
- * STATUS_REQUEST_SECRET_MISMATCH where it is not for `request`. */
+ * (a password that cannot be one, half a surrogate pair or U+0000 in it, is named as such), STATUS_REQUEST_SECRET_MISMATCH where it is not for `request`. */
 enum status secret_claims_parse(const struct secret *plaintext, const struct request_claims *request, struct secret_claims *ret_claims, const char **ret_member) MUST_USE;
 /* The plaintext for a request, to be encrypted. Passwords may be empty ({0}) where absent. */
 enum status secret_claims_build(const struct request_claims *request, struct bytes new_password, struct bytes old_password, struct secret *ret_plaintext) MUST_USE;

@@ -297,7 +297,7 @@ enum status request_parse(struct bytes payload, struct request_claims *ret_reque
 	if (status == STATUS_OK)
 		status = check_operation(ret_request, ret_member);
 	json_decref(json);
-	if (status != STATUS_OK) {
+	if (status != STATUS_OK && status != STATUS_REQUEST_UNSUPPORTED) {
 		request_claims_clear(ret_request);
 		*ret_request = address;
 	}
