@@ -1,0 +1,359 @@
+/* Certificates are made here with OpenSSL's own API; handshakes run over memory, both ends in one thread. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/tls.h"
+
+#define DAY 86400L
+
+struct identity {
+	EVP_PKEY *key;
+	X509 *certificate;
+};
+
+/* What a certificate is to be; from and to are seconds from now. */
+struct wish {
+	const char *common_name, *names;
+	long serial, from, to;
+	bool authority;
+};
+
+static struct identity root, stranger;
+static char folder[] = "/tmp/test_tls.XXXXXX";
+
+static const char *path_of(const char *name)
+{
+	static char paths[8][96];
+	static unsigned turn;
+	char *path = paths[turn++ % 8];
+	snprintf(path, 96, "%s/%s", folder, name);
+	return path;
+}
+
+static void add_extension(X509 *certificate, X509 *issuer, int nid, const char *value)
+{
+	X509V3_CTX context;
+	X509V3_set_ctx(&context, issuer, certificate, NULL, NULL, 0);
+	X509_EXTENSION *extension = X509V3_EXT_conf_nid(NULL, &context, nid, value);
+	assert_non_null(extension);
+	X509_add_ext(certificate, extension, -1);
+	X509_EXTENSION_free(extension);
+}
+
+static struct identity issue(const struct identity *issuer, const struct wish *wish)
+{
+	struct identity made = { EVP_EC_gen("P-256"), X509_new() };
+	X509 *c = made.certificate;
+	X509_set_version(c, X509_VERSION_3);
+	ASN1_INTEGER_set(X509_get_serialNumber(c), wish->serial);
+	X509_gmtime_adj(X509_getm_notBefore(c), wish->from);
+	X509_gmtime_adj(X509_getm_notAfter(c), wish->to);
+	X509_NAME_add_entry_by_txt(X509_get_subject_name(c), "CN", MBSTRING_UTF8, (const unsigned char *)wish->common_name, -1, -1, 0);
+	X509_set_issuer_name(c, X509_get_subject_name(issuer == NULL ? c : issuer->certificate));
+	X509_set_pubkey(c, made.key);
+	X509 *signer = issuer == NULL ? c : issuer->certificate;
+	if (wish->authority) {
+		add_extension(c, signer, NID_basic_constraints, "critical,CA:TRUE");
+		add_extension(c, signer, NID_key_usage, "critical,keyCertSign,cRLSign");
+		add_extension(c, signer, NID_subject_key_identifier, "hash");
+	}
+	if (wish->names != NULL)
+		add_extension(c, signer, NID_subject_alt_name, wish->names);
+	assert_true(X509_sign(c, issuer == NULL ? made.key : issuer->key, EVP_sha256()) > 0);
+	return made;
+}
+
+static void identity_free(struct identity *identity)
+{
+	EVP_PKEY_free(identity->key);
+	X509_free(identity->certificate);
+}
+
+static void save(const char *name, const struct identity *identity)
+{
+	char key_name[32];
+	snprintf(key_name, sizeof key_name, "%s.key", name);
+	FILE *file = fopen(path_of(name), "w");
+	PEM_write_X509(file, identity->certificate);
+	fclose(file);
+	file = fopen(path_of(key_name), "w");
+	PEM_write_PrivateKey(file, identity->key, NULL, NULL, 0, NULL, NULL);
+	fclose(file);
+}
+
+static void save_crl(const char *name, long revoked_serial, long next_update)
+{
+	X509_CRL *crl = X509_CRL_new();
+	ASN1_TIME *time = ASN1_TIME_new();
+	X509_CRL_set_version(crl, X509_CRL_VERSION_2);
+	X509_CRL_set_issuer_name(crl, X509_get_subject_name(root.certificate));
+	X509_CRL_set1_lastUpdate(crl, X509_gmtime_adj(time, -2 * DAY));
+	X509_CRL_set1_nextUpdate(crl, X509_gmtime_adj(time, next_update));
+	if (revoked_serial != 0) {
+		X509_REVOKED *revoked = X509_REVOKED_new();
+		ASN1_INTEGER *serial = ASN1_INTEGER_new();
+		ASN1_INTEGER_set(serial, revoked_serial);
+		X509_REVOKED_set_serialNumber(revoked, serial);
+		X509_REVOKED_set_revocationDate(revoked, X509_gmtime_adj(time, -DAY));
+		X509_CRL_add0_revoked(crl, revoked);
+		ASN1_INTEGER_free(serial);
+	}
+	assert_true(X509_CRL_sign(crl, root.key, EVP_sha256()) > 0);
+	FILE *file = fopen(path_of(name), "w");
+	PEM_write_X509_CRL(file, crl);
+	fclose(file);
+	ASN1_TIME_free(time);
+	X509_CRL_free(crl);
+}
+
+static int set_up(void **state)
+{
+	assert_non_null(mkdtemp(folder));
+	root = issue(NULL, &(struct wish){ "Test Root", NULL, 1, -DAY, 30 * DAY, true });
+	stranger = issue(NULL, &(struct wish){ "Other Root", NULL, 1, -DAY, 30 * DAY, true });
+	save("root", &root);
+	save("stranger", &stranger);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	char command[64];
+	snprintf(command, sizeof command, "rm -rf %s", folder);
+	identity_free(&root);
+	identity_free(&stranger);
+	return system(command);
+}
+
+/* One handshake to the end; the client's last word. */
+struct handshake {
+	SSL_CTX *client_context, *server_context;
+	SSL *client, *server;
+	enum status status;
+	char why[256];
+};
+
+static void turn(struct handshake *h)
+{
+	for (int i = 0; i < 20; i++) {
+		ERR_clear_error();
+		int result = SSL_do_handshake(h->client);
+		int error = SSL_get_error(h->client, result);
+		if (result != 1 && error != SSL_ERROR_WANT_READ) {
+			h->status = tls_failure(h->client, ERR_get_error(), h->why, sizeof h->why);
+			break;
+		}
+		ERR_clear_error();
+		int answer = SSL_do_handshake(h->server);
+		if (result == 1 && answer == 1) {
+			h->status = STATUS_OK;
+			return;
+		}
+		if (answer != 1 && SSL_get_error(h->server, answer) != SSL_ERROR_WANT_READ) {
+			h->status = tls_failure(h->client, ERR_get_error(), h->why, sizeof h->why);
+			break;
+		}
+	}
+	ERR_clear_error();
+}
+
+static void connect_ends(struct handshake *h)
+{
+	BIO *a, *b;
+	assert_int_equal(BIO_new_bio_pair(&a, 0, &b, 0), 1);
+	SSL_set_bio(h->client, a, a);
+	SSL_set_bio(h->server, b, b);
+	SSL_set_accept_state(h->server);
+}
+
+static void begin(struct handshake *h, const struct identity *identity, const char *ca, const char *crl, const char *host)
+{
+	char *why = NULL;
+	*h = (struct handshake){ .status = STATUS_TLS_FAILED };
+	save("server", identity);
+	assert_int_equal(tls_client_context(path_of(ca), crl == NULL ? NULL : path_of(crl), &h->client_context, &why), STATUS_OK);
+	assert_null(why);
+	assert_int_equal(tls_server_context(path_of("server"), path_of("server.key"), &h->server_context, &why), STATUS_OK);
+	assert_int_equal(tls_client_new(h->client_context, host, &h->client), STATUS_OK);
+	h->server = SSL_new(h->server_context);
+	connect_ends(h);
+}
+
+static void finish(struct handshake *h)
+{
+	SSL_free(h->client);
+	SSL_free(h->server);
+	SSL_CTX_free(h->client_context);
+	SSL_CTX_free(h->server_context);
+}
+
+static void expect(const struct wish *wish, const struct identity *issuer, const char *crl, const char *host, enum status expected)
+{
+	struct identity identity = issue(issuer, wish);
+	struct handshake h;
+	begin(&h, &identity, "root", crl, host);
+	turn(&h);
+	if (h.status != expected)
+		print_message("# %s: got %s (%s), expected %s\n", host, status_code(h.status), h.why, status_code(expected));
+	assert_int_equal(h.status, expected);
+	assert_int_equal(h.status != STATUS_OK, h.why[0] != '\0');
+	finish(&h);
+	identity_free(&identity);
+}
+
+static void names_count_only_as_san(void **state)
+{
+	struct wish named = { "wrong.example", "DNS:dc1.example,DNS:*.wild.example,DNS:f*.part.example,IP:192.0.2.7,IP:2001:db8::7", 7, -DAY, DAY, false };
+	expect(&named, &root, NULL, "dc1.example", STATUS_OK);
+	expect(&named, &root, NULL, "DC1.example", STATUS_OK);
+	expect(&named, &root, NULL, "dc1.example.", STATUS_OK);
+	expect(&named, &root, NULL, "a.wild.example", STATUS_OK);
+	expect(&named, &root, NULL, "192.0.2.7", STATUS_OK);
+	expect(&named, &root, NULL, "2001:db8:0::7", STATUS_OK);
+	expect(&named, &root, NULL, "dc2.example", STATUS_TLS_NAME);
+	expect(&named, &root, NULL, "wrong.example", STATUS_TLS_NAME);
+	expect(&named, &root, NULL, "a.b.wild.example", STATUS_TLS_NAME);
+	expect(&named, &root, NULL, "wild.example", STATUS_TLS_NAME);
+	expect(&named, &root, NULL, "foo.part.example", STATUS_TLS_NAME);
+	expect(&named, &root, NULL, "192.0.2.8", STATUS_TLS_NAME);
+	expect(&named, &root, NULL, "2001:db8::8", STATUS_TLS_NAME);
+	/* A certificate without names has none, whatever its CN says. */
+	expect(&(struct wish){ "dc1.example", NULL, 8, -DAY, DAY, false }, &root, NULL, "dc1.example", STATUS_TLS_NAME);
+	/* A DNS name that looks like an address is no address. */
+	expect(&(struct wish){ "x", "DNS:192.0.2.7", 8, -DAY, DAY, false }, &root, NULL, "192.0.2.7", STATUS_TLS_NAME);
+}
+
+static void chains_end_in_the_given_root(void **state)
+{
+	struct wish named = { "x", "DNS:dc1.example", 7, -DAY, DAY, false };
+	expect(&named, &stranger, NULL, "dc1.example", STATUS_TLS_UNTRUSTED);
+	expect(&named, NULL, NULL, "dc1.example", STATUS_TLS_UNTRUSTED);
+	/* Not the name's error where both are wrong: whom one does not trust has no name. */
+	expect(&named, &stranger, NULL, "dc2.example", STATUS_TLS_UNTRUSTED);
+}
+
+static void dates_count(void **state)
+{
+	expect(&(struct wish){ "x", "DNS:dc1.example", 7, -2 * DAY, -DAY, false }, &root, NULL, "dc1.example", STATUS_TLS_EXPIRED);
+	expect(&(struct wish){ "x", "DNS:dc1.example", 7, DAY, 2 * DAY, false }, &root, NULL, "dc1.example", STATUS_TLS_EXPIRED);
+}
+
+static void revoked_certificates_are_refused(void **state)
+{
+	struct wish named = { "x", "DNS:dc1.example", 7, -DAY, DAY, false };
+	save_crl("fresh.crl", 7, DAY);
+	save_crl("old.crl", 0, -DAY);
+	expect(&named, &root, "fresh.crl", "dc1.example", STATUS_TLS_REVOKED);
+	expect(&named, &root, "old.crl", "dc1.example", STATUS_TLS_REVOKED);
+	named.serial = 8;
+	expect(&named, &root, "fresh.crl", "dc1.example", STATUS_OK);
+}
+
+static void old_versions_are_refused(void **state)
+{
+	struct identity identity = issue(&root, &(struct wish){ "x", "DNS:dc1.example", 7, -DAY, DAY, false });
+	struct handshake h;
+	begin(&h, &identity, "root", NULL, "dc1.example");
+	SSL_set_security_level(h.server, 0);
+	SSL_set_min_proto_version(h.server, TLS1_VERSION);
+	SSL_set_max_proto_version(h.server, TLS1_1_VERSION);
+	turn(&h);
+	assert_int_equal(h.status, STATUS_TLS_FAILED);
+	assert_non_null(strstr(h.why, "handshake failed"));
+	finish(&h);
+	identity_free(&identity);
+}
+
+static void names_itself_by_sni_and_describes(void **state)
+{
+	struct identity identity = issue(&root, &(struct wish){ "x", "DNS:dc1.example,IP:192.0.2.7", 7, -DAY, DAY, false });
+	struct handshake h;
+	struct tls_peer peer;
+	begin(&h, &identity, "root", NULL, "dc1.example.");
+	turn(&h);
+	assert_int_equal(h.status, STATUS_OK);
+	assert_string_equal(SSL_get_servername(h.server, TLSEXT_NAMETYPE_host_name), "dc1.example");
+	tls_describe(h.client, &peer);
+	assert_string_equal(peer.version, "TLSv1.3");
+	assert_string_equal(peer.subject_alt_name, "dc1.example, 192.0.2.7");
+	assert_string_equal(peer.issuer, "/CN=Test Root");
+	assert_int_equal(strlen(peer.sha256), 64);
+	assert_in_range(peer.not_after, time(NULL) + DAY - 60, time(NULL) + DAY + 60);
+	assert_true(peer.cipher[0] != '\0');
+	/* The server saw no certificate. */
+	tls_describe(h.server, &peer);
+	assert_string_equal(peer.sha256, "");
+	finish(&h);
+	identity_free(&identity);
+}
+
+static void closed_connections_have_a_reason(void **state)
+{
+	SSL_CTX *context;
+	SSL *ssl;
+	char why[128];
+	assert_int_equal(tls_client_context(path_of("root"), NULL, &context, NULL), STATUS_OK);
+	assert_int_equal(tls_client_new(context, "dc1.example", &ssl), STATUS_OK);
+	assert_int_equal(tls_failure(ssl, 0, why, sizeof why), STATUS_TLS_FAILED);
+	assert_string_equal(why, "the connection ended during the TLS handshake");
+	SSL_free(ssl);
+	SSL_CTX_free(context);
+}
+
+static void odd_hosts_are_refused(void **state)
+{
+	SSL_CTX *context;
+	SSL *ssl = NULL;
+	char long_name[300];
+	memset(long_name, 'a', sizeof long_name - 1);
+	long_name[sizeof long_name - 1] = '\0';
+	assert_int_equal(tls_client_context(NULL, NULL, &context, NULL), STATUS_OK);
+	const char *const hosts[] = { "", ".", ".example", long_name };
+	for (size_t i = 0; i < 4; i++)
+		assert_int_equal(tls_client_new(context, hosts[i], &ssl), STATUS_LOCAL_INPUT);
+	assert_null(ssl);
+	SSL_CTX_free(context);
+}
+
+static void wrong_files_are_named(void **state)
+{
+	SSL_CTX *context = NULL;
+	char *why = NULL;
+	struct identity other = issue(&root, &(struct wish){ "x", "DNS:x", 9, -DAY, DAY, false });
+	save("other", &other);
+	assert_int_equal(tls_client_context("/nowhere/ca.pem", NULL, &context, &why), STATUS_LOCAL_SYSTEM);
+	assert_non_null(strstr(why, "/nowhere/ca.pem"));
+	assert_non_null(strstr(why, "No such file"));
+	free(why);
+	assert_int_equal(tls_client_context(path_of("root"), path_of("root"), &context, &why), STATUS_LOCAL_SYSTEM);
+	free(why);
+	assert_int_equal(tls_client_context(path_of("root.key"), NULL, &context, NULL), STATUS_LOCAL_SYSTEM);
+	assert_int_equal(tls_server_context(path_of("none"), path_of("other.key"), &context, &why), STATUS_LOCAL_SYSTEM);
+	free(why);
+	assert_int_equal(tls_server_context(path_of("root"), path_of("none"), &context, NULL), STATUS_LOCAL_SYSTEM);
+	assert_int_not_equal(tls_server_context(path_of("root"), path_of("other.key"), &context, &why), STATUS_OK);
+	assert_non_null(strstr(why, "other.key"));
+	free(why);
+	assert_null(context);
+	identity_free(&other);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(names_count_only_as_san), cmocka_unit_test(chains_end_in_the_given_root), cmocka_unit_test(dates_count),
+		cmocka_unit_test(revoked_certificates_are_refused), cmocka_unit_test(old_versions_are_refused), cmocka_unit_test(names_itself_by_sni_and_describes),
+		cmocka_unit_test(closed_connections_have_a_reason), cmocka_unit_test(odd_hosts_are_refused), cmocka_unit_test(wrong_files_are_named),
+	};
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
