@@ -1,0 +1,377 @@
+/* The flavor active-directory: Windows domain controllers and Samba's. */
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/directory/ad_time.h"
+#include "agent/directory/flavor.h"
+#include "agent/directory/ldap_entry.h"
+#include "agent/directory/ldap_filter.h"
+#include "agent/directory/repl_metadata.h"
+
+/* LDAP_SERVER_POLICY_HINTS_OID and its first, deprecated number, MS-ADTS 3.1.1.3.4.1.27. */
+static const char *const POLICY_HINTS[] = { "1.2.840.113556.1.4.2239", "1.2.840.113556.1.4.2066", NULL };
+
+static const char *const ROOT_ATTRIBUTES[] = { "defaultNamingContext", "dnsHostName", "dsServiceName", "supportedControl", "isSynchronized", "currentTime",
+	"highestCommittedUSN", NULL };
+static const char *const SERVER_ATTRIBUTES[] = { "invocationId", "msDS-isRODC", NULL };
+static const char *const USER_ATTRIBUTES[] = { "objectGUID", "objectSid", "objectClass", "sAMAccountName", "userPrincipalName", "displayName", "userAccountControl",
+	"msDS-User-Account-Control-Computed", "accountExpires", "pwdLastSet", "lockoutTime", "adminCount", "servicePrincipalName", "isCriticalSystemObject", "primaryGroupID",
+	"tokenGroups", "replPropertyMetaData", "msDS-ResultantPSO", NULL };
+static const char *const DOMAIN_ATTRIBUTES[] = { "objectSid", "minPwdLength", "pwdProperties", "pwdHistoryLength", "minPwdAge", "maxPwdAge", "lockoutThreshold",
+	"lockoutDuration", NULL };
+static const char *const PSO_ATTRIBUTES[] = { "msDS-MinimumPasswordLength", "msDS-PasswordComplexityEnabled", "msDS-PasswordHistoryLength", "msDS-MinimumPasswordAge",
+	"msDS-MaximumPasswordAge", "msDS-LockoutThreshold", "msDS-LockoutDuration", NULL };
+static const char *const GUID_ATTRIBUTES[] = { "objectGUID", NULL };
+static const char *const SID_ATTRIBUTES[] = { "objectSid", NULL };
+
+enum { DOMAIN_PASSWORD_COMPLEX = 1 };
+
+static enum status subtree_search(const char *base_dn, const char *format, const char *value, const char *const *attributes, struct ldap_search *ret_search)
+{
+	*ret_search = (struct ldap_search){ .base = strdup(base_dn), .scope = LDAP_SCOPE_SUBTREE, .attributes = attributes, .size_limit = 2 };
+	if (asprintf(&ret_search->filter, format, value, value) < 0) {
+		ret_search->filter = NULL;
+	}
+	if (ret_search->base == NULL || ret_search->filter == NULL) {
+		ldap_search_clear(ret_search);
+		return STATUS_AGENT_INTERNAL;
+	}
+	return STATUS_OK;
+}
+
+#define PERSON "(objectCategory=person)(objectClass=user)"
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+
+static enum status find_user(enum locate_by by, const char *id, const char *base_dn, struct ldap_search *ret_search, uint8_t ret_guid[16])
+{
+	static const char *const FILTERS[] = {
+		/* The source anchor of Entra Connect: mS-DS-ConsistencyGuid where it is set, else objectGUID. */
+		[LOCATE_CONSISTENCY_GUID] = "(&" PERSON "(|(mS-DS-ConsistencyGuid=%s)(&(objectGUID=%s)(!(mS-DS-ConsistencyGuid=*)))))",
+		[LOCATE_UPN] = "(&" PERSON "(userPrincipalName=%s))",
+		[LOCATE_SAM] = "(&" PERSON "(sAMAccountName=%s))",
+	};
+	*ret_search = (struct ldap_search){ 0 };
+	struct bytes value = bytes_of_string(id);
+	bool is_guid = by == LOCATE_OBJECT_GUID || by == LOCATE_CONSISTENCY_GUID;
+	if (value.size == 0 || (is_guid && guid_parse(id, ret_guid) != STATUS_OK)) {
+		return STATUS_USER_NOT_FOUND;
+	}
+	if (by == LOCATE_OBJECT_GUID) {
+		return STATUS_OK;
+	}
+	AUTO_FREE char *escaped = ldap_filter_escape(is_guid ? bytes_of(ret_guid, 16) : value);
+	return escaped == NULL ? STATUS_AGENT_INTERNAL : subtree_search(base_dn, FILTERS[by], escaped, GUID_ATTRIBUTES, ret_search);
+}
+
+/* bind_name: a DN, a userPrincipalName or DOMAIN\sAMAccountName. */
+static enum status find_self(const char *bind_name, const char *base_dn, struct ldap_search *ret_search)
+{
+	const char *backslash = strchr(bind_name, '\\');
+	bool is_dn = strchr(bind_name, '=') != NULL;
+	if (is_dn) {
+		*ret_search = (struct ldap_search){ .base = strdup(bind_name), .scope = LDAP_SCOPE_BASE, .attributes = SID_ATTRIBUTES };
+		return ret_search->base != NULL ? STATUS_OK : STATUS_AGENT_INTERNAL;
+	}
+	AUTO_FREE char *escaped = ldap_filter_escape(bytes_of_string(backslash != NULL ? backslash + 1 : bind_name));
+	if (escaped == NULL) {
+		return STATUS_AGENT_INTERNAL;
+	}
+	return subtree_search(base_dn, backslash != NULL ? "(sAMAccountName=%s)" : "(userPrincipalName=%s)", escaped, SID_ATTRIBUTES, ret_search);
+}
+#pragma GCC diagnostic pop
+
+static void name_user(const uint8_t guid[16], char out[64])
+{
+	ldap_guid_name(guid, out);
+}
+
+static void read_root(LDAP *ldap, LDAPMessage *entry, struct root_facts *ret_facts)
+{
+	*ret_facts = (struct root_facts){
+		.naming_context = entry_string(ldap, entry, "defaultNamingContext"),
+		.host_name = entry_string(ldap, entry, "dnsHostName"),
+		.service_name = entry_string(ldap, entry, "dsServiceName"),
+		.synchronized = !entry_has_value(ldap, entry, "isSynchronized", "FALSE"),
+	};
+	int64_t usn = 0;
+	if (entry_number(ldap, entry, "highestCommittedUSN", &usn) && usn > 0) {
+		ret_facts->highest_committed_usn = usn;
+	}
+	AUTO_FREE char *time = entry_string(ldap, entry, "currentTime");
+	if (time == NULL || !ad_time_generalized(time, &ret_facts->current_time_s)) {
+		ret_facts->current_time_s = 0;
+	}
+	for (size_t i = 0; POLICY_HINTS[i] != NULL && ret_facts->policy_control == NULL; i++) {
+		if (entry_has_value(ldap, entry, "supportedControl", POLICY_HINTS[i])) {
+			ret_facts->policy_control = POLICY_HINTS[i];
+		}
+	}
+}
+
+static void read_server(LDAP *ldap, LDAPMessage *entry, struct server_facts *ret_facts)
+{
+	*ret_facts = (struct server_facts){ .read_only = entry_true(ldap, entry, "msDS-isRODC") };
+	ret_facts->invocation_known = entry_guid(ldap, entry, "invocationId", ret_facts->invocation_id);
+}
+
+static bool is_user(LDAP *ldap, LDAPMessage *entry)
+{
+	static const char *const NOT_PEOPLE[] = { "computer", "msDS-ManagedServiceAccount", "msDS-GroupManagedServiceAccount", "msDS-DelegatedManagedServiceAccount" };
+	if (!entry_has_value(ldap, entry, "objectClass", "user")) {
+		return false;
+	}
+	for (size_t i = 0; i < sizeof NOT_PEOPLE / sizeof NOT_PEOPLE[0]; i++) {
+		if (entry_has_value(ldap, entry, "objectClass", NOT_PEOPLE[i])) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* All or none: a group that cannot be read is a refusal, never a gap. */
+static void read_groups(LDAP *ldap, LDAPMessage *entry, struct account *account)
+{
+	struct berval **values = ldap_get_values_len(ldap, entry, "tokenGroups");
+	size_t count = values != NULL ? ldap_count_values_len(values) : 0;
+	account->groups = count > 0 ? calloc(count, sizeof *account->groups) : NULL;
+	for (size_t i = 0; i < count && account->groups != NULL; i++) {
+		if (sid_from_octets(bytes_of(values[i]->bv_val, values[i]->bv_len), &account->groups[i]) != STATUS_OK) {
+			free(account->groups);
+			account->groups = NULL;
+		}
+	}
+	account->group_count = account->groups != NULL ? count : 0;
+	if (values != NULL) {
+		ldap_value_free_len(values);
+	}
+}
+
+static void read_times(LDAP *ldap, LDAPMessage *entry, struct account *account)
+{
+	int64_t value = 0;
+	account->account_expires_s = entry_number(ldap, entry, "accountExpires", &value) ? ad_time_expiry(value) : INT64_MAX;
+	account->pwd_last_set_s = entry_number(ldap, entry, "pwdLastSet", &value) ? ad_time_from_filetime(value) : 0;
+	account->lockout_time_set = entry_number(ldap, entry, "lockoutTime", &value) && value != 0;
+}
+
+static void read_password_record(LDAP *ldap, LDAPMessage *entry, struct replication_record *ret_record)
+{
+	struct berval **values = ldap_get_values_len(ldap, entry, "replPropertyMetaData");
+	*ret_record = (struct replication_record){ 0 };
+	if (values != NULL && values[0] != NULL &&
+	    repl_metadata_find(bytes_of(values[0]->bv_val, values[0]->bv_len), ATTID_UNICODE_PWD, ret_record) != STATUS_OK) {
+		ret_record->known = false;
+	}
+	if (values != NULL) {
+		ldap_value_free_len(values);
+	}
+}
+
+/* What must be readable to judge a user at all: without one of these the agent's account lacks rights, and nothing is guessed. */
+static enum status read_identity(LDAP *ldap, LDAPMessage *entry, struct account *account)
+{
+	uint8_t guid[16];
+	int64_t uac = 0, computed = 0;
+	bool has_uac = entry_number(ldap, entry, "userAccountControl", &uac);
+	bool has_computed = entry_number(ldap, entry, "msDS-User-Account-Control-Computed", &computed);
+	char *dn = ldap_get_dn(ldap, entry);
+	account->dn = dn != NULL ? strdup(dn) : NULL;
+	ldap_memfree(dn);
+	account->is_user = is_user(ldap, entry);
+	if (account->dn == NULL || !entry_has(ldap, entry, "objectClass") || !entry_guid(ldap, entry, "objectGUID", guid) ||
+	    (account->is_user && (!has_uac || !entry_sid(ldap, entry, "objectSid", &account->sid)))) {
+		return STATUS_DIRECTORY_DENIED;
+	}
+	guid_format(guid, account->guid);
+	account->uac = uac;
+	account->uac_computed = computed;
+	account->locked = has_computed ? (computed & UAC_LOCKOUT) != 0 : account->lockout_time_set;
+	return STATUS_OK;
+}
+
+static enum status read_user(LDAP *ldap, LDAPMessage *entry, struct user_facts *ret_facts)
+{
+	*ret_facts = (struct user_facts){ 0 };
+	struct account *account = &ret_facts->account;
+	read_times(ldap, entry, account);
+	enum status status = read_identity(ldap, entry, account);
+	if (status != STATUS_OK) {
+		user_facts_clear(ret_facts);
+		return status;
+	}
+	account->sam_account_name = entry_string(ldap, entry, "sAMAccountName");
+	account->user_principal_name = entry_string(ldap, entry, "userPrincipalName");
+	account->display_name = entry_string(ldap, entry, "displayName");
+	account->has_spn = entry_has(ldap, entry, "servicePrincipalName");
+	account->is_critical_system_object = entry_true(ldap, entry, "isCriticalSystemObject");
+	if (!entry_number(ldap, entry, "adminCount", &account->admin_count)) {
+		account->admin_count = 0;
+	}
+	read_groups(ldap, entry, account);
+	read_password_record(ldap, entry, &ret_facts->password_record);
+	ret_facts->policy_dn = entry_string(ldap, entry, "msDS-ResultantPSO");
+	return STATUS_OK;
+}
+
+static bool read_guid(LDAP *ldap, LDAPMessage *entry, uint8_t ret_guid[16])
+{
+	return entry_guid(ldap, entry, "objectGUID", ret_guid);
+}
+
+static bool read_sid(LDAP *ldap, LDAPMessage *entry, struct sid *ret_sid)
+{
+	return entry_sid(ldap, entry, "objectSid", ret_sid);
+}
+
+static unsigned small_number(LDAP *ldap, LDAPMessage *entry, const char *name)
+{
+	int64_t value = 0;
+	return entry_number(ldap, entry, name, &value) && value > 0 && value <= INT32_MAX ? value : 0;
+}
+
+static int64_t interval(LDAP *ldap, LDAPMessage *entry, const char *name)
+{
+	int64_t value = 0;
+	return entry_number(ldap, entry, name, &value) ? ad_time_interval(value) : 0;
+}
+
+static void read_policy(LDAP *ldap, LDAPMessage *entry, bool own, struct password_policy *ret_policy)
+{
+	static const char *const NAMES[2][6] = {
+		{ "minPwdLength", "pwdHistoryLength", "minPwdAge", "maxPwdAge", "lockoutThreshold", "lockoutDuration" },
+		{ "msDS-MinimumPasswordLength", "msDS-PasswordHistoryLength", "msDS-MinimumPasswordAge", "msDS-MaximumPasswordAge", "msDS-LockoutThreshold", "msDS-LockoutDuration" },
+	};
+	const char *const *names = NAMES[own];
+	char *dn = ldap_get_dn(ldap, entry);
+	int64_t properties = 0;
+	*ret_policy = (struct password_policy){ .source_name = dn != NULL ? strdup(dn) : NULL };
+	ldap_memfree(dn);
+	bool complexity_known = own ? entry_has(ldap, entry, "msDS-PasswordComplexityEnabled") : entry_number(ldap, entry, "pwdProperties", &properties);
+	/* A policy object that may not be read comes as an entry without attributes and with result 0. */
+	if (!complexity_known || !entry_has(ldap, entry, names[0]) || !entry_has(ldap, entry, names[1])) {
+		return;
+	}
+	ret_policy->source = own ? POLICY_PSO : POLICY_DOMAIN;
+	ret_policy->complexity = own ? entry_true(ldap, entry, "msDS-PasswordComplexityEnabled") : (properties & DOMAIN_PASSWORD_COMPLEX) != 0;
+	ret_policy->min_length = small_number(ldap, entry, names[0]);
+	ret_policy->history = small_number(ldap, entry, names[1]);
+	ret_policy->min_age_s = interval(ldap, entry, names[2]);
+	ret_policy->max_age_s = interval(ldap, entry, names[3]);
+	ret_policy->lockout_threshold = small_number(ldap, entry, names[4]);
+	ret_policy->lockout_duration_s = interval(ldap, entry, names[5]);
+}
+
+struct change {
+	struct secret password; /* unicodePwd as it goes over the wire */
+	struct berval password_value, zero;
+	struct berval *password_values[2], *zero_values[2];
+	LDAPMod items[3], *mods[4];
+	LDAPControl control, *controls[2];
+};
+
+static void add_replace(struct change *change, size_t *count, char *type, struct berval **values)
+{
+	change->items[*count] = (LDAPMod){ .mod_op = LDAP_MOD_REPLACE | LDAP_MOD_BVALUES, .mod_type = type, .mod_vals.modv_bvals = values };
+	change->mods[*count] = &change->items[*count];
+	++*count;
+}
+
+/* MS-ADTS 3.1.1.3.1.5.1: in double quotes, UTF-16LE, no BOM. */
+static enum status quote_password(struct bytes password, struct secret *ret_secret)
+{
+	if (!utf8_valid(password)) {
+		return STATUS_DIRECTORY_ENCRYPTION;
+	}
+	size_t size = 2 * utf8_utf16_units(password);
+	enum status status = secret_new(size + 4, ret_secret);
+	if (status != STATUS_OK) {
+		return status;
+	}
+	memcpy(ret_secret->data, "\"\0", 2);
+	utf8_to_utf16le(password, ret_secret->data + 2);
+	memcpy(ret_secret->data + 2 + size, "\"\0", 2);
+	ret_secret->size = size + 4;
+	return STATUS_OK;
+}
+
+static void add_control(struct change *change, const char *oid)
+{
+	/* SEQUENCE { Flags INTEGER 1 }: the history's length is enforced on a set, too */
+	static char VALUE[] = { 0x30, 0x03, 0x02, 0x01, 0x01 };
+	change->control = (LDAPControl){ .ldctl_oid = (char *)oid, .ldctl_value = { sizeof VALUE, VALUE }, .ldctl_iscritical = 1 };
+	change->controls[0] = &change->control;
+}
+
+static enum status change_new(const struct directory_change *wanted, const char *control, struct change **ret_change)
+{
+	static char UNICODE_PWD[] = "unicodePwd", LOCKOUT_TIME[] = "lockoutTime", PWD_LAST_SET[] = "pwdLastSet", ZERO[] = "0";
+	size_t count = 0;
+	struct change *change = calloc(1, sizeof *change);
+	if (change == NULL) {
+		return STATUS_AGENT_INTERNAL;
+	}
+	change->zero = (struct berval){ 1, ZERO };
+	change->zero_values[0] = &change->zero;
+	if (wanted->set_password) {
+		enum status status = quote_password(wanted->password, &change->password);
+		if (status != STATUS_OK) {
+			change_free(change);
+			return status;
+		}
+		change->password_value = (struct berval){ change->password.size, (char *)change->password.data };
+		change->password_values[0] = &change->password_value;
+		add_replace(change, &count, UNICODE_PWD, change->password_values);
+	}
+	if (wanted->clear_lockout) {
+		add_replace(change, &count, LOCKOUT_TIME, change->zero_values);
+	}
+	if (wanted->must_change) {
+		add_replace(change, &count, PWD_LAST_SET, change->zero_values);
+	}
+	if (control != NULL) {
+		add_control(change, control);
+	}
+	*ret_change = change;
+	return STATUS_OK;
+}
+
+void change_free(struct change *change)
+{
+	if (change != NULL) {
+		secret_wipe(&change->password);
+		free(change);
+	}
+}
+
+LDAPMod **change_mods(struct change *change)
+{
+	return change->mods;
+}
+
+LDAPControl **change_controls(struct change *change)
+{
+	return change->controls[0] != NULL ? change->controls : NULL;
+}
+
+const struct flavor ACTIVE_DIRECTORY = {
+	.name = "active-directory",
+	.root_attributes = ROOT_ATTRIBUTES,
+	.server_attributes = SERVER_ATTRIBUTES,
+	.user_attributes = USER_ATTRIBUTES,
+	.domain_attributes = DOMAIN_ATTRIBUTES,
+	.policy_attributes = PSO_ATTRIBUTES,
+	.guid_attributes = GUID_ATTRIBUTES,
+	.sid_attributes = SID_ATTRIBUTES,
+	.find_user = find_user,
+	.find_self = find_self,
+	.name_user = name_user,
+	.read_root = read_root,
+	.read_server = read_server,
+	.read_user = read_user,
+	.read_guid = read_guid,
+	.read_sid = read_sid,
+	.read_policy = read_policy,
+	.change_new = change_new,
+	.answer = ad_answer_status,
+};

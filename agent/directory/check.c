@@ -1,0 +1,183 @@
+/* The pre-flight: a fresh connection to each server, one after the other; what it met becomes rows. */
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/directory/internal.h"
+#include "base/clock.h"
+#include "base/tls.h"
+
+struct check {
+	TAILQ_ENTRY(check) link;
+	struct directory *directory;
+	unsigned server;
+	struct connection *connection;
+	struct event *next; /* the connection's end is looked at from the loop's top level */
+	json_t *rows;
+	check_done done;
+	void *arg;
+};
+
+static void add_row(struct check *check, const char *step, bool ok, const char *format, ...) __attribute__((format(printf, 4, 5)));
+static void add_row(struct check *check, const char *step, bool ok, const char *format, ...)
+{
+	char text[512], clean[512];
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(text, sizeof text, format, arguments);
+	va_end(arguments);
+	ad_answer_text(text, clean, sizeof clean);
+	json_array_append_new(check->rows, json_pack("{s:s, s:s, s:b, s:s}", "server", check->connection->name, "step", step, "ok", ok, "text", clean));
+}
+
+static bool failed_in_tls(enum status status)
+{
+	return status >= STATUS_TLS_FAILED && status <= STATUS_TLS_REVOKED;
+}
+
+static void describe_tls(struct check *check)
+{
+	const struct tls_peer *peer = check->connection->peer;
+	char until[CLOCK_TEXT_SIZE];
+	if (peer != NULL) {
+		clock_format(peer->not_after * 1000, until);
+		add_row(check, "tls", true, "%s, %s, for %s, issued by %s, valid until %.10s", peer->version, peer->cipher, peer->subject_alt_name, peer->issuer, until);
+	}
+}
+
+static void describe_server(struct check *check)
+{
+	const struct connection *connection = check->connection;
+	const struct directory_settings *settings = check->directory->settings;
+	struct password_policy policy = { .source = POLICY_UNKNOWN };
+	add_row(check, "rootdse", true, "%s, %s, clock differs by %lld ms", connection->root.host_name != NULL ? connection->root.host_name : connection->host,
+	        connection->root.naming_context, (long long)(connection->clock_skew_ms == INT64_MIN ? 0 : connection->clock_skew_ms));
+	add_row(check, "position", connection->server.invocation_known, connection->server.invocation_known ? "invocationId can be read" : "invocationId cannot be read: lost answers cannot be settled");
+	if (policy_cache_get(&check->directory->policies, connection->root.naming_context, clock_monotonic_us(), INT64_MAX, &policy) && policy.source != POLICY_UNKNOWN) {
+		add_row(check, "policy", true, "minimum length %u, complexity %s, history %u, minimum age %lld s", policy.min_length, policy.complexity ? "on" : "off", policy.history,
+		        (long long)policy.min_age_s);
+	} else {
+		add_row(check, "policy", false, "the domain's password policy cannot be read");
+	}
+	free(policy.source_name);
+	const char *control = connection->root.policy_control;
+	add_row(check, "policy_control", control != NULL || settings->policy_hints != POLICY_HINTS_REQUIRE, "%s",
+	        control != NULL ? control : "the server lacks the policy-hints control: history and minimum age are not enforced on a reset");
+}
+
+/* What was reached was met; the rest was not tried. */
+static void describe(struct check *check)
+{
+	const struct connection *connection = check->connection;
+	bool ready = connection->state == CONNECTION_READY;
+	enum connection_state reached = connection->reached;
+	if (reached > CONNECTION_RESOLVE) {
+		add_row(check, "resolve", true, "%zu address%s", connection->addresses.count, connection->addresses.count == 1 ? "" : "es");
+	}
+	if (reached > CONNECTION_CONNECT || (reached == CONNECTION_CONNECT && failed_in_tls(connection->failure))) {
+		add_row(check, "connect", true, "port %u", connection->port);
+	}
+	if (reached > CONNECTION_CONNECT) {
+		describe_tls(check);
+	}
+	if (reached > CONNECTION_BIND) {
+		add_row(check, "bind", true, "as %s", check->directory->settings->bind_dn);
+	}
+	if (ready) {
+		describe_server(check);
+		return;
+	}
+	static const char *const STEPS[] = { [CONNECTION_DOWN] = "resolve", [CONNECTION_RESOLVE] = "resolve", [CONNECTION_CONNECT] = "connect", [CONNECTION_BIND_TURN] = "bind",
+		[CONNECTION_BIND] = "bind", [CONNECTION_EXPLORE] = "rootdse", [CONNECTION_READY] = "rootdse" };
+	add_row(check, failed_in_tls(connection->failure) ? "tls" : STEPS[reached], false, "%s: %s", status_code(connection->failure), connection->why);
+}
+
+static void drop_connection(struct check *check)
+{
+	if (check->connection != NULL) {
+		connection_stop(check->connection);
+		connection_unref(check->connection);
+		check->connection = NULL;
+	}
+}
+
+static void end_check(struct check *check)
+{
+	check_done done = check->done;
+	json_t *rows = check->rows;
+	void *arg = check->arg;
+	drop_connection(check);
+	TAILQ_REMOVE(&check->directory->checks, check, link);
+	event_free(check->next);
+	free(check);
+	done(rows, arg);
+}
+
+static void on_check_changed(struct connection *connection, void *arg)
+{
+	struct check *check = arg;
+	event_active(check->next, 0, 0);
+}
+
+static void on_check_turn(void *arg)
+{
+	struct check *check = arg;
+	check->directory->setup.turn(check->directory);
+}
+
+static void start_server(struct check *check)
+{
+	struct connection_setup setup = check->directory->setup;
+	setup.retry = false;
+	setup.changed = on_check_changed;
+	setup.room = NULL;
+	setup.turn = on_check_turn;
+	setup.arg = check;
+	if (check->server >= check->directory->server_count ||
+	    connection_new(&setup, check->directory->settings->servers[check->server], check->directory, &check->connection) != STATUS_OK) {
+		end_check(check);
+		return;
+	}
+	check->server++;
+	connection_start(check->connection);
+}
+
+static void on_next(evutil_socket_t fd, short what, void *arg)
+{
+	struct check *check = arg;
+	if (check->connection != NULL) {
+		describe(check);
+		drop_connection(check);
+	}
+	start_server(check);
+}
+
+enum status directory_check(struct directory *directory, check_done done, void *arg)
+{
+	struct check *check = directory->closing ? NULL : calloc(1, sizeof *check);
+	if (check == NULL) {
+		return directory->closing ? STATUS_DIRECTORY_UNAVAILABLE : STATUS_AGENT_INTERNAL;
+	}
+	*check = (struct check){ .directory = directory, .done = done, .arg = arg, .rows = json_array() };
+	check->next = evtimer_new(directory->base, on_next, check);
+	if (check->next == NULL || check->rows == NULL) {
+		if (check->next != NULL) {
+			event_free(check->next);
+		}
+		json_decref(check->rows);
+		free(check);
+		return STATUS_AGENT_INTERNAL;
+	}
+	TAILQ_INSERT_TAIL(&directory->checks, check, link);
+	event_active(check->next, 0, 0);
+	return STATUS_OK;
+}
+
+void checks_end(struct directory *directory)
+{
+	struct check *check;
+	while ((check = TAILQ_FIRST(&directory->checks)) != NULL) {
+		end_check(check);
+	}
+}

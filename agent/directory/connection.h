@@ -1,0 +1,141 @@
+/* connection: one LDAPS connection to one server: found by name, connected, verified, bound, looked at, ready; lost, and made again after a pause.
+ * Inside it: operations, each with its own deadline, matched by message id. Internal to agent/directory. */
+#ifndef AGENT_DIRECTORY_CONNECTION_H
+#define AGENT_DIRECTORY_CONNECTION_H
+
+#include <openssl/ssl.h>
+#include <sys/queue.h>
+
+#include "agent/directory/credential.h"
+#include "agent/directory/flavor.h"
+#include "agent/directory/ldap_io.h"
+#include "agent/directory/policy_cache.h"
+#include "agent/directory/resolve.h"
+
+struct connection;
+enum connection_state { CONNECTION_DOWN, CONNECTION_RESOLVE, CONNECTION_CONNECT, CONNECTION_BIND_TURN, CONNECTION_BIND, CONNECTION_EXPLORE, CONNECTION_READY };
+
+/* Shared by the connections of a directory; borrowed. */
+struct connection_setup {
+	struct event_base *base;
+	const struct flavor *flavor;
+	const struct directory_settings *settings;
+	SSL_CTX *tls;
+	struct credential *credential;
+	struct policy_cache *policies;
+	bool retry;                                              /* connect again after a loss */
+	/* On the loop. `changed`: ready, or down (why is in failure). `room`: an operation ended. `turn`: a bind ended, another may begin. */
+	void (*changed)(struct connection *connection, void *arg);
+	void (*room)(struct connection *connection, void *arg);
+	void (*turn)(void *arg);
+	void *arg;
+};
+
+struct reply {
+	enum status status;        /* STATUS_OK: answered, see ldap_result; directory.timeout, directory.unavailable, agent.internal: it was not */
+	bool sent;                 /* at least its first byte was encrypted and written */
+	int ldap_result;           /* -1: no answer */
+	const char *diagnostic;    /* NULL: none; borrowed, as the entries */
+	LDAP *ldap;
+	LDAPMessage *entries[4];   /* more are dropped */
+	size_t count;
+};
+typedef void (*operation_done)(const struct reply *reply, void *arg);
+
+enum operation_kind { OPERATION_SEARCH, OPERATION_MODIFY, OPERATION_BIND };
+struct operation {
+	TAILQ_ENTRY(operation) link;
+	struct connection *connection;
+	enum operation_kind kind;
+	struct ldap_search search;
+	char *dn;
+	struct change *change;
+	bool submitted;
+	bool left;                 /* by operations_judge: it had been sent when the connection was lost */
+	int message_id;
+	uint64_t start;            /* io.written before it */
+	int64_t submitted_us;
+	struct event *timer;
+	LDAPMessage *entries[4];
+	size_t count;
+	operation_done done;
+	void *arg;
+};
+TAILQ_HEAD(operations, operation);
+
+struct connection {
+	unsigned references;
+	struct connection_setup setup;
+	char *host;                /* as configured: what the certificate must show */
+	unsigned port;
+	char name[256];            /* host, with the port where it is not 636: for answers and logs */
+	struct directory *owner;   /* NULL once it is gone */
+	enum connection_state state, reached; /* reached: how far the last attempt came */
+	unsigned generation;       /* counts the times that it became ready */
+	bool retiring;             /* takes nothing new, closes when it is empty */
+	bool stopped;
+	enum status failure;       /* of the last attempt; STATUS_OK before any */
+	char why[256];
+	unsigned attempts;         /* in a row, failed */
+	int64_t started_us;        /* the last attempt */
+
+	struct resolve *resolve;
+	struct addresses addresses;
+	size_t address;
+	struct bufferevent *bufferevent;
+	struct ldap_io io;
+	LDAP *ldap;
+	struct event *timer;       /* state's deadline, pause before the next attempt, idle probe */
+	int64_t last_read_us;
+	struct operations waiting, outstanding;
+	unsigned waiting_count, outstanding_count;
+	bool has_turn;             /* counted in credential->binds */
+	unsigned exploring;        /* reads of the exploration not answered yet */
+
+	struct tls_peer *peer;     /* NULL before the handshake */
+	struct root_facts root;
+	struct server_facts server;
+	struct sid self, domain;   /* size 0: unknown */
+	int64_t clock_skew_ms;     /* INT64_MIN: unknown */
+};
+
+enum status connection_new(const struct connection_setup *setup, const char *server, struct directory *owner, struct connection **ret_connection) MUST_USE;
+struct connection *connection_ref(struct connection *connection);
+void connection_unref(struct connection *connection);
+/* Begins to connect where it is down; nothing otherwise. */
+void connection_start(struct connection *connection);
+/* For good: operations fail with directory.unavailable from here, no callback of the setup fires any more. */
+void connection_stop(struct connection *connection);
+/* For a connection that waits for its turn to bind. */
+void connection_try_bind(struct connection *connection);
+/* Tears it down; operations fail, the next attempt is planned. */
+void connection_fail(struct connection *connection, enum status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* The naming context: settings' base_dn, else the server's. NULL: unknown. */
+const char *connection_base_dn(const struct connection *connection);
+static inline bool connection_usable(const struct connection *connection) { return connection->state == CONNECTION_READY && !connection->retiring; }
+static inline unsigned connection_load(const struct connection *connection) { return connection->waiting_count + connection->outstanding_count; }
+const char *connection_state_name(enum connection_state state);
+
+/* Operations wait in the connection's own queue where `pipeline` are outstanding. Failing at once returns the status and `done` does not fire. */
+enum status operation_search(struct connection *connection, struct ldap_search *take_search, int64_t timeout_ms, operation_done done, void *arg, struct operation **ret_operation) MUST_USE;
+enum status operation_modify(struct connection *connection, const char *dn, struct change *take_change, int64_t timeout_ms, operation_done done, void *arg,
+                             struct operation **ret_operation) MUST_USE;
+enum status operation_bind(struct connection *connection, int64_t timeout_ms, operation_done done, void *arg) MUST_USE;
+/* `done` will not fire; its answer, if one comes, is dropped. */
+void operation_cancel(struct operation *operation);
+/* A base search with constant attributes, for the many reads of one entry. */
+enum status operation_read(struct connection *connection, const char *dn, const char *const *attributes, int64_t timeout_ms, operation_done done, void *arg,
+                           struct operation **ret_operation) MUST_USE;
+/* Called by connection.c: bytes have come; the connection is about to be torn down (its output still is there); it is gone. */
+void operations_receive(struct connection *connection);
+void operations_judge(struct connection *connection);
+void operations_fail_all(struct connection *connection);
+
+/* Called by connection.c after the bind: reads rootDSE, the server's own entry, the agent's own account and the domain's head, then makes it ready. */
+void explore_begin(struct connection *connection);
+/* Asks the rootDSE of a ready connection, for the clock and to see whether it lives. */
+void explore_probe(struct connection *connection);
+/* Called by explore.c. */
+void connection_become_ready(struct connection *connection);
+
+#endif

@@ -1,0 +1,25 @@
+/* credential: the password that the agent binds with, and whose turn it is to try it. A wrong password is tried at most once a minute over all servers together, so that
+ * the agent never locks its own account; until a bind has succeeded only one is under way at a time. */
+#ifndef AGENT_DIRECTORY_CREDENTIAL_H
+#define AGENT_DIRECTORY_CREDENTIAL_H
+
+#include "base/secret.h"
+
+enum { CREDENTIAL_PAUSE_S = 60, CREDENTIAL_BINDS_MAX = 2 };
+struct credential {
+	const char *file;          /* borrowed */
+	struct secret password;
+	unsigned binds;            /* under way */
+	bool proven, stale;        /* stale: the file is read again before the next try */
+	int64_t blocked_until_us;  /* monotonic */
+};
+enum credential_turn { CREDENTIAL_GO, CREDENTIAL_WAIT, CREDENTIAL_BLOCKED };
+
+/* Reads the file; an empty password is refused: a server takes it for an anonymous bind (RFC 4513 5.1.2). */
+enum status credential_read(struct credential *credential) MUST_USE;
+/* CREDENTIAL_GO is given back by credential_report. */
+enum credential_turn credential_take(struct credential *credential, int64_t now_us);
+/* How the bind ended; anything but STATUS_OK and STATUS_DIRECTORY_CREDENTIAL says nothing about the password. */
+void credential_report(struct credential *credential, enum status status, int64_t now_us);
+
+#endif

@@ -1,0 +1,165 @@
+/* The first look at a server, over a connection that has just been bound; and the probe of an idle one. */
+#include <string.h>
+
+#include "agent/directory/connection.h"
+#include "base/clock.h"
+
+static void read_clock(struct connection *connection)
+{
+	if (connection->root.current_time_s != 0) {
+		connection->clock_skew_ms = clock_now_ms() - connection->root.current_time_s * 1000;
+	}
+}
+
+static bool has_entry(const struct reply *reply)
+{
+	return reply->status == STATUS_OK && reply->ldap_result == LDAP_SUCCESS && reply->count > 0;
+}
+
+static void finish_one(struct connection *connection)
+{
+	if (--connection->exploring > 0 || connection->state != CONNECTION_EXPLORE) {
+		return;
+	}
+	if (connection->server.read_only) {
+		connection_fail(connection, STATUS_DIRECTORY_REFERRAL, "it is a read-only domain controller");
+		return;
+	}
+	connection_become_ready(connection);
+}
+
+static void on_server(const struct reply *reply, void *arg)
+{
+	struct connection *connection = arg;
+	if (reply->status != STATUS_OK) {
+		return; /* torn down */
+	}
+	if (has_entry(reply)) {
+		connection->setup.flavor->read_server(reply->ldap, reply->entries[0], &connection->server);
+	}
+	finish_one(connection);
+}
+
+static void on_self(const struct reply *reply, void *arg)
+{
+	struct connection *connection = arg;
+	if (reply->status != STATUS_OK) {
+		return;
+	}
+	if (has_entry(reply) && reply->count == 1 && !connection->setup.flavor->read_sid(reply->ldap, reply->entries[0], &connection->self)) {
+		connection->self.size = 0;
+	}
+	finish_one(connection);
+}
+
+static void on_domain(const struct reply *reply, void *arg)
+{
+	struct connection *connection = arg;
+	struct password_policy policy;
+	if (reply->status != STATUS_OK) {
+		return;
+	}
+	if (has_entry(reply)) {
+		connection->setup.flavor->read_policy(reply->ldap, reply->entries[0], false, &policy);
+		policy_cache_put(connection->setup.policies, connection->root.naming_context, clock_monotonic_us(), &policy);
+		free(policy.source_name);
+		if (!connection->setup.flavor->read_sid(reply->ldap, reply->entries[0], &connection->domain)) {
+			connection->domain.size = 0;
+		}
+	}
+	finish_one(connection);
+}
+
+/* A read that fails to start is a lost connection; the others then end with it. */
+static bool start_read(struct connection *connection, const char *dn, const char *const *attributes, operation_done done)
+{
+	connection->exploring++;
+	return operation_read(connection, dn, attributes, connection->setup.settings->connect_timeout_ms, done, connection, NULL) == STATUS_OK;
+}
+
+static bool start_self(struct connection *connection)
+{
+	struct ldap_search search;
+	if (connection->setup.flavor->find_self(connection->setup.settings->bind_dn, connection->root.naming_context, &search) != STATUS_OK) {
+		return false;
+	}
+	connection->exploring++;
+	return operation_search(connection, &search, connection->setup.settings->connect_timeout_ms, on_self, connection, NULL) == STATUS_OK;
+}
+
+static void read_the_rest(struct connection *connection)
+{
+	const struct flavor *flavor = connection->setup.flavor;
+	bool started = true;
+	connection->exploring = 1; /* this function */
+	if (connection->root.service_name != NULL) {
+		started = start_read(connection, connection->root.service_name, flavor->server_attributes, on_server);
+	}
+	started = started && start_read(connection, connection->root.naming_context, flavor->domain_attributes, on_domain) && start_self(connection);
+	if (!started) {
+		connection_fail(connection, STATUS_AGENT_INTERNAL, "the server could not be looked at");
+		return;
+	}
+	finish_one(connection);
+}
+
+static void on_root(const struct reply *reply, void *arg)
+{
+	struct connection *connection = arg;
+	if (reply->status != STATUS_OK) {
+		return;
+	}
+	if (!has_entry(reply)) {
+		connection_fail(connection, STATUS_DIRECTORY_PROTOCOL, "its rootDSE could not be read (%d)", reply->ldap_result);
+		return;
+	}
+	root_facts_clear(&connection->root);
+	connection->setup.flavor->read_root(reply->ldap, reply->entries[0], &connection->root);
+	read_clock(connection);
+	if (connection->root.naming_context == NULL) {
+		connection_fail(connection, STATUS_DIRECTORY_PROTOCOL, "its rootDSE names no defaultNamingContext");
+	} else if (!connection->root.synchronized) {
+		connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "it is not synchronized (isSynchronized)");
+	} else {
+		read_the_rest(connection);
+	}
+}
+
+void explore_begin(struct connection *connection)
+{
+	connection->server = (struct server_facts){ 0 };
+	connection->self.size = connection->domain.size = 0;
+	if (operation_read(connection, "", connection->setup.flavor->root_attributes, connection->setup.settings->connect_timeout_ms, on_root, connection, NULL) != STATUS_OK) {
+		connection_fail(connection, STATUS_AGENT_INTERNAL, "the server could not be looked at");
+	}
+}
+
+static void on_probe(const struct reply *reply, void *arg)
+{
+	struct connection *connection = arg;
+	struct root_facts root;
+	if (reply->status != STATUS_OK) {
+		return; /* the deadline of an operation closes a silent connection */
+	}
+	if (!has_entry(reply)) {
+		connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "it does not answer a probe (%d)", reply->ldap_result);
+		return;
+	}
+	connection->setup.flavor->read_root(reply->ldap, reply->entries[0], &root);
+	connection->root.current_time_s = root.current_time_s;
+	read_clock(connection);
+	bool synchronized = root.synchronized;
+	root_facts_clear(&root);
+	if (!synchronized) {
+		connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "it is no longer synchronized (isSynchronized)");
+	}
+}
+
+void explore_probe(struct connection *connection)
+{
+	enum status status =
+		operation_read(connection, "", connection->setup.flavor->root_attributes, connection->setup.settings->connect_timeout_ms, on_probe, connection, NULL);
+	if (status != STATUS_OK) {
+		connection_fail(connection, status, "it could not be probed");
+	}
+}

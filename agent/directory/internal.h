@@ -1,0 +1,55 @@
+/* internal: what directory.c (servers, choosing, health), call.c (the calls) and check.c share. */
+#ifndef AGENT_DIRECTORY_INTERNAL_H
+#define AGENT_DIRECTORY_INTERNAL_H
+
+#include "agent/directory/connection.h"
+
+struct server {
+	struct connection **connections; /* settings->connections of them; the first is always kept up, the others when there is work */
+	unsigned slots;
+	bool was_up;
+};
+TAILQ_HEAD(calls, directory_call);
+TAILQ_HEAD(checks, check);
+
+struct directory {
+	struct event_base *base;
+	const struct directory_settings *settings;
+	const struct flavor *flavor;
+	SSL_CTX *tls;
+	struct credential credential;
+	struct policy_cache policies;
+	struct connection_setup setup;
+	struct server *servers;
+	unsigned server_count;
+	struct calls calls;        /* all of them */
+	struct calls queue;        /* those that wait for a connection */
+	unsigned queued;
+	struct checks checks;
+	struct event *news;        /* pumps the calls and tells `changed`, from the loop's top level */
+	void (*changed)(struct directory *directory, void *arg);
+	void *changed_arg;
+	struct sid domain;
+	bool closing;
+};
+
+/* A usable connection with room, of `prefer` if that is up, else of the first server that is, and of `avoid` only where no other is up; NULL: none now. */
+struct connection *directory_choose(struct directory *directory, const char *prefer, const char *avoid);
+/* Whether another server than this connection's could be used. */
+bool directory_has_other(const struct directory *directory, const struct connection *connection);
+bool directory_has_usable(const struct directory *directory);
+/* Every connection is down and none is on its way. */
+bool directory_is_hopeless(const struct directory *directory);
+/* Tries servers at once that are waiting for their next attempt. */
+void directory_kick(struct directory *directory);
+/* Why there is no server, as a code that may travel: directory.*. */
+enum status directory_outage(const struct directory *directory);
+
+/* call.c: starts what waits as far as there are connections, fails it where none can come. */
+void calls_pump(struct directory *directory);
+/* The end: every callback fires from here. */
+void calls_end(struct directory *directory);
+/* check.c: likewise. */
+void checks_end(struct directory *directory);
+
+#endif

@@ -1,0 +1,20 @@
+/* ldap_io: libldap on top of a bufferevent. libldap reads and writes the bufferevent's buffers and nothing else, so it never blocks and knows nothing of TLS. */
+#ifndef AGENT_DIRECTORY_LDAP_IO_H
+#define AGENT_DIRECTORY_LDAP_IO_H
+
+#include <event2/bufferevent.h>
+#include <ldap.h>
+
+#include "base/status.h"
+
+/* What libldap wrote in all, and how much waits in the output at most before it is told to try again. */
+struct ldap_io {
+	struct bufferevent *bufferevent; /* borrowed; NULL once it is gone: libldap then sees an error */
+	uint64_t written;
+};
+enum { LDAP_IO_OUTPUT_MAX = 1 << 20, LDAP_IO_INCOMING_MAX = 4 << 20 };
+
+/* A new LDAP handle over `io`, which must outlive it: protocol 3, no referrals, no ldap.conf, answers of at most LDAP_IO_INCOMING_MAX. */
+enum status ldap_io_open(struct ldap_io *io, LDAP **ret_ldap) MUST_USE;
+
+#endif
