@@ -115,6 +115,14 @@ static void list_words(const struct config_key *table, const char *section, char
 	}
 }
 
+static bool is_known_path(const struct config_key *table, const char *path)
+{
+	for (const struct config_key *key = table; key->path != NULL; key++)
+		if (strcmp(key->path, path) == 0)
+			return true;
+	return false;
+}
+
 static void refuse_unknown(struct judge *judge, const struct scope *scope, const char *section, const struct node *key)
 {
 	char word[SUGGESTION_LIMIT + 1], known[512];
@@ -124,7 +132,10 @@ static void refuse_unknown(struct judge *judge, const struct scope *scope, const
 	word[at] = '\0';
 	struct bytes nearest = nearest_word(scope->table, section, word);
 	const struct config_key *elsewhere = find_elsewhere(scope->table, word);
-	if (nearest.size > 0)
+	if (section[0] == '\0' && strchr(word, '.') != NULL && is_known_path(scope->table, word))
+		error_add(judge->errors, judge->name, key->line, "unknown key \"%s%s\"; a dot does not separate here, write \"%s%.*s:\" and the rest indented below it",
+		          scope->prefix, word, scope->prefix, (int)strcspn(word, "."), word);
+	else if (nearest.size > 0)
 		error_add(judge->errors, judge->name, key->line, "unknown key \"%s%s%s\"; the nearest known one is \"%s%s%.*s\"", scope->prefix, section, word,
 		          scope->prefix, section, (int)nearest.size, (const char *)nearest.data);
 	else if (elsewhere != NULL)
@@ -329,7 +340,7 @@ static void judge_pair(struct judge *judge, const struct scope *scope, const cha
 
 static void judge_mapping(struct judge *judge, const struct scope *scope, const char *section, const struct node *mapping)
 {
-	for (size_t i = 0; i + 1 < mapping->count && !judge->out_of_memory; i += 2) {
+	for (size_t i = 0; i + 1 < mapping->count && !judge->out_of_memory && judge->errors->count <= ERRORS_LIMIT; i += 2) {
 		const struct node *key = mapping->children[i];
 		if (key->kind != NODE_SCALAR)
 			error_add(judge->errors, judge->name, key->line, "a key should be a word");

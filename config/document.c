@@ -16,6 +16,12 @@ struct reader {
 
 static void error_add_list(struct config_errors *errors, const char *file, unsigned line, const char *format, va_list args)
 {
+	if (errors->count > ERRORS_LIMIT)
+		return;
+	if (errors->count == ERRORS_LIMIT) {
+		line = 0;
+		format = "there are more errors; only the first ones are shown";
+	}
 	struct config_error error = { .file = strdup(file), .line = line };
 	struct config_error *items = realloc(errors->items, (errors->count + 1) * sizeof *items);
 	if (items != NULL)

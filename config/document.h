@@ -8,6 +8,8 @@
 
 #define DOCUMENT_SIZE_LIMIT (64 * 1024)
 #define DOCUMENT_DEPTH_LIMIT 8
+/* Findings of a file that are kept. */
+#define ERRORS_LIMIT 100
 
 enum node_kind { NODE_SCALAR, NODE_SEQUENCE, NODE_MAPPING };
 
