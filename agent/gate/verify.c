@@ -9,8 +9,6 @@ struct verified_request {
 	struct request_claims claims;
 };
 
-enum { WITH_SECRET = 1u << OP_RESET | 1u << OP_CHECK | 1u << OP_CHANGE | 1u << OP_VERIFY };
-
 static enum status fail(const char **ret_reason, const char *reason, enum status status)
 {
 	*ret_reason = reason;
@@ -45,8 +43,6 @@ static enum status judge_operation(const struct request_claims *claims, const st
 {
 	if ((unsigned)claims->op >= OP_COUNT || !(identity->operations & 1u << claims->op))
 		return fail(ret_reason, "op", STATUS_REQUEST_UNSUPPORTED);
-	if (!claims->secret != !(WITH_SECRET & 1u << claims->op))
-		return fail(ret_reason, "secret", STATUS_REQUEST_INVALID);
 	if (!claims->enforce_policy && !(claims->actor == ACTOR_ADMINISTRATOR && identity->allow_unenforced_policy))
 		return fail(ret_reason, "enforce_policy", STATUS_REQUEST_UNSUPPORTED);
 	return STATUS_OK;
