@@ -1,0 +1,542 @@
+#include "agent/agent.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define REPEAT_S 30
+#define READY_AT_LATEST_US 5000000
+#define DRAIN_US 20000000
+#define LINGER_US 1000000
+#define JOURNAL_RETAIN_MS 3600000
+#define JOURNAL_ROWS 100000
+#define DAY_S 86400
+
+/* What it looks like ------------------------------------------------------------------------------------------------------------------ */
+
+unsigned agent_sessions_ready(const struct agent *agent)
+{
+	unsigned count = 0;
+	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
+		count += agent->sessions[i] && session_state(agent->sessions[i]) == SESSION_READY;
+	return count;
+}
+
+unsigned agent_endpoints(const struct agent *agent)
+{
+	unsigned count = 0;
+	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
+		count += agent->endpoint_known[i];
+	return count;
+}
+
+bool agent_is_ready(const struct agent *agent, char *why, size_t capacity)
+{
+	why[0] = 0;
+	if (!agent->identity.enrolled)
+		snprintf(why, capacity, "not enrolled");
+	else if (!link_attached(agent->link))
+		snprintf(why, capacity, "writebackd-channel is not connected");
+	else if (agent_sessions_ready(agent) == 0)
+		snprintf(why, capacity, "no channel to the service");
+	else if (!journal_writable(agent->journal))
+		snprintf(why, capacity, "the journal cannot be written");
+	else if (limits_latched(agent->limits))
+		snprintf(why, capacity, "resets are latched: writebackctl resume");
+	for (size_t i = 0; !why[0] && i < realms_count(agent->realms); i++) {
+		struct directory_health health;
+		directory_health(realm_directory(realms_at(agent->realms, i)), &health);
+		if (health.servers_up == 0)
+			snprintf(why, capacity, "directory %s: %s", realm_name(realms_at(agent->realms, i)), health.text);
+	}
+	return !why[0];
+}
+
+static void describe(const struct agent *agent, char *text, size_t capacity)
+{
+	char why[300];
+	bool ready = agent_is_ready(agent, why, sizeof why);
+	int size = snprintf(text, capacity, "%s%s: channel %u/%u", ready ? "Ready" : "Degraded, ", why, agent_sessions_ready(agent), agent_endpoints(agent));
+	for (size_t i = 0; size > 0 && (size_t)size < capacity && i < realms_count(agent->realms); i++) {
+		struct directory_health health;
+		directory_health(realm_directory(realms_at(agent->realms, i)), &health);
+		size += snprintf(text + size, capacity - size, ", %s via %s", realm_name(realms_at(agent->realms, i)), health.text);
+	}
+	uint64_t by_outcome[OUTCOME_SETTLING + 1] = { 0 };
+	for (unsigned code = 0; code < STATUS_COUNT; code++)
+		by_outcome[status_outcome(code)] += requests_count(agent->requests, code);
+	if (size > 0 && (size_t)size < capacity)
+		size += snprintf(text + size, capacity - size, ", %llu applied, %llu refused, %llu failed", (unsigned long long)by_outcome[OUTCOME_APPLIED],
+		                 (unsigned long long)by_outcome[OUTCOME_REFUSED], (unsigned long long)by_outcome[OUTCOME_FAILED]);
+	int64_t last_ms = requests_last_ms(agent->requests);
+	if (last_ms && size > 0 && (size_t)size < capacity)
+		snprintf(text + size, capacity - size, ", last %lld min ago", (long long)((clock_now_ms() - last_ms) / 60000));
+}
+
+static void tell_status(struct agent *agent)
+{
+	char text[1024];
+	if (!agent->ready_told || agent->stopping)
+		return;
+	describe(agent, text, sizeof text);
+	loop_notify_status(agent->loop, text);
+}
+
+/* Once everything has been tried; degraded is ready too: a cloud that is down must not break a boot. */
+static void tell_ready(struct agent *agent)
+{
+	char why[300], text[1024];
+	if (agent->ready_told || (!agent_is_ready(agent, why, sizeof why) && clock_monotonic_us() - agent->started_us < READY_AT_LATEST_US))
+		return;
+	agent->ready_told = true;
+	describe(agent, text, sizeof text);
+	log_event(LOG_NOTICE, "agent.ready", LOG_FIELDS({ LOG_AGENT_ID, agent->identity.enrolled ? agent->identity.agent_id : NULL }), "%s", text);
+	loop_notify_ready(agent->loop, text);
+}
+
+/* Sessions ---------------------------------------------------------------------------------------------------------------------------- */
+
+static enum status send_frame(struct session *session, struct bytes frame, void *arg)
+{
+	struct agent *agent = arg;
+	return link_send_frame(agent->link, session_endpoint(session), frame);
+}
+
+static void close_endpoint(struct session *session, unsigned close_code, const char *reason, void *arg)
+{
+	struct agent *agent = arg;
+	link_close_endpoint(agent->link, session_endpoint(session), close_code, reason);
+}
+
+static void describe_self(struct session_self *ret_self, void *arg)
+{
+	struct agent *agent = arg;
+	*ret_self = (struct session_self){ .directories = agent->hello_directories, .directory_count = realms_count(agent->realms), .operations = settings_operations(agent->settings),
+	                                   .max_in_flight = agent->settings->in_flight };
+}
+
+static void handle_session_changed(struct session *session, void *arg)
+{
+	struct agent *agent = arg;
+	if (session_state(session) == SESSION_READY) {
+		log_event(LOG_NOTICE, "channel.ready", LOG_FIELDS({ LOG_AGENT_ID, agent->identity.agent_id }), "endpoint %u: the service has welcomed this agent", session_endpoint(session));
+		int64_t difference = session_clock_difference_s(session);
+		if (difference > 5 || difference < -5)
+			log_event(LOG_WARNING, "clock.difference", NULL, "the service's clock is %lld s ahead of ours", (long long)difference);
+		outbox_repeat(agent->outbox, 0);
+	}
+	tell_ready(agent);
+	tell_status(agent);
+}
+
+static void handle_request(struct session *session, struct bytes payload, struct bytes frame, int64_t started_us, void *arg)
+{
+	struct agent *agent = arg;
+	/* Stopping: not taken in; the service delivers it again. */
+	if (!agent->stopping)
+		requests_handle(agent->requests, session_endpoint(session), payload, frame, started_us);
+}
+
+static void handle_unverified(struct session *session, struct bytes frame, enum jose_reason reason, void *arg)
+{
+	struct agent *agent = arg;
+	requests_handle_unverified(agent->requests, session_endpoint(session), frame, reason);
+}
+
+static void handle_acknowledged(struct session *session, const char *request_id, void *arg)
+{
+	struct agent *agent = arg;
+	journal_acknowledge(agent->journal, request_id);
+}
+
+static void handle_key_set(struct session *session, void *arg)
+{
+	struct agent *agent = arg;
+	agent->expiry_warned = 0;
+	journal_set_number(agent->journal, "key_set_version", agent->identity.key_set.version);
+	log_event(LOG_NOTICE, "keys.new", NULL, "key set %lld of the service is in force", (long long)agent->identity.key_set.version);
+}
+
+static struct session *session_of(struct agent *agent, uint8_t endpoint)
+{
+	static const struct session_callbacks callbacks = { send_frame, close_endpoint, describe_self, handle_session_changed, handle_request, handle_unverified, handle_acknowledged, handle_key_set, NULL };
+	if (!agent->sessions[endpoint]) {
+		struct session_callbacks own = callbacks;
+		own.arg = agent;
+		agent->sessions[endpoint] = session_new(loop_base(agent->loop), endpoint, &agent->identity, &own);
+	}
+	return agent->sessions[endpoint];
+}
+
+/* The endpoint where the request came if it still talks, else any that does. */
+static struct session *talking_session(struct agent *agent, uint8_t endpoint)
+{
+	if (agent->sessions[endpoint] && session_talks(agent->sessions[endpoint]))
+		return agent->sessions[endpoint];
+	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
+		if (agent->sessions[i] && session_talks(agent->sessions[i]))
+			return agent->sessions[i];
+	return NULL;
+}
+
+static void send_result(uint8_t endpoint, const char *payload, void *arg)
+{
+	struct agent *agent = arg;
+	struct session *session = talking_session(agent, endpoint);
+	AUTO_FREE char *stamped = session ? outbox_stamp(&agent->identity, payload, clock_now_ms() / 1000) : NULL;
+	/* What cannot be sent now is repeated from the journal. */
+	if (stamped && session_send(session, TYP_RESULT, bytes_of_string(stamped)) != STATUS_OK)
+		log_event(LOG_NOTICE, "result.unsent", NULL, "a result waits for a channel");
+}
+
+static enum status repeat_result(struct bytes payload, void *arg)
+{
+	struct agent *agent = arg;
+	enum status status = STATUS_CHANNEL_CLOSED;
+	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
+		if (agent->sessions[i] && session_talks(agent->sessions[i]))
+			status = session_send(agent->sessions[i], TYP_RESULT, payload);
+	return status;
+}
+
+/* The link ---------------------------------------------------------------------------------------------------------------------------- */
+
+static const char *text_of(const json_t *facts, const char *name)
+{
+	const char *text = json_string_value(json_object_get(facts, name));
+	return text ? text : "";
+}
+
+static void handle_up(uint8_t endpoint, const json_t *facts, void *arg)
+{
+	struct agent *agent = arg;
+	struct session *session = session_of(agent, endpoint);
+	agent->endpoint_known[endpoint] = true;
+	snprintf(agent->endpoint_text[endpoint], sizeof agent->endpoint_text[endpoint], "%s, %s %s", text_of(facts, "url"), text_of(facts, "tls"), text_of(facts, "cipher"));
+	if (session)
+		session_up(session);
+}
+
+static void handle_down(uint8_t endpoint, const json_t *facts, void *arg)
+{
+	struct agent *agent = arg;
+	agent->endpoint_known[endpoint] = true;
+	snprintf(agent->endpoint_text[endpoint], sizeof agent->endpoint_text[endpoint], "%s: %s", text_of(facts, "code"), text_of(facts, "reason"));
+	if (agent->sessions[endpoint])
+		session_down(agent->sessions[endpoint]);
+	log_event(LOG_NOTICE, "channel.down", LOG_FIELDS({ LOG_CODE, text_of(facts, "code") }), "endpoint %u: %s", endpoint, text_of(facts, "reason"));
+	tell_status(agent);
+}
+
+static void handle_frame(uint8_t endpoint, struct bytes frame, void *arg)
+{
+	struct agent *agent = arg;
+	if (agent->sessions[endpoint])
+		session_frame(agent->sessions[endpoint], frame, clock_now_ms() / 1000);
+}
+
+static void handle_attached(void *arg)
+{
+	struct agent *agent = arg;
+	log_event(LOG_NOTICE, "link.attached", NULL, "writebackd-channel is connected");
+	tell_status(agent);
+}
+
+static void forget_endpoints(struct agent *agent)
+{
+	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++) {
+		if (agent->sessions[i])
+			session_down(agent->sessions[i]);
+		agent->endpoint_known[i] = false;
+	}
+}
+
+static void handle_detached(const char *why, void *arg)
+{
+	struct agent *agent = arg;
+	log_event(LOG_WARNING, "link.detached", NULL, "writebackd-channel is gone: %s", why);
+	forget_endpoints(agent);
+	tell_status(agent);
+}
+
+void agent_identity_changed(struct agent *agent)
+{
+	journal_set_number(agent->journal, "key_set_version", agent->identity.key_set_floor);
+	agent->expiry_warned = 0;
+	link_drop(agent->link);
+	forget_endpoints(agent);
+	log_event(LOG_NOTICE, "agent.enrolled", LOG_FIELDS({ LOG_AGENT_ID, agent->identity.agent_id }), "enrolled with %s", agent->identity.issuer);
+}
+
+/* Now and then ------------------------------------------------------------------------------------------------------------------------ */
+
+static void warn_of_expiry(struct agent *agent)
+{
+	static const int days[] = { 30, 14, 7, 1, 0 };
+	if (!agent->identity.key_set.keys)
+		return;
+	int64_t left_s = agent->identity.key_set.exp - clock_now_ms() / 1000;
+	for (int i = agent->expiry_warned; i < 5 && left_s < (int64_t)days[i] * DAY_S; i++) {
+		agent->expiry_warned = i + 1;
+		if (i == 4 || left_s >= (int64_t)days[i + 1] * DAY_S)
+			log_event(LOG_WARNING, "keys.expiry", NULL, "the service's key set %s", left_s <= 0 ? "has expired: nothing is accepted until it shows a new one" : "expires soon: the service must show a new one");
+	}
+}
+
+static void handle_minute(evutil_socket_t fd, short what, void *arg)
+{
+	struct agent *agent = arg;
+	journal_forget(agent->journal, clock_now_ms());
+	warn_of_expiry(agent);
+	tell_status(agent);
+}
+
+static void handle_repeating(evutil_socket_t fd, short what, void *arg)
+{
+	struct agent *agent = arg;
+	outbox_repeat(agent->outbox, (REPEAT_S - 1) * 1000);
+}
+
+static void handle_health(void *arg)
+{
+	tell_ready(arg);
+	tell_status(arg);
+}
+
+static void handle_latch(void *arg)
+{
+	struct agent *agent = arg;
+	journal_set_number(agent->journal, "latched", 1);
+	log_event(LOG_CRIT, "agent.latched", NULL, "%s", status_admin_text(STATUS_AGENT_LATCHED));
+	tell_status(agent);
+}
+
+/* Stopping: what is in flight is finished and told, 20 s at the most. */
+static bool has_finished(struct agent *agent)
+{
+	int64_t now = clock_monotonic_us();
+	if (requests_running(agent->requests) > 0)
+		return now - agent->stopping_us > DRAIN_US;
+	if (!agent->idle_us)
+		agent->idle_us = now;
+	bool told = journal_unacknowledged(agent->journal) == 0 || !talking_session(agent, 0);
+	return told || now - agent->idle_us > LINGER_US;
+}
+
+static void handle_watching(evutil_socket_t fd, short what, void *arg)
+{
+	struct agent *agent = arg;
+	if (!agent->stopping)
+		tell_ready(agent);
+	else if (has_finished(agent))
+		loop_end(agent->loop);
+	if (agent->ready_told && !agent->stopping)
+		event_del(agent->watching);
+}
+
+static void handle_ended(void *arg)
+{
+	struct agent *agent = arg;
+	if (!agent->stopping)
+		return;
+	event_add(agent->watching, &(struct timeval){ 0, 20000 });
+}
+
+void agent_stop(void *arg)
+{
+	struct agent *agent = arg;
+	agent->stopping = true;
+	agent->stopping_us = clock_monotonic_us();
+	loop_notify_stopping(agent->loop);
+	log_event(LOG_NOTICE, "agent.stopping", NULL, "%u requests in flight are finished first", requests_running(agent->requests));
+	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
+		if (agent->sessions[i])
+			session_drain(agent->sessions[i], "the agent stops");
+	event_add(agent->watching, &(struct timeval){ 0, 50000 });
+}
+
+static void take_settings(struct agent *agent, struct settings *take_fresh)
+{
+	struct settings *before = agent->settings;
+	AUTO_FREE char *fixed = config_not_reloadable(settings_keys, agent->first_settings, take_fresh);
+	if (fixed)
+		log_event(LOG_WARNING, "config.restart", NULL, "these keys have changed and need a restart: %s", fixed);
+	if (!realms_rescope(agent->realms, take_fresh)) {
+		log_event(LOG_ERR, "config.refused", NULL, "other directories than at the start need a restart; the old configuration stays");
+		settings_clear(take_fresh);
+		free(take_fresh);
+		return;
+	}
+	agent->settings = take_fresh;
+	struct limits_settings limits;
+	settings_limits(take_fresh, &limits);
+	limits_reconfigure(agent->limits, &limits);
+	log_set_level(settings_log_level(take_fresh));
+	if (before != agent->first_settings) {
+		settings_clear(before);
+		free(before);
+	}
+	log_event(LOG_NOTICE, "config.loaded", NULL, "%s is in force", agent->config_file);
+}
+
+void agent_reload(void *arg)
+{
+	struct agent *agent = arg;
+	struct settings *fresh = calloc(1, sizeof *fresh);
+	struct config_errors errors = { 0 };
+	if (!fresh)
+		return;
+	loop_notify_reloading(agent->loop);
+	if (settings_load(agent->config_file, fresh, &errors, NULL) == STATUS_OK)
+		take_settings(agent, fresh);
+	else {
+		for (size_t i = 0; i < errors.count; i++)
+			log_event(LOG_ERR, "config.error", NULL, "%s:%u: %s", errors.items[i].file, errors.items[i].line, errors.items[i].text);
+		log_event(LOG_ERR, "config.refused", NULL, "the old configuration stays in force");
+		free(fresh);
+	}
+	config_errors_clear(&errors);
+	char text[1024];
+	describe(agent, text, sizeof text);
+	loop_notify_ready(agent->loop, text);
+}
+
+/* Opening and closing ----------------------------------------------------------------------------------------------------------------- */
+
+static enum status open_journal(struct agent *agent, char *why, size_t capacity)
+{
+	char path[4096];
+	char *sentence = NULL;
+	snprintf(path, sizeof path, "%s/journal.db", agent->settings->state_directory);
+	struct journal_settings settings = { .path = path, .retain_ms = JOURNAL_RETAIN_MS, .rows_limit = JOURNAL_ROWS };
+	enum status status = journal_open(loop_base(agent->loop), &settings, &agent->journal, &sentence);
+	if (status != STATUS_OK)
+		snprintf(why, capacity, "%s", sentence ? sentence : "the journal cannot be opened");
+	free(sentence);
+	if (status != STATUS_OK)
+		return status;
+	agent->identity.boot = journal_number(agent->journal, "boot", 0) + 1;
+	journal_set_number(agent->journal, "boot", agent->identity.boot);
+	int64_t floor = journal_number(agent->journal, "key_set_version", 0);
+	if (floor > agent->identity.key_set_floor)
+		agent->identity.key_set_floor = floor;
+	return STATUS_OK;
+}
+
+static enum status open_limits(struct agent *agent)
+{
+	struct limits_settings settings;
+	settings_limits(agent->settings, &settings);
+	agent->limits = limits_new(&settings);
+	if (!agent->limits)
+		return STATUS_AGENT_INTERNAL;
+	limits_on_latch(agent->limits, handle_latch, agent);
+	if (journal_number(agent->journal, "latched", 0))
+		limits_latch(agent->limits);
+	return STATUS_OK;
+}
+
+static enum status open_realms(struct agent *agent, char *why, size_t capacity)
+{
+	char *sentence = NULL;
+	enum status status = realms_new(loop_base(agent->loop), agent->settings, &agent->realms, &sentence);
+	if (status != STATUS_OK)
+		snprintf(why, capacity, "%s", sentence ? sentence : status_admin_text(status));
+	free(sentence);
+	if (status != STATUS_OK)
+		return status;
+	realms_on_health(agent->realms, handle_health, agent);
+	agent->hello_directories = calloc(realms_count(agent->realms), sizeof *agent->hello_directories);
+	for (size_t i = 0; agent->hello_directories && i < realms_count(agent->realms); i++)
+		agent->hello_directories[i] = (struct hello_directory){ (char *)realm_name(realms_at(agent->realms, i)), (char *)"active-directory" };
+	return agent->hello_directories ? STATUS_OK : STATUS_AGENT_INTERNAL;
+}
+
+static enum status open_requests(struct agent *agent)
+{
+	struct requests_world world = {
+		.base = loop_base(agent->loop), .identity = &agent->identity, .journal = agent->journal, .limits = agent->limits, .realms = agent->realms,
+		.settings = (const struct settings *const *)&agent->settings, .send = send_result, .ended = handle_ended, .arg = agent,
+	};
+	agent->requests = requests_new(&world);
+	agent->outbox = outbox_new(world.base, agent->journal, &agent->identity, repeat_result, agent);
+	if (!agent->requests || !agent->outbox)
+		return STATUS_AGENT_INTERNAL;
+	requests_restore(agent->requests);
+	return STATUS_OK;
+}
+
+static enum status open_timers(struct agent *agent)
+{
+	struct event_base *base = loop_base(agent->loop);
+	agent->minute = event_new(base, -1, EV_PERSIST, handle_minute, agent);
+	agent->repeating = event_new(base, -1, EV_PERSIST, handle_repeating, agent);
+	agent->watching = event_new(base, -1, EV_PERSIST, handle_watching, agent);
+	bool good = agent->minute && agent->repeating && agent->watching && event_add(agent->minute, &(struct timeval){ 60, 0 }) == 0
+	            && event_add(agent->repeating, &(struct timeval){ REPEAT_S, 0 }) == 0 && event_add(agent->watching, &(struct timeval){ 0, 200000 }) == 0;
+	return good ? STATUS_OK : STATUS_AGENT_INTERNAL;
+}
+
+enum status agent_open(struct agent *agent, char *why, size_t capacity)
+{
+	agent->started_us = clock_monotonic_us();
+	snprintf(why, capacity, "out of memory");
+	enum status status = identity_load(agent->settings->state_directory, &agent->identity, why, capacity);
+	if (status == STATUS_OK)
+		status = open_journal(agent, why, capacity);
+	if (status == STATUS_OK)
+		status = open_limits(agent);
+	if (status == STATUS_OK)
+		status = open_realms(agent, why, capacity);
+	if (status == STATUS_OK)
+		status = open_requests(agent);
+	if (status == STATUS_OK)
+		status = open_timers(agent);
+	return status;
+}
+
+enum status agent_listen(struct agent *agent, int take_channel_fd, int take_control_fd)
+{
+	struct link_callbacks callbacks = { handle_up, handle_down, handle_frame, handle_attached, handle_detached, agent };
+	enum status status = link_new(loop_base(agent->loop), take_channel_fd, &callbacks, &agent->link);
+	if (status == STATUS_OK)
+		status = control_new(loop_base(agent->loop), take_control_fd, agent_commands, agent, &agent->control);
+	return status;
+}
+
+static void free_event(struct event *event)
+{
+	if (event)
+		event_free(event);
+}
+
+void agent_close(struct agent *agent)
+{
+	control_free(agent->control);
+	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
+		session_free(agent->sessions[i]);
+	memset(agent->sessions, 0, sizeof agent->sessions);
+	/* The order that request.h asks for. */
+	if (agent->requests)
+		requests_close(agent->requests);
+	realms_free(agent->realms);
+	if (agent->journal)
+		journal_close(agent->journal);
+	requests_free(agent->requests);
+	outbox_free(agent->outbox);
+	link_free(agent->link);
+	if (agent->limits)
+		limits_free(agent->limits);
+	free_event(agent->minute);
+	free_event(agent->repeating);
+	free_event(agent->watching);
+	free(agent->hello_directories);
+	enrolment_clear(&agent->enrolment);
+	identity_clear(&agent->identity);
+	if (agent->settings != agent->first_settings) {
+		settings_clear(agent->settings);
+		free(agent->settings);
+	}
+}

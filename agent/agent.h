@@ -1,0 +1,56 @@
+/* agent: writebackd's parts joined: which session feeds which request, what is repeated, what the notification says, how it all ends.
+ * The struct is shared by main.c, agent.c and commands.c; nobody else includes this. */
+#ifndef AGENT_AGENT_H
+#define AGENT_AGENT_H
+
+#include "agent/control.h"
+#include "agent/link.h"
+#include "agent/outbox.h"
+#include "agent/request.h"
+#include "agent/session.h"
+#include "base/loop.h"
+
+struct agent {
+	const char *config_file;
+	struct loop *loop;
+	struct settings *settings;      /* as last loaded */
+	struct settings *first_settings;/* as at the start: directories borrow from it */
+	struct identity identity;
+	struct enrolment enrolment;     /* begun and not finished; issuer NULL: none */
+	struct journal *journal;
+	struct limits *limits;
+	struct realms *realms;
+	struct requests *requests;
+	struct outbox *outbox;
+	struct link *link;
+	struct control *control;
+	struct session *sessions[PACKET_ENDPOINTS];
+	bool endpoint_known[PACKET_ENDPOINTS];
+	char endpoint_text[PACKET_ENDPOINTS][256]; /* as the channel's program last said */
+	struct hello_directory *hello_directories;
+	struct event *minute, *repeating, *watching;
+	int64_t started_us, stopping_us, idle_us;
+	int expiry_warned;
+	bool ready_told, stopping;
+};
+
+/* Everything but the sockets. On failure `why` says it in a sentence. */
+enum status agent_open(struct agent *agent, char *why, size_t capacity) MUST_USE;
+/* Takes both listening sockets. */
+enum status agent_listen(struct agent *agent, int take_channel_fd, int take_control_fd) MUST_USE;
+void agent_close(struct agent *agent);
+/* For struct loop_callbacks. */
+void agent_stop(void *arg);
+void agent_reload(void *arg);
+
+/* Sessions that talk, and endpoints that the channel's program has named. */
+unsigned agent_sessions_ready(const struct agent *agent);
+unsigned agent_endpoints(const struct agent *agent);
+/* Ready, and what is missing: malformed nowhere, "" where nothing is. */
+bool agent_is_ready(const struct agent *agent, char *why, size_t capacity);
+/* A new identity is in force: sessions begin anew. */
+void agent_identity_changed(struct agent *agent);
+
+extern const struct control_command agent_commands[];
+
+#endif

@@ -1,0 +1,349 @@
+/* commands: what writebackctl may ask for, as a table for control.h. */
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/agent.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#define LOCATE_MS 5000
+#define JOURNAL_SHOWN 200
+
+/* status ------------------------------------------------------------------------------------------------------------------------------ */
+
+static json_t *describe_channel(const struct agent *agent)
+{
+	json_t *endpoints = json_array();
+	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
+		if (agent->endpoint_known[i])
+			json_array_append_new(endpoints, json_pack("{s:i,s:s,s:s}", "endpoint", (int)i, "state", agent->sessions[i] ? session_state_name(session_state(agent->sessions[i])) : "down",
+			                                           "text", agent->endpoint_text[i]));
+	return json_pack("{s:b,s:i,s:o}", "attached", link_attached(agent->link), "ready", (int)agent_sessions_ready(agent), "endpoints", endpoints);
+}
+
+static json_t *describe_directories(const struct agent *agent)
+{
+	json_t *directories = json_array();
+	for (size_t i = 0; i < realms_count(agent->realms); i++) {
+		struct directory_health health;
+		directory_health(realm_directory(realms_at(agent->realms, i)), &health);
+		json_t *row = json_pack("{s:s,s:i,s:i,s:s}", "name", realm_name(realms_at(agent->realms, i)), "servers_up", (int)health.servers_up, "servers", (int)health.servers, "text", health.text);
+		if (row && health.servers_up == 0)
+			json_object_set_new(row, "code", json_string(status_code(health.status)));
+		if (row && health.clock_skew_ms != INT64_MIN)
+			json_object_set_new(row, "clock_skew_ms", json_integer(health.clock_skew_ms));
+		json_array_append_new(directories, row);
+	}
+	return directories;
+}
+
+static json_t *describe_counts(const struct agent *agent)
+{
+	json_t *counts = json_object();
+	for (unsigned code = 0; code < STATUS_COUNT; code++)
+		if (requests_count(agent->requests, code) > 0)
+			json_object_set_new(counts, status_code(code), json_integer(requests_count(agent->requests, code)));
+	return counts;
+}
+
+static json_t *describe_identity(const struct agent *agent)
+{
+	const struct identity *identity = &agent->identity;
+	if (!identity->enrolled)
+		return json_null();
+	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:I}", "agent_id", identity->agent_id, "issuer", identity->issuer, "root_key", jose_key_id(identity->root), "signing_key",
+	                         jose_key_id(identity->signing), "decryption_key", jose_key_id(identity->decryption), "boot", (json_int_t)identity->boot);
+	if (json && identity->key_set.keys)
+		json_object_set_new(json, "key_set", json_pack("{s:I,s:I}", "version", (json_int_t)identity->key_set.version, "expires", (json_int_t)identity->key_set.exp));
+	return json;
+}
+
+static void run_status(struct control_call *call, const json_t *input, void *arg)
+{
+	struct agent *agent = arg;
+	char why[300];
+	bool ready = agent_is_ready(agent, why, sizeof why);
+	control_reply(call, json_pack("{s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:I,s:i,s:i,s:i,s:b,s:b,s:I}", "state", ready ? "ready" : "degraded", "why", why, "version", WRITEBACKD_VERSION,
+	                              "identity", describe_identity(agent), "channel", describe_channel(agent), "directories", describe_directories(agent), "counts", describe_counts(agent),
+	                              "loop_longest_gap_us", (json_int_t)loop_longest_gap_us(agent->loop), "unacknowledged", (int)journal_unacknowledged(agent->journal), "in_flight",
+	                              (int)limits_in_flight(agent->limits), "settling", (int)requests_settling(agent->requests), "latched", limits_latched(agent->limits), "journal_writable",
+	                              journal_writable(agent->journal), "log_dropped", (json_int_t)log_dropped()));
+}
+
+/* check ------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Directories are tried at the same time; the last one answers. */
+struct check {
+	struct control_call *call;
+	json_t *rows;
+	size_t waiting;
+};
+struct check_part {
+	struct check *check;
+	const char *directory;
+};
+
+static void add_row(json_t *rows, const char *what, const char *step, bool good, const char *text)
+{
+	json_array_append_new(rows, json_pack("{s:s,s:s,s:b,s:s}", "what", what, "step", step, "ok", good, "text", text));
+}
+
+static void finish_check(struct check *check)
+{
+	bool good = true;
+	size_t index;
+	json_t *row;
+	json_array_foreach(check->rows, index, row)
+		good = good && json_is_true(json_object_get(row, "ok"));
+	control_reply(check->call, json_pack("{s:b,s:o}", "ok", good, "rows", check->rows));
+	free(check);
+}
+
+static void handle_checked(struct json_t *take_rows, void *arg)
+{
+	struct check_part *part = arg;
+	size_t index;
+	json_t *row;
+	json_array_foreach(take_rows, index, row) {
+		json_object_set_new(row, "what", json_string(part->directory));
+		json_array_append(part->check->rows, row);
+	}
+	json_decref(take_rows);
+	if (--part->check->waiting == 0)
+		finish_check(part->check);
+	free(part);
+}
+
+static void check_agent(const struct agent *agent, json_t *rows)
+{
+	const struct identity *identity = &agent->identity;
+	char text[512];
+	snprintf(text, sizeof text, identity->enrolled ? "%s with %s, root key %s" : "%s", identity->enrolled ? identity->agent_id : "not enrolled: writebackctl enroll",
+	         identity->enrolled ? identity->issuer : "", identity->enrolled ? jose_key_id(identity->root) : "");
+	add_row(rows, "agent", "enrolment", identity->enrolled, text);
+	int64_t left_s = identity->key_set.keys ? identity->key_set.exp - clock_now_ms() / 1000 : 0;
+	snprintf(text, sizeof text, identity->key_set.keys ? "version %lld, %lld days left" : "none seen yet", (long long)identity->key_set.version, (long long)(left_s / 86400));
+	add_row(rows, "agent", "key set", left_s > 0, text);
+	add_row(rows, "agent", "journal", journal_writable(agent->journal), journal_writable(agent->journal) ? "can be written" : status_admin_text(STATUS_AGENT_JOURNAL));
+	add_row(rows, "agent", "latch", !limits_latched(agent->limits), limits_latched(agent->limits) ? status_admin_text(STATUS_AGENT_LATCHED) : "open");
+	add_row(rows, "channel", "program", link_attached(agent->link), link_attached(agent->link) ? "writebackd-channel is connected" : "writebackd-channel is not connected");
+	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++) {
+		const struct session *session = agent->sessions[i];
+		if (!agent->endpoint_known[i])
+			continue;
+		bool ready = session && session_state(session) == SESSION_READY;
+		snprintf(text, sizeof text, "%s (%s)", agent->endpoint_text[i], session ? session_state_name(session_state(session)) : "down");
+		add_row(rows, "channel", "endpoint", ready, text);
+		int64_t difference = ready ? session_clock_difference_s(session) : 0;
+		snprintf(text, sizeof text, "the service's clock is %+lld s from ours", (long long)difference);
+		if (ready)
+			add_row(rows, "channel", "clock", difference <= 60 && difference >= -60, text);
+	}
+}
+
+static void run_check(struct control_call *call, const json_t *input, void *arg)
+{
+	struct agent *agent = arg;
+	struct check *check = calloc(1, sizeof *check);
+	if (!check) {
+		control_refuse(call, STATUS_AGENT_INTERNAL, "out of memory");
+		return;
+	}
+	/* One more, so that nothing ends before all have begun. */
+	*check = (struct check){ call, json_array(), 1 };
+	check_agent(agent, check->rows);
+	for (size_t i = 0; i < realms_count(agent->realms); i++) {
+		struct realm *realm = realms_at(agent->realms, i);
+		struct check_part *part = malloc(sizeof *part);
+		if (!part)
+			continue;
+		*part = (struct check_part){ check, realm_name(realm) };
+		check->waiting++;
+		if (directory_check(realm_directory(realm), handle_checked, part) != STATUS_OK) {
+			add_row(check->rows, realm_name(realm), "check", false, "could not be begun");
+			check->waiting--;
+			free(part);
+		}
+	}
+	if (--check->waiting == 0)
+		finish_check(check);
+}
+
+/* check-user -------------------------------------------------------------------------------------------------------------------------- */
+
+struct user_check {
+	struct control_call *call;
+	struct realm *realm;
+};
+
+static void describe_policy(json_t *answer, const struct account *account)
+{
+	static const char *const sources[] = { [POLICY_UNKNOWN] = "unknown", [POLICY_DOMAIN] = "domain", [POLICY_PSO] = "PSO", [POLICY_SUBENTRY] = "subentry" };
+	const struct password_policy *policy = &account->policy;
+	char text[512];
+	if (policy->source == POLICY_UNKNOWN)
+		snprintf(text, sizeof text, "could not be read");
+	else
+		snprintf(text, sizeof text, "%s (%s): at least %u characters, complexity %s, %u remembered, minimum age %lld s, lockout after %u", sources[policy->source],
+		         policy->source_name ? policy->source_name : "", policy->min_length, policy->complexity ? "on" : "off", policy->history, (long long)policy->min_age_s, policy->lockout_threshold);
+	json_object_set_new(answer, "policy", json_string(text));
+}
+
+static void handle_user(enum status status, struct located *take_located, const struct directory_answer *answer, void *arg)
+{
+	struct user_check *check = arg;
+	char why[256] = "";
+	json_t *reply;
+	if (status != STATUS_OK)
+		reply = json_pack("{s:b,s:s,s:s,s:s}", "ok", 0, "code", status_code(status), "text", status_admin_text(status), "diagnostic", answer ? answer->diagnostic : "");
+	else {
+		const struct account *account = located_account(take_located);
+		status = scope_judge(realm_scope(check->realm), account, why, sizeof why);
+		if (status == STATUS_OK)
+			status = scope_judge_state(account, true, false, clock_now_ms() / 1000);
+		reply = json_pack("{s:b,s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:s}", "ok", status == STATUS_OK, "code", status == STATUS_OK ? "plausible" : status_code(status), "text",
+		                  why[0] ? why : status == STATUS_OK ? "this agent may reset and unlock the account" : status_admin_text(status), "dn", account->dn, "guid", account->guid, "server",
+		                  located_position(take_located)->server, "policy_control", located_policy_control(take_located) ? located_policy_control(take_located) : "none", "locked",
+		                  account->locked, "directory", realm_name(check->realm));
+		if (reply)
+			describe_policy(reply, account);
+	}
+	located_free(take_located);
+	control_reply(check->call, reply);
+	free(check);
+}
+
+static void run_check_user(struct control_call *call, const json_t *input, void *arg)
+{
+	struct agent *agent = arg;
+	const char *user = json_string_value(json_object_get(input, "user"));
+	const char *name = json_string_value(json_object_get(input, "directory"));
+	if (!user || !*user || strlen(user) > 1024) {
+		control_refuse(call, STATUS_LOCAL_INPUT, "no user is named");
+		return;
+	}
+	/* What a person types: a GUID, DOMAIN\name, name@domain, or a bare account name. */
+	const char *backslash = strchr(user, '\\'), *at = strrchr(user, '@');
+	AUTO_FREE char *domain = backslash ? strndup(user, backslash - user) : at ? strdup(at + 1) : NULL;
+	enum locate_by by = uuid_valid(user) ? LOCATE_OBJECT_GUID : at ? LOCATE_UPN : LOCATE_SAM;
+	struct user_check *check = calloc(1, sizeof *check);
+	struct directory_call *directory_call;
+	enum status status = check ? realms_choose(agent->realms, name, domain, &check->realm) : STATUS_AGENT_INTERNAL;
+	if (status == STATUS_OK) {
+		check->call = call;
+		status = directory_locate(realm_directory(check->realm), by, backslash ? backslash + 1 : user, NULL, LOCATE_MS, handle_user, check, &directory_call);
+	}
+	if (status == STATUS_OK)
+		return;
+	free(check);
+	control_refuse(call, status, status_admin_text(status));
+}
+
+/* Enrolment --------------------------------------------------------------------------------------------------------------------------- */
+
+static void run_enroll_begin(struct control_call *call, const json_t *input, void *arg)
+{
+	struct agent *agent = arg;
+	const char *issuer = json_string_value(json_object_get(input, "issuer"));
+	const char *ticket = json_string_value(json_object_get(input, "ticket"));
+	const char *name = json_string_value(json_object_get(input, "name"));
+	AUTO_FREE char *jws = NULL;
+	enrolment_clear(&agent->enrolment);
+	if (!issuer || strncmp(issuer, "https://", 8) != 0 || !ticket || !name || !*name
+	    || enrolment_begin(issuer, json_object_get(input, "root_key"), name, ticket, clock_now_ms() / 1000, &agent->enrolment, &jws) != STATUS_OK) {
+		control_refuse(call, STATUS_LOCAL_INPUT, "the enrolment is malformed: issuer, root_key, ticket or name");
+		return;
+	}
+	control_reply(call, json_pack("{s:s,s:s,s:s}", "jws", jws, "signing_key", jose_key_id(agent->enrolment.signing), "decryption_key", jose_key_id(agent->enrolment.decryption)));
+	wipe(jws, strlen(jws)); /* the ticket is in it */
+}
+
+static bool acknowledge_one(const struct journal_entry *entry, void *arg)
+{
+	json_t *ids = arg;
+	if (entry->state == JOURNAL_OUTCOME && !entry->acknowledged)
+		json_array_append_new(ids, json_string(entry->request_id));
+	return true;
+}
+
+/* Outcomes for the agent that this was before concern nobody any more. */
+static void forget_former(struct agent *agent)
+{
+	json_t *ids = json_array();
+	size_t index;
+	json_t *id;
+	journal_each(agent->journal, acknowledge_one, ids);
+	json_array_foreach(ids, index, id)
+		journal_acknowledge(agent->journal, json_string_value(id));
+	json_decref(ids);
+}
+
+static void run_enroll_finish(struct control_call *call, const json_t *input, void *arg)
+{
+	struct agent *agent = arg;
+	const char *agent_id = json_string_value(json_object_get(input, "agent_id"));
+	const char *key_set = json_string_value(json_object_get(input, "key_set"));
+	char why[512] = "the enrolment was not begun, or its answer is malformed";
+	enum status status = STATUS_LOCAL_INPUT;
+	if (requests_running(agent->requests) + requests_settling(agent->requests) > 0) {
+		control_refuse(call, STATUS_AGENT_OVERLOADED, "requests are in flight for the present enrolment: try again when they are done");
+		return;
+	}
+	if (agent_id && key_set && agent->enrolment.issuer)
+		status = enrolment_finish(&agent->enrolment, &agent->identity, agent_id, key_set, clock_now_ms() / 1000, why, sizeof why);
+	if (status != STATUS_OK) {
+		control_refuse(call, status, why);
+		return;
+	}
+	forget_former(agent);
+	agent_identity_changed(agent);
+	control_reply(call, describe_identity(agent));
+}
+
+/* The rest ---------------------------------------------------------------------------------------------------------------------------- */
+
+static void run_resume(struct control_call *call, const json_t *input, void *arg)
+{
+	struct agent *agent = arg;
+	bool latched = limits_latched(agent->limits);
+	limits_resume(agent->limits, clock_now_ms());
+	journal_set_number(agent->journal, "latched", 0);
+	log_event(LOG_NOTICE, "agent.resumed", NULL, "an administrator has opened the latch");
+	control_reply(call, json_pack("{s:b}", "was_latched", latched));
+}
+
+static bool show_entry(const struct journal_entry *entry, void *arg)
+{
+	static const char *const states[] = { [JOURNAL_INTENT] = "intent", [JOURNAL_SETTLING] = "settling", [JOURNAL_OUTCOME] = "outcome" };
+	json_t *rows = arg;
+	char at[CLOCK_TEXT_SIZE];
+	clock_format(entry->outcome_at_ms ? entry->outcome_at_ms : entry->intent_at_ms, at);
+	json_array_append_new(rows, json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:b}", "at", at, "request_id", entry->request_id, "operation_id", entry->operation_id, "op", entry->op, "state",
+	                                      states[entry->state], "code", entry->code, "user", entry->user_guid, "server", entry->server, "acknowledged", entry->acknowledged));
+	if (json_array_size(rows) > JOURNAL_SHOWN)
+		json_array_remove(rows, 0);
+	return true;
+}
+
+static void run_journal(struct control_call *call, const json_t *input, void *arg)
+{
+	struct agent *agent = arg;
+	json_t *rows = json_array();
+	json_int_t last = json_integer_value(json_object_get(input, "last"));
+	journal_each(agent->journal, show_entry, rows);
+	/* A packet holds 64 KiB: some 150 rows. */
+	while (json_array_size(rows) > (size_t)(last > 0 && last <= 120 ? last : 120))
+		json_array_remove(rows, 0);
+	control_reply(call, json_pack("{s:o}", "entries", rows));
+}
+
+const struct control_command agent_commands[] = {
+	{ "status", run_status },
+	{ "check", run_check },
+	{ "check-user", run_check_user },
+	{ "enroll-begin", run_enroll_begin },
+	{ "enroll-finish", run_enroll_finish },
+	{ "resume", run_resume },
+	{ "journal", run_journal },
+	{ 0 },
+};

@@ -1,0 +1,303 @@
+#include "agent/identity.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FILE_MAX 131072
+
+static void join_path(const struct identity *identity, const char *name, char *path, size_t capacity)
+{
+	snprintf(path, capacity, "%s/%s", identity->folder, name);
+}
+
+/* Files ----------------------------------------------------------------------------------------------------------------------------- */
+
+static enum status check_mode(int fd, const char *path, char *why, size_t capacity)
+{
+	struct stat facts;
+	if (fstat(fd, &facts) != 0 || !S_ISREG(facts.st_mode) || facts.st_uid != geteuid() || (facts.st_mode & 077) != 0) {
+		snprintf(why, capacity, "%s must be a regular file of the agent's user with mode 0600", path);
+		return STATUS_LOCAL_PERMISSION;
+	}
+	return STATUS_OK;
+}
+
+/* STATUS_LOCAL_NOT_ENROLLED where the file is missing. */
+static enum status read_file(const struct identity *identity, const char *name, char **ret_text, char *why, size_t capacity)
+{
+	char path[4096];
+	join_path(identity, name, path, sizeof path);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0) {
+		snprintf(why, capacity, "%s: %s", path, strerror(errno));
+		return errno == ENOENT ? STATUS_LOCAL_NOT_ENROLLED : errno == EACCES ? STATUS_LOCAL_PERMISSION : STATUS_LOCAL_SYSTEM;
+	}
+	enum status status = check_mode(fd, path, why, capacity);
+	char *text = status == STATUS_OK ? malloc(FILE_MAX + 1) : NULL;
+	ssize_t size = text ? read(fd, text, FILE_MAX) : 0;
+	close(fd);
+	if (status != STATUS_OK || !text || size < 0) {
+		free(text);
+		return status != STATUS_OK ? status : STATUS_LOCAL_SYSTEM;
+	}
+	text[size] = 0;
+	*ret_text = text;
+	return STATUS_OK;
+}
+
+static bool write_all(int fd, const char *text, size_t size)
+{
+	while (size > 0) {
+		ssize_t written = write(fd, text, size);
+		if (written < 0)
+			return false;
+		text += written;
+		size -= written;
+	}
+	return true;
+}
+
+static enum status sync_folder(const char *folder)
+{
+	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool good = fd >= 0 && fsync(fd) == 0;
+	if (fd >= 0)
+		close(fd);
+	return good ? STATUS_OK : STATUS_LOCAL_SYSTEM;
+}
+
+static enum status write_file(const struct identity *identity, const char *name, const char *text, bool durable)
+{
+	char path[4096], fresh[4096 + 8];
+	join_path(identity, name, path, sizeof path);
+	snprintf(fresh, sizeof fresh, "%s.new", path);
+	unlink(fresh);
+	int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return STATUS_LOCAL_SYSTEM;
+	bool good = write_all(fd, text, strlen(text)) && (!durable || fsync(fd) == 0);
+	good = close(fd) == 0 && good && rename(fresh, path) == 0;
+	return !good ? STATUS_LOCAL_SYSTEM : durable ? sync_folder(identity->folder) : STATUS_OK;
+}
+
+/* Loading --------------------------------------------------------------------------------------------------------------------------- */
+
+static enum status open_folder(const char *folder, char *why, size_t capacity)
+{
+	struct stat facts;
+	if (mkdir(folder, 0700) != 0 && errno != EEXIST) {
+		snprintf(why, capacity, "%s cannot be made: %s", folder, strerror(errno));
+		return errno == EACCES || errno == EPERM ? STATUS_LOCAL_PERMISSION : STATUS_LOCAL_SYSTEM;
+	}
+	if (stat(folder, &facts) != 0 || !S_ISDIR(facts.st_mode) || facts.st_uid != geteuid() || (facts.st_mode & 077) != 0) {
+		snprintf(why, capacity, "%s must be a folder of the agent's user with mode 0700", folder);
+		return STATUS_LOCAL_PERMISSION;
+	}
+	return STATUS_OK;
+}
+
+static enum status load_key(const struct identity *identity, const char *name, enum jose_use use, const char *kid, struct jose_key **ret_key, char *why, size_t capacity)
+{
+	char path[4096];
+	join_path(identity, name, path, sizeof path);
+	enum status status = jose_key_load(path, use, ret_key);
+	if (status != STATUS_OK)
+		snprintf(why, capacity, "%s cannot be used: %s", path, status_admin_text(status));
+	else if (!kid || strcmp(kid, jose_key_id(*ret_key)) != 0) {
+		snprintf(why, capacity, "%s is not the key of identity.json: an enrolment was cut short, enroll again", path);
+		status = STATUS_LOCAL_TRUST;
+	}
+	return status;
+}
+
+static enum status parse_identity(struct identity *identity, const json_t *json, char *why, size_t capacity)
+{
+	const char *agent_id = json_string_value(json_object_get(json, "agent_id"));
+	const char *instance_id = json_string_value(json_object_get(json, "instance_id"));
+	const char *issuer = json_string_value(json_object_get(json, "issuer"));
+	const char *name = json_string_value(json_object_get(json, "name"));
+	if (!agent_id || !uuid_valid(agent_id) || !instance_id || !uuid_valid(instance_id) || !issuer
+	    || jose_key_from_jwk(json_object_get(json, "root_key"), JOSE_SIGN, false, &identity->root) != STATUS_OK) {
+		snprintf(why, capacity, "%s/identity.json is damaged", identity->folder);
+		return STATUS_LOCAL_INPUT;
+	}
+	strcpy(identity->agent_id, agent_id);
+	strcpy(identity->instance_id, instance_id);
+	identity->issuer = strdup(issuer);
+	identity->name = strdup(name ? name : "");
+	enum status status = load_key(identity, "signing.jwk", JOSE_SIGN, json_string_value(json_object_get(json, "signing_key")), &identity->signing, why, capacity);
+	if (status == STATUS_OK)
+		status = load_key(identity, "decryption.jwk", JOSE_DECRYPT, json_string_value(json_object_get(json, "decryption_key")), &identity->decryption, why, capacity);
+	identity->enrolled = status == STATUS_OK;
+	return status;
+}
+
+/* A missing, torn or expired key set is no failure: the service shows one at every greeting, and the floor is kept in the journal. */
+static void load_key_set(struct identity *identity)
+{
+	char *text = NULL, why[256];
+	if (read_file(identity, "key-set.jws", &text, why, sizeof why) != STATUS_OK)
+		return;
+	if (key_set_verify(bytes_of_string(text), identity->root, identity->issuer, 0, &identity->key_set) == STATUS_OK) {
+		identity->key_set_floor = identity->key_set.version;
+		identity->key_set_jws = text;
+	} else
+		free(text);
+}
+
+enum status identity_load(const char *folder, struct identity *ret_identity, char *why, size_t capacity)
+{
+	memset(ret_identity, 0, sizeof *ret_identity);
+	enum status status = open_folder(folder, why, capacity);
+	if (status != STATUS_OK)
+		return status;
+	ret_identity->folder = strdup(folder);
+	AUTO_FREE char *text = NULL;
+	status = read_file(ret_identity, "identity.json", &text, why, capacity);
+	if (status == STATUS_LOCAL_NOT_ENROLLED)
+		return STATUS_OK;
+	if (status != STATUS_OK)
+		return status;
+	json_t *json = jose_json_parse(bytes_of_string(text));
+	status = parse_identity(ret_identity, json, why, capacity);
+	json_decref(json);
+	if (status == STATUS_OK)
+		load_key_set(ret_identity);
+	return status;
+}
+
+void identity_clear(struct identity *identity)
+{
+	free(identity->issuer);
+	free(identity->name);
+	free(identity->key_set_jws);
+	free(identity->folder);
+	jose_key_free(identity->root);
+	jose_key_free(identity->signing);
+	jose_key_free(identity->decryption);
+	key_set_clear(&identity->key_set);
+	memset(identity, 0, sizeof *identity);
+}
+
+/* The key set ----------------------------------------------------------------------------------------------------------------------- */
+
+bool identity_trusts(const struct identity *identity, int64_t now_s)
+{
+	return identity->enrolled && identity->key_set.keys && identity->key_set.exp > now_s;
+}
+
+enum status identity_adopt_key_set(struct identity *identity, struct bytes jws, int64_t now_s, bool *ret_changed)
+{
+	struct key_set fresh = { 0 };
+	*ret_changed = false;
+	enum status status = key_set_verify(jws, identity->root, identity->issuer, now_s, &fresh);
+	if (status != STATUS_OK)
+		return status;
+	bool same = identity->key_set_jws && bytes_equal(bytes_of_string(identity->key_set_jws), jws);
+	bool stale = fresh.version < identity->key_set_floor || (!same && identity->key_set_jws && fresh.version == identity->key_set.version);
+	if (same || stale) {
+		key_set_clear(&fresh);
+		return stale ? STATUS_LOCAL_TRUST : STATUS_OK;
+	}
+	key_set_clear(&identity->key_set);
+	free(identity->key_set_jws);
+	identity->key_set = fresh;
+	identity->key_set_floor = fresh.version;
+	identity->key_set_jws = strndup((const char *)jws.data, jws.size);
+	*ret_changed = true;
+	/* Not durable on purpose: an fsync would hold up the loop; a torn file is replaced at the next greeting and the floor is in the journal. */
+	return identity->folder ? write_file(identity, "key-set.jws", identity->key_set_jws, false) : STATUS_OK;
+}
+
+/* Enrolment ------------------------------------------------------------------------------------------------------------------------- */
+
+enum status enrolment_begin(const char *issuer, const json_t *root_key, const char *name, const char *ticket, int64_t now_s,
+                            struct enrolment *ret_enrolment, char **ret_jws)
+{
+	memset(ret_enrolment, 0, sizeof *ret_enrolment);
+	enum status status = jose_key_from_jwk(root_key, JOSE_SIGN, false, &ret_enrolment->root);
+	if (status == STATUS_OK)
+		status = jose_key_generate(JOSE_SIGN, &ret_enrolment->signing);
+	if (status == STATUS_OK)
+		status = jose_key_generate(JOSE_DECRYPT, &ret_enrolment->decryption);
+	if (status == STATUS_OK) {
+		ret_enrolment->issuer = strdup(issuer);
+		ret_enrolment->name = strdup(name);
+		struct enroll enroll = { .issuer = (char *)issuer, .iat = now_s, .exp = now_s + 300, .ticket = (char *)ticket, .name = (char *)name,
+		                         .signing_key = ret_enrolment->signing, .decryption_key = ret_enrolment->decryption };
+		AUTO_FREE char *payload = enroll_build(&enroll);
+		status = payload ? jose_sign(ret_enrolment->signing, TYP_ENROLL, bytes_of_string(payload), ret_jws) : STATUS_AGENT_INTERNAL;
+		if (payload)
+			wipe(payload, strlen(payload));
+	}
+	if (status != STATUS_OK)
+		enrolment_clear(ret_enrolment);
+	return status;
+}
+
+static enum status store(const struct identity *identity)
+{
+	char path[4096];
+	join_path(identity, "signing.jwk", path, sizeof path);
+	enum status status = jose_key_store(identity->signing, path);
+	join_path(identity, "decryption.jwk", path, sizeof path);
+	if (status == STATUS_OK)
+		status = jose_key_store(identity->decryption, path);
+	if (status == STATUS_OK)
+		status = write_file(identity, "key-set.jws", identity->key_set_jws, true);
+	if (status != STATUS_OK)
+		return status;
+	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:o}", "agent_id", identity->agent_id, "instance_id", identity->instance_id, "issuer", identity->issuer, "name",
+	                         identity->name, "signing_key", jose_key_id(identity->signing), "decryption_key", jose_key_id(identity->decryption), "root_key",
+	                         jose_key_public_jwk(identity->root));
+	AUTO_FREE char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+	json_decref(json);
+	/* Last, since it is what makes the others count. */
+	return text ? write_file(identity, "identity.json", text, true) : STATUS_AGENT_INTERNAL;
+}
+
+enum status enrolment_finish(struct enrolment *enrolment, struct identity *identity, const char *agent_id, const char *key_set, int64_t now_s, char *why, size_t capacity)
+{
+	struct identity fresh = { .boot = identity->boot };
+	enum status status = key_set_verify(bytes_of_string(key_set), enrolment->root, enrolment->issuer, now_s, &fresh.key_set);
+	if (status != STATUS_OK || !uuid_valid(agent_id)) {
+		snprintf(why, capacity, "the service's key set is not signed by its root key, expired or for another issuer");
+		key_set_clear(&fresh.key_set);
+		return status != STATUS_OK ? status : STATUS_LOCAL_INPUT;
+	}
+	strcpy(fresh.agent_id, agent_id);
+	uuid_random(fresh.instance_id);
+	fresh.folder = strdup(identity->folder);
+	fresh.key_set_jws = strdup(key_set);
+	fresh.key_set_floor = fresh.key_set.version;
+	fresh.issuer = enrolment->issuer;
+	fresh.name = enrolment->name;
+	fresh.root = enrolment->root;
+	fresh.signing = enrolment->signing;
+	fresh.decryption = enrolment->decryption;
+	fresh.enrolled = true;
+	memset(enrolment, 0, sizeof *enrolment);
+	status = store(&fresh);
+	if (status != STATUS_OK) {
+		snprintf(why, capacity, "the identity cannot be written to %s: %s", fresh.folder, strerror(errno));
+		identity_clear(&fresh);
+		return status;
+	}
+	identity_clear(identity);
+	*identity = fresh;
+	return STATUS_OK;
+}
+
+void enrolment_clear(struct enrolment *enrolment)
+{
+	free(enrolment->issuer);
+	free(enrolment->name);
+	jose_key_free(enrolment->root);
+	jose_key_free(enrolment->signing);
+	jose_key_free(enrolment->decryption);
+	memset(enrolment, 0, sizeof *enrolment);
+}

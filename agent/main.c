@@ -1,0 +1,171 @@
+/* writebackd: verifies, decides, decrypts, applies, journals, signs. It never speaks to the Internet. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sysexits.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "agent/agent.h"
+#include "base/log.h"
+#include "base/secret.h"
+
+#define CONFIG_FILE "/etc/writebackd/writebackd.yaml"
+
+struct options {
+	const char *config_file;
+	bool check_config, dump_config;
+	int log_format; /* -1: as configured */
+};
+
+static const char usage[] =
+	"Usage: writebackd [--config FILE] [--check-config] [--dump-config] [--log-format auto|text|json|journal] [--version] [--help]\n"
+	"The agent. Default configuration: " CONFIG_FILE "\n";
+
+static int parse_log_format(const char *name)
+{
+	static const char *const names[] = { [LOG_FORMAT_AUTO] = "auto", [LOG_FORMAT_TEXT] = "text", [LOG_FORMAT_JSON] = "json", [LOG_FORMAT_JOURNAL] = "journal" };
+	for (int i = 0; i < 4; i++)
+		if (strcmp(names[i], name) == 0)
+			return i;
+	return -1;
+}
+
+/* -1: go on; else the exit status. */
+static int parse_options(int argc, char **argv, struct options *options)
+{
+	static const struct option long_options[] = {
+		{ "config", required_argument, NULL, 'c' }, { "check-config", no_argument, NULL, 'k' }, { "dump-config", no_argument, NULL, 'd' },
+		{ "log-format", required_argument, NULL, 'l' }, { "version", no_argument, NULL, 'v' }, { "help", no_argument, NULL, 'h' }, { 0 },
+	};
+	int option;
+	while ((option = getopt_long(argc, argv, "c:", long_options, NULL)) != -1) {
+		switch (option) {
+		case 'c': options->config_file = optarg; break;
+		case 'k': options->check_config = true; break;
+		case 'd': options->dump_config = true; break;
+		case 'l': options->log_format = parse_log_format(optarg); break;
+		case 'v': puts("writebackd " WRITEBACKD_VERSION); return 0;
+		case 'h': fputs(usage, stdout); return 0;
+		default: fputs(usage, stderr); return EX_USAGE;
+		}
+		if (option == 'l' && options->log_format < 0) {
+			fputs(usage, stderr);
+			return EX_USAGE;
+		}
+	}
+	if (optind == argc)
+		return -1;
+	fputs(usage, stderr);
+	return EX_USAGE;
+}
+
+static int exit_status(enum status status)
+{
+	switch (status) {
+	case STATUS_OK: return 0;
+	case STATUS_LOCAL_CONFIG: return EX_CONFIG;
+	case STATUS_LOCAL_PERMISSION: return EX_NOPERM;
+	case STATUS_LOCAL_SYSTEM: return EX_OSERR;
+	case STATUS_LOCAL_TRUST:
+	case STATUS_LOCAL_INPUT: return EX_CONFIG;
+	default: return EX_TEMPFAIL;
+	}
+}
+
+/* Neither a core dump nor another process of the same user sees the keys. */
+static void harden(void)
+{
+	prctl(PR_SET_DUMPABLE, 0);
+	setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+	if (!secret_heap_init())
+		log_event(LOG_WARNING, "agent.memory", NULL, "the heap for secrets cannot be locked into memory: raise LimitMEMLOCK");
+	secret_json_init();
+}
+
+/* Sockets handed over by systemd, by name; those that it did not hand over are made here. */
+static enum status open_sockets(const struct settings *settings, int *ret_channel, int *ret_control)
+{
+	char **names = NULL;
+	*ret_channel = *ret_control = -1;
+	int count = sd_listen_fds_with_names(1, &names);
+	for (int i = 0; i < count; i++) {
+		if (strcmp(names[i], "channel") == 0)
+			*ret_channel = SD_LISTEN_FDS_START + i;
+		else if (strcmp(names[i], "control") == 0)
+			*ret_control = SD_LISTEN_FDS_START + i;
+		free(names[i]);
+	}
+	free(names);
+	enum status status = *ret_channel >= 0 ? STATUS_OK : link_listen(settings->channel_socket, 0660, ret_channel);
+	if (status != STATUS_OK) {
+		log_event(LOG_ERR, "agent.socket", NULL, "%s: %s", settings->channel_socket, strerror(errno));
+		return status;
+	}
+	status = *ret_control >= 0 ? STATUS_OK : link_listen(settings->control_socket, 0600, ret_control);
+	if (status != STATUS_OK) {
+		log_event(LOG_ERR, "agent.socket", NULL, "%s: %s", settings->control_socket, strerror(errno));
+		close(*ret_channel);
+	}
+	return status;
+}
+
+static enum status run(const struct options *options, struct settings *settings)
+{
+	struct agent agent = { .config_file = options->config_file, .settings = settings, .first_settings = settings };
+	struct loop_callbacks callbacks = { agent_stop, agent_reload, &agent };
+	char why[512] = "";
+	int channel_fd, control_fd;
+	enum status status = loop_new(&callbacks, settings->loop_probe_ms, &agent.loop);
+	if (status != STATUS_OK)
+		return status;
+	status = agent_open(&agent, why, sizeof why);
+	if (status != STATUS_OK)
+		log_event(LOG_CRIT, "agent.failed", LOG_FIELDS({ LOG_CODE, status_code(status) }), "%s", why);
+	if (status == STATUS_OK)
+		status = open_sockets(settings, &channel_fd, &control_fd);
+	if (status == STATUS_OK)
+		status = agent_listen(&agent, channel_fd, control_fd);
+	if (status == STATUS_OK) {
+		log_event(LOG_NOTICE, "agent.start", NULL, "writebackd " WRITEBACKD_VERSION ", boot %lld, %s", (long long)agent.identity.boot, agent.identity.enrolled ? "enrolled" : "not enrolled");
+		loop_reset_gap(agent.loop);
+		loop_run(agent.loop);
+		char gap[24];
+		snprintf(gap, sizeof gap, "%lld", (long long)(loop_longest_gap_us(agent.loop) / 1000));
+		log_event(LOG_INFO, "loop.gap", LOG_FIELDS({ "longest_gap_ms", gap }), "the longest time the loop was held up");
+	}
+	agent_close(&agent);
+	loop_free(agent.loop);
+	return status;
+}
+
+static int start(const struct options *options)
+{
+	struct settings settings;
+	struct config_errors errors = { 0 };
+	struct config_document *document = NULL;
+	enum status status = settings_load(options->config_file, &settings, &errors, &document);
+	config_errors_print(&errors, stderr);
+	config_errors_clear(&errors);
+	if (status == STATUS_OK && options->dump_config)
+		config_dump(settings_keys, &settings, document, stdout);
+	config_document_free(document);
+	if (status == STATUS_OK && !options->check_config && !options->dump_config) {
+		log_start("writebackd", options->log_format >= 0 ? options->log_format : settings.log_format, settings_log_level(&settings));
+		harden();
+		status = run(options, &settings);
+		log_stop();
+	}
+	settings_clear(&settings);
+	return exit_status(status);
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = { .config_file = CONFIG_FILE, .log_format = -1 };
+	int early = parse_options(argc, argv, &options);
+	return early >= 0 ? early : start(&options);
+}

@@ -1,0 +1,99 @@
+#include "agent/outbox.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+
+#define BATCH 16
+#define ROUND_MAX 8192
+
+struct outbox {
+	struct journal *journal;
+	const struct identity *identity;
+	outbox_send_function send;
+	void *arg;
+	struct event *working;
+	char (*ids)[UUID_SIZE];
+	size_t count, next;
+	int64_t before_ms;
+};
+
+char *outbox_stamp(const struct identity *identity, const char *payload, int64_t now_s)
+{
+	json_t *json = jose_json_parse(bytes_of_string(payload));
+	const char *agent_id = json_string_value(json_object_get(json, "iss"));
+	bool ours = agent_id && strcmp(agent_id, identity->agent_id) == 0 && json_object_set_new(json, "iat", json_integer(now_s)) == 0;
+	char *stamped = ours ? json_dumps(json, JSON_COMPACT) : NULL;
+	json_decref(json);
+	return stamped;
+}
+
+static void end_round(struct outbox *outbox)
+{
+	free(outbox->ids);
+	outbox->ids = NULL;
+	outbox->count = outbox->next = 0;
+}
+
+static bool send_one(struct outbox *outbox, const char *request_id)
+{
+	const struct journal_entry *entry = journal_find(outbox->journal, request_id);
+	if (!entry || entry->acknowledged || !entry->result)
+		return true;
+	AUTO_FREE char *payload = outbox_stamp(outbox->identity, entry->result, clock_now_ms() / 1000);
+	return !payload || outbox->send(bytes_of_string(payload), outbox->arg) == STATUS_OK;
+}
+
+static void work(evutil_socket_t fd, short what, void *arg)
+{
+	struct outbox *outbox = arg;
+	for (unsigned i = 0; i < BATCH && outbox->next < outbox->count; i++)
+		if (!send_one(outbox, outbox->ids[outbox->next++]))
+			outbox->next = outbox->count; /* nobody takes it: the next round will tell it */
+	if (outbox->next < outbox->count)
+		event_add(outbox->working, &(struct timeval){ 0, 1000 });
+	else
+		end_round(outbox);
+}
+
+static bool collect(const struct journal_entry *entry, void *arg)
+{
+	struct outbox *outbox = arg;
+	if (entry->state == JOURNAL_OUTCOME && !entry->acknowledged && entry->result && entry->outcome_at_ms <= outbox->before_ms)
+		strcpy(outbox->ids[outbox->count++], entry->request_id);
+	return outbox->count < ROUND_MAX;
+}
+
+void outbox_repeat(struct outbox *outbox, int64_t age_ms)
+{
+	if (outbox->ids || journal_unacknowledged(outbox->journal) == 0)
+		return;
+	outbox->ids = calloc(ROUND_MAX, sizeof *outbox->ids);
+	if (!outbox->ids)
+		return;
+	outbox->before_ms = clock_now_ms() - age_ms;
+	journal_each(outbox->journal, collect, outbox);
+	event_add(outbox->working, &(struct timeval){ 0, 0 });
+}
+
+struct outbox *outbox_new(struct event_base *base, struct journal *journal, const struct identity *identity, outbox_send_function send, void *arg)
+{
+	struct outbox *outbox = calloc(1, sizeof *outbox);
+	if (!outbox)
+		return NULL;
+	*outbox = (struct outbox){ .journal = journal, .identity = identity, .send = send, .arg = arg };
+	outbox->working = event_new(base, -1, 0, work, outbox);
+	if (outbox->working)
+		return outbox;
+	free(outbox);
+	return NULL;
+}
+
+void outbox_free(struct outbox *outbox)
+{
+	if (!outbox)
+		return;
+	event_free(outbox->working);
+	free(outbox->ids);
+	free(outbox);
+}

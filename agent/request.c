@@ -1,0 +1,624 @@
+#include "agent/request.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/gate/policy.h"
+#include "agent/request_internal.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#define CLOCK_SKEW_MS 60000
+#define UNVERIFIED_A_SECOND 10
+
+/* Each stage does its part or says why not. One that waits sets request->pending; its callback comes back by resume(). */
+struct request_stage {
+	const char *name;
+	enum status (*run)(struct request *request);
+};
+
+static enum status choose_directory(struct request *request);
+static enum status locate_user(struct request *request);
+static enum status judge_scope(struct request *request);
+static enum status take_turn(struct request *request);
+static enum status locate_again(struct request *request);
+static enum status admit(struct request *request);
+static enum status decrypt_secret(struct request *request);
+static enum status judge_password(struct request *request);
+static enum status answer_check(struct request *request);
+static enum status leave_if_unlocked(struct request *request);
+static enum status record_intent(struct request *request);
+static enum status recheck_user(struct request *request);
+static enum status judge_again(struct request *request);
+static enum status write_change(struct request *request);
+
+/* The order. Before it: the signature (session.c), the known id and the claims (requests_handle); behind it, for every one: request_finish. */
+static const struct request_stage stages[] = {
+	{ "directory", choose_directory },
+	{ "locate", locate_user },
+	{ "scope", judge_scope },
+	{ "turn", take_turn },
+	{ "locate again", locate_again },
+	{ "scope", judge_scope },
+	{ "admit", admit },
+	{ "decrypt", decrypt_secret },
+	{ "policy", judge_password },
+	{ "check", answer_check },
+	{ "unlocked", leave_if_unlocked },
+	{ "intent", record_intent },
+	{ "recheck", recheck_user },
+	{ "scope", judge_again },
+	{ "write", write_change },
+	{ NULL, NULL },
+};
+
+static void advance(struct request *request)
+{
+	while (request->stage->run) {
+		request->pending = false;
+		enum status status = (request->stage++)->run(request);
+		if (status != STATUS_OK) {
+			request_finish(request, status);
+			return;
+		}
+		if (request->pending)
+			return;
+	}
+	request_finish(request, STATUS_OK);
+}
+
+static void resume(struct request *request, enum status status)
+{
+	if (status == STATUS_OK)
+		advance(request);
+	else
+		request_finish(request, status);
+}
+
+/* What a request is made of ----------------------------------------------------------------------------------------------------------- */
+
+const struct settings *request_settings(const struct request *request)
+{
+	return *request->all->world.settings;
+}
+
+struct request *request_new(struct requests *all)
+{
+	struct request *request = calloc(1, sizeof *request);
+	if (!request)
+		return NULL;
+	request->all = all;
+	request->stage = stages;
+	request->started_us = request->marked_us = clock_monotonic_us();
+	result_init(&request->result);
+	request->result.agent_id = strdup(all->world.identity->agent_id);
+	request->result.issuer = strdup(all->world.identity->issuer ? all->world.identity->issuer : "");
+	request->next = all->first;
+	if (all->first)
+		all->first->previous = request;
+	all->first = request;
+	return request;
+}
+
+static void remember_write(struct request *request)
+{
+	struct requests *all = request->all;
+	unsigned i = all->recent_next++ % RECENT_WRITES;
+	strcpy(all->recent[i].guid, request->entry.user_guid);
+	all->recent[i].ended_us = clock_monotonic_us();
+}
+
+void request_free(struct request *request)
+{
+	struct requests *all = request->all;
+	if (request->previous)
+		request->previous->next = request->next;
+	else
+		all->first = request->next;
+	if (request->next)
+		request->next->previous = request->previous;
+	if (request->wrote)
+		remember_write(request);
+	secret_claims_clear(&request->secret);
+	located_free(request->located);
+	verified_free(request->verified);
+	result_clear(&request->result);
+	free(request->entry.result);
+	if (request->timer)
+		event_free(request->timer);
+	if (request->entered)
+		limits_leave(all->world.limits);
+	/* Last: the next one of this user starts from in here. */
+	if (request->has_turn || request->waits_for_turn)
+		limits_end_turn(all->world.limits, &request->turn);
+	free(request);
+}
+
+void request_mark(struct request *request, enum stage stage)
+{
+	int64_t now = clock_monotonic_us();
+	int64_t *duration = &request->result.duration_us[stage];
+	*duration = (*duration < 0 ? 0 : *duration) + now - request->marked_us;
+	request->marked_us = now;
+}
+
+static void replace_text(char **text, const char *with)
+{
+	free(*text);
+	*text = with && *with ? strdup(with) : NULL;
+}
+
+void request_note_answer(struct request *request, const struct directory_answer *answer)
+{
+	if (!answer)
+		return;
+	request->result.ldap_result = answer->ldap_result;
+	replace_text(&request->result.diagnostic, answer->diagnostic);
+	if (answer->server[0])
+		replace_text(&request->result.server, answer->server);
+}
+
+void request_note_user(struct request *request)
+{
+	const struct account *account = located_account(request->located);
+	const struct server_position *position = located_position(request->located);
+	strcpy(request->result.user_guid, account->guid);
+	strcpy(request->entry.user_guid, account->guid);
+	replace_text(&request->result.server, position->server);
+	if (request->op == OP_RESET || request->op == OP_UNLOCK)
+		request->result.was_locked = account->locked;
+}
+
+/* Coming in --------------------------------------------------------------------------------------------------------------------------- */
+
+static struct request *find_running(const struct requests *requests, const struct request *same_id_as)
+{
+	for (struct request *request = requests->first; request; request = request->next)
+		if (request != same_id_as && strcmp(request->entry.request_id, same_id_as->entry.request_id) == 0)
+			return request;
+	return NULL;
+}
+
+/* A delivery of an id that is known: true, and it is dealt with. */
+static bool handle_known(struct requests *requests, struct request *request)
+{
+	struct request *running = find_running(requests, request);
+	const struct journal_entry *entry = running ? NULL : journal_find(requests->world.journal, request->entry.request_id);
+	if (!running && !entry)
+		return false;
+	const uint8_t *known = running ? running->entry.frame_sha256 : entry->frame_sha256;
+	if (!bytes_equal(bytes_of(known, 32), bytes_of(request->entry.frame_sha256, 32))) {
+		request->result.reason = strdup("jti");
+		request_finish(request, STATUS_REQUEST_REPLAYED);
+		return true;
+	}
+	/* The same bytes: the outcome, or the news that it is under way and will be told on this endpoint. */
+	if (running)
+		running->endpoint = request->endpoint;
+	if (running && running->settling)
+		request_send_result(running);
+	if (entry && entry->result)
+		requests->world.send(request->endpoint, entry->result, requests->world.arg);
+	request_free(request);
+	return true;
+}
+
+static void start(struct request *request, struct bytes payload)
+{
+	struct requests *requests = request->all;
+	const struct settings *settings = *requests->world.settings;
+	struct gate_identity gate = {
+		.issuer = requests->world.identity->issuer, .agent_id = requests->world.identity->agent_id, .operations = settings_operations(settings),
+		.allow_unenforced_policy = settings->allow_unenforced_policy, .not_before = journal_forgotten_exp(requests->world.journal),
+	};
+	struct request_ids ids = { 0 };
+	const char *reason = NULL;
+	enum status status = gate_verify(payload, &gate, clock_now_ms() / 1000, &request->verified, &ids, &reason);
+	strcpy(request->entry.request_id, ids.request_id);
+	strcpy(request->entry.operation_id, ids.operation_id);
+	strcpy(request->result.request_id, ids.request_id);
+	strcpy(request->result.operation_id, ids.operation_id);
+	request->entry.exp = ids.exp;
+	request_mark(request, STAGE_VERIFY);
+	if (ids.request_id[0] && handle_known(requests, request))
+		return;
+	if (status == STATUS_OK) {
+		request->claims = verified_claims(request->verified);
+		request->op = request->claims->op;
+		snprintf(request->entry.op, sizeof request->entry.op, "%s", operation_name(request->op));
+		request->entry.sets_password = request_sets_password(request);
+		/* Taken in only where it can be finished. */
+		status = !journal_writable(requests->world.journal) ? STATUS_AGENT_JOURNAL : limits_enter(requests->world.limits);
+		request->entered = status == STATUS_OK;
+	} else if (reason)
+		request->result.reason = strdup(reason);
+	resume(request, status);
+}
+
+void requests_handle(struct requests *requests, uint8_t endpoint, struct bytes payload, struct bytes frame, int64_t started_us)
+{
+	struct request *request = requests->closing ? NULL : request_new(requests);
+	if (!request)
+		return;
+	request->endpoint = endpoint;
+	request->started_us = request->marked_us = started_us;
+	sha256(frame, request->entry.frame_sha256);
+	start(request, payload);
+}
+
+static bool take_unverified_token(struct requests *requests)
+{
+	int64_t now = clock_monotonic_us();
+	double tokens = requests->unverified_tokens + (now - requests->unverified_us) / 1e6 * UNVERIFIED_A_SECOND;
+	requests->unverified_us = now;
+	requests->unverified_tokens = tokens > UNVERIFIED_A_SECOND ? UNVERIFIED_A_SECOND : tokens;
+	if (requests->unverified_tokens < 1)
+		return false;
+	requests->unverified_tokens -= 1;
+	return true;
+}
+
+void requests_handle_unverified(struct requests *requests, uint8_t endpoint, struct bytes frame, enum jose_reason reason)
+{
+	struct request *request = !requests->closing && take_unverified_token(requests) ? request_new(requests) : NULL;
+	if (!request)
+		return;
+	request->endpoint = endpoint;
+	sha256(frame, request->entry.frame_sha256);
+	request->result.reason = strdup(jose_reason_name(reason));
+	request_finish(request, STATUS_REQUEST_SIGNATURE);
+}
+
+/* Located ----------------------------------------------------------------------------------------------------------------------------- */
+
+/* The domain that the subject names, NULL where it names none. */
+static const char *subject_domain(const struct subject *subject)
+{
+	if (subject->format == SUBJECT_SAM)
+		return subject->domain;
+	const char *at = subject->format == SUBJECT_UPN ? strrchr(subject->id, '@') : NULL;
+	return at ? at + 1 : NULL;
+}
+
+static enum status choose_directory(struct request *request)
+{
+	enum status status = realms_choose(request->all->world.realms, request->claims->directory, subject_domain(&request->claims->subject), &request->realm);
+	if (status != STATUS_OK)
+		return status;
+	snprintf(request->entry.directory, sizeof request->entry.directory, "%s", realm_name(request->realm));
+	request->result.directory = strdup(realm_name(request->realm));
+	struct directory_health health;
+	directory_health(realm_directory(request->realm), &health);
+	bool skewed = health.clock_skew_ms != INT64_MIN && (health.clock_skew_ms > CLOCK_SKEW_MS || health.clock_skew_ms < -CLOCK_SKEW_MS);
+	return skewed ? STATUS_AGENT_CLOCK_SKEW : STATUS_OK;
+}
+
+static void handle_located(enum status status, struct located *take_located, const struct directory_answer *answer, void *arg)
+{
+	struct request *request = arg;
+	request_mark(request, STAGE_LOCATE);
+	if (status == STATUS_OK) {
+		located_free(request->located);
+		request->located = take_located;
+		request_note_user(request);
+	} else {
+		located_free(take_located);
+		request_note_answer(request, answer);
+	}
+	resume(request, status);
+}
+
+static enum status begin_locating(struct request *request, enum locate_by by, const char *id, const char *prefer_server)
+{
+	struct directory_call *call;
+	if (request->all->closing)
+		return STATUS_DIRECTORY_UNAVAILABLE;
+	request->located_us = clock_monotonic_us();
+	request->pending = true;
+	return directory_locate(realm_directory(request->realm), by, id, prefer_server, realm_settings(request->realm)->locate_timeout_ms, handle_located, request, &call);
+}
+
+static enum status locate_user(struct request *request)
+{
+	static const enum locate_by by[] = { [SUBJECT_OBJECT_GUID] = LOCATE_OBJECT_GUID, [SUBJECT_CONSISTENCY_GUID] = LOCATE_CONSISTENCY_GUID, [SUBJECT_UPN] = LOCATE_UPN, [SUBJECT_SAM] = LOCATE_SAM };
+	return begin_locating(request, by[request->claims->subject.format], request->claims->subject.id, request->claims->prior_server);
+}
+
+/* Admitted ---------------------------------------------------------------------------------------------------------------------------- */
+
+static enum status judge_scope(struct request *request)
+{
+	const struct account *account = located_account(request->located);
+	char why[256] = "";
+	enum status status = scope_judge(realm_scope(request->realm), account, why, sizeof why);
+	if (status != STATUS_OK) {
+		log_event(LOG_INFO, "request.scope", LOG_FIELDS({ LOG_REQUEST_ID, request->entry.request_id }, { LOG_USER_GUID, account->guid }, { LOG_CODE, status_code(status) }), "%s", why);
+		return status;
+	}
+	return scope_judge_state(account, request->op != OP_UNLOCK, request->claims->must_change, clock_now_ms() / 1000);
+}
+
+static void handle_turn(void *arg)
+{
+	struct request *request = arg;
+	request->waits_for_turn = false;
+	request->has_turn = true;
+	resume(request, request->all->closing ? STATUS_DIRECTORY_UNAVAILABLE : STATUS_OK);
+}
+
+static bool is_settled_now(const struct request *request)
+{
+	for (const struct request *other = request->all->first; other; other = other->next)
+		if (other->settling && strcmp(other->entry.user_guid, request->entry.user_guid) == 0)
+			return true;
+	return false;
+}
+
+static enum status take_turn(struct request *request)
+{
+	if (is_settled_now(request))
+		return STATUS_USER_BUSY;
+	request->turn.granted = handle_turn;
+	request->turn.arg = request;
+	bool now = false;
+	enum status status = limits_take_turn(request->all->world.limits, request->entry.user_guid, &request->turn, &now);
+	request->has_turn = status == STATUS_OK && now;
+	request->waits_for_turn = request->pending = status == STATUS_OK && !now;
+	return status;
+}
+
+/* True where this user was written to since the reading began: what was read is stale, and settling would judge by it. */
+static bool written_since(const struct request *request)
+{
+	const struct requests *all = request->all;
+	unsigned count = all->recent_next < RECENT_WRITES ? all->recent_next : RECENT_WRITES;
+	for (unsigned n = 1; n <= count; n++) {
+		unsigned i = (all->recent_next - n) % RECENT_WRITES;
+		if (all->recent[i].ended_us < request->located_us)
+			return false;
+		if (strcmp(all->recent[i].guid, request->entry.user_guid) == 0)
+			return true;
+	}
+	return count == RECENT_WRITES;
+}
+
+static enum status locate_again(struct request *request)
+{
+	if (!written_since(request))
+		return STATUS_OK;
+	char guid[UUID_SIZE];
+	strcpy(guid, request->entry.user_guid);
+	return begin_locating(request, LOCATE_OBJECT_GUID, guid, located_position(request->located)->server);
+}
+
+static enum status admit(struct request *request)
+{
+	if (request->op == OP_CHECK)
+		return STATUS_OK;
+	enum status status = limits_admit(request->all->world.limits, request->entry.user_guid, request_sets_password(request), clock_now_ms(), &request->result.retry_after);
+	request->admitted = status == STATUS_OK;
+	return status;
+}
+
+/* Decrypted --------------------------------------------------------------------------------------------------------------------------- */
+
+static enum status decrypt_secret(struct request *request)
+{
+	if (!request->claims->secret)
+		return STATUS_OK;
+	AUTO_SECRET struct secret plaintext = SECRET_EMPTY;
+	struct jose_key *const keys[] = { request->all->world.identity->decryption, NULL };
+	request->marked_us = clock_monotonic_us();
+	enum jose_reason reason = jose_decrypt(bytes_of_string(request->claims->secret), keys, &plaintext);
+	if (reason != JOSE_OK) {
+		request->result.reason = strdup(jose_reason_name(reason));
+		return reason == JOSE_INTERNAL ? STATUS_AGENT_INTERNAL : STATUS_REQUEST_UNDECRYPTABLE;
+	}
+	const char *member = NULL;
+	enum status status = secret_claims_parse(&plaintext, request->claims, &request->secret, &member);
+	if (status == STATUS_OK) {
+		member = "new_password";
+		status = policy_password_form(secret_bytes(&request->secret.new_password));
+	}
+	if (status != STATUS_OK && member)
+		request->result.reason = strdup(member);
+	request_mark(request, STAGE_DECRYPT);
+	return status;
+}
+
+/* Judged ------------------------------------------------------------------------------------------------------------------------------ */
+
+static bool policy_enforced(const struct request *request)
+{
+	return request->claims->enforce_policy && located_policy_control(request->located);
+}
+
+static enum status judge_password(struct request *request)
+{
+	if (request->op == OP_UNLOCK)
+		return STATUS_OK;
+	const struct account *account = located_account(request->located);
+	struct result *result = &request->result;
+	if (request->claims->enforce_policy && !policy_enforced(request)) {
+		if (realm_settings(request->realm)->policy_hints == POLICY_HINTS_REQUIRE)
+			return STATUS_DIRECTORY_NO_POLICY_CONTROL;
+		result->warnings |= WARNING_POLICY_NOT_ENFORCED;
+	}
+	if (account->policy.source == POLICY_UNKNOWN)
+		result->warnings |= WARNING_POLICY_UNREADABLE;
+	return policy_judge(&account->policy, account, secret_bytes(&request->secret.new_password), policy_enforced(request), clock_now_ms() / 1000, result->rules, &result->rule_count);
+}
+
+static enum status answer_check(struct request *request)
+{
+	return request->op == OP_CHECK ? STATUS_PLAUSIBLE : STATUS_OK;
+}
+
+/* Writing 0 over 0 is no write: an unlock of an account that is not locked is done. */
+static enum status leave_if_unlocked(struct request *request)
+{
+	if (request->op == OP_UNLOCK && !located_account(request->located)->lockout_time_set)
+		request->stage = &stages[sizeof stages / sizeof stages[0] - 1];
+	return STATUS_OK;
+}
+
+/* Intent ------------------------------------------------------------------------------------------------------------------------------ */
+
+static void handle_intent(enum status status, void *arg)
+{
+	struct request *request = arg;
+	request->awaits_record = false;
+	request->intent = status == STATUS_OK;
+	request_mark(request, STAGE_INTENT);
+	resume(request, request->all->closing && status == STATUS_OK ? STATUS_DIRECTORY_UNAVAILABLE : status);
+}
+
+static enum status record_intent(struct request *request)
+{
+	const struct server_position *position = located_position(request->located);
+	const struct replication_record *record = located_password_record(request->located);
+	struct journal_entry *entry = &request->entry;
+	entry->state = JOURNAL_INTENT;
+	snprintf(entry->server, sizeof entry->server, "%s", position->server);
+	memcpy(entry->invocation_id, position->invocation_id, sizeof entry->invocation_id);
+	entry->highest_committed_usn = position->highest_committed_usn;
+	if (record->known) {
+		entry->password_version = record->version;
+		memcpy(entry->password_originator, record->originator, sizeof entry->password_originator);
+		entry->password_originating_usn = record->originating_usn;
+	}
+	entry->intent_at_ms = clock_now_ms();
+	request->marked_us = clock_monotonic_us();
+	enum status status = journal_intent(request->all->world.journal, entry, handle_intent, request);
+	request->awaits_record = request->pending = status == STATUS_OK;
+	return status;
+}
+
+/* Outcome ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void handle_recheck(enum status status, const struct directory_answer *answer, void *arg)
+{
+	struct request *request = arg;
+	if (status != STATUS_OK)
+		request_note_answer(request, answer);
+	resume(request, status);
+}
+
+static enum status recheck_user(struct request *request)
+{
+	struct directory_call *call;
+	request->pending = true;
+	return directory_recheck(request->located, realm_settings(request->realm)->locate_timeout_ms, handle_recheck, request, &call);
+}
+
+static enum status judge_again(struct request *request)
+{
+	if (strcmp(located_account(request->located)->guid, request->entry.user_guid) != 0)
+		return STATUS_USER_NOT_FOUND;
+	enum status status = verified_still_valid(request->verified, clock_now_ms() / 1000);
+	return status == STATUS_OK ? judge_scope(request) : status;
+}
+
+static enum status explain_refusal(struct request *request, const struct directory_answer *answer)
+{
+	const struct account *account = located_account(request->located);
+	struct result *result = &request->result;
+	result->rule_count = 0;
+	return policy_diagnose(&account->policy, account, secret_bytes(&request->secret.new_password), policy_enforced(request), policy_hint(answer->diagnostic), clock_now_ms() / 1000,
+	                       result->rules, &result->rule_count);
+}
+
+static void handle_written(enum status status, const struct directory_answer *answer, void *arg)
+{
+	struct request *request = arg;
+	request_mark(request, STAGE_WRITE);
+	request_note_answer(request, answer);
+	request->wrote = answer ? answer->sent : status == STATUS_OK;
+	if (status == STATUS_POLICY_REJECTED && request->op == OP_RESET)
+		status = explain_refusal(request, answer);
+	if (status != STATUS_OK && answer && answer->sent && !answer->answered)
+		request_settle(request, status);
+	else
+		resume(request, status);
+}
+
+static enum status write_change(struct request *request)
+{
+	const struct account *account = located_account(request->located);
+	struct directory_change change = {
+		.set_password = request_sets_password(request), .password = secret_bytes(&request->secret.new_password), .must_change = request->claims->must_change,
+		.clear_lockout = (request->op == OP_UNLOCK || request->claims->unlock) && account->lockout_time_set, .enforce_policy = request->claims->enforce_policy && request->op == OP_RESET,
+	};
+	struct directory_call *call;
+	/* The other agent or an administrator was quicker. */
+	if (!change.set_password && !change.clear_lockout)
+		return STATUS_OK;
+	request->pending = true;
+	return directory_write(request->located, &change, realm_settings(request->realm)->write_timeout_ms, handle_written, request, &call);
+}
+
+/* All of them ------------------------------------------------------------------------------------------------------------------------- */
+
+struct requests *requests_new(const struct requests_world *world)
+{
+	struct requests *requests = calloc(1, sizeof *requests);
+	if (requests) {
+		requests->world = *world;
+		requests->unverified_us = clock_monotonic_us();
+	}
+	return requests;
+}
+
+void requests_close(struct requests *requests)
+{
+	requests->closing = true;
+}
+
+void requests_free(struct requests *requests)
+{
+	if (!requests)
+		return;
+	requests->closing = true;
+	/* Waiting ones first, so that no turn is granted to them by the end of another. */
+	for (struct request *request = requests->first, *next; request; request = next) {
+		next = request->next;
+		if (request->waits_for_turn)
+			request_free(request);
+	}
+	while (requests->first)
+		request_free(requests->first);
+	free(requests);
+}
+
+static bool count_write(const struct journal_entry *entry, void *arg)
+{
+	struct requests *requests = arg;
+	if (entry->counts && entry->state == JOURNAL_OUTCOME)
+		limits_restore(requests->world.limits, entry->user_guid, entry->sets_password, entry->outcome_at_ms);
+	return true;
+}
+
+void requests_restore(struct requests *requests)
+{
+	journal_each(requests->world.journal, count_write, requests);
+	requests_settle_journal(requests);
+}
+
+unsigned requests_settling(const struct requests *requests)
+{
+	unsigned count = 0;
+	for (const struct request *request = requests->first; request; request = request->next)
+		count += request->settling;
+	return count;
+}
+
+unsigned requests_running(const struct requests *requests)
+{
+	unsigned count = 0;
+	for (const struct request *request = requests->first; request; request = request->next)
+		count += !request->settling;
+	return count;
+}
+
+uint64_t requests_count(const struct requests *requests, enum status code) { return requests->counts[code]; }
+int64_t requests_last_ms(const struct requests *requests) { return requests->last_ms; }

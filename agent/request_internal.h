@@ -1,0 +1,67 @@
+/* request_internal: what request.c, request_outcome.c and request_settle.c share. Nobody else includes it. */
+#ifndef AGENT_REQUEST_INTERNAL_H
+#define AGENT_REQUEST_INTERNAL_H
+
+#include "agent/gate/verify.h"
+#include "agent/request.h"
+
+struct request_stage;
+
+struct request {
+	struct requests *all;
+	struct request *next, *previous;
+	const struct request_stage *stage;        /* the next to run */
+	uint8_t endpoint;                 /* where it came, or came again, last */
+	int64_t started_us, marked_us;
+	struct verified_request *verified;/* NULL: found in the journal at the start */
+	const struct request_claims *claims;
+	enum operation op;
+	struct realm *realm;
+	struct located *located;
+	int64_t located_us;               /* when the reading began */
+	struct limits_turn turn;
+	bool entered, waits_for_turn, has_turn, admitted;
+	bool pending;                     /* a stage waits for a callback */
+	struct secret_claims secret;
+	enum status write_status;         /* of a write whose answer was lost */
+	bool intent, wrote, settling, awaits_record;
+	int64_t settle_began_us;
+	struct event *timer;
+	struct journal_entry entry;
+	struct result result;
+};
+
+#define RECENT_WRITES 256
+struct requests {
+	struct requests_world world;
+	struct request *first;
+	bool closing;
+	uint64_t counts[STATUS_COUNT];
+	int64_t last_ms;
+	/* Who was written to lately: a user read before that is read again. */
+	struct { char guid[UUID_SIZE]; int64_t ended_us; } recent[RECENT_WRITES];
+	unsigned recent_next;
+	double unverified_tokens;
+	int64_t unverified_us;
+};
+
+const struct settings *request_settings(const struct request *request);
+static inline bool request_sets_password(const struct request *request) { return request->op == OP_RESET; }
+struct request *request_new(struct requests *all);
+void request_free(struct request *request);
+/* Adds the time since the last mark to a stage's duration. */
+void request_mark(struct request *request, enum stage stage);
+void request_note_answer(struct request *request, const struct directory_answer *answer);
+/* The user is known: into result and entry. */
+void request_note_user(struct request *request);
+
+/* The tail. */
+void request_finish(struct request *request, enum status status);
+/* Provisional or unjournaled: sends what the result says now. */
+void request_send_result(struct request *request);
+
+/* A write that was sent and not answered. */
+void request_settle(struct request *request, enum status status);
+void requests_settle_journal(struct requests *requests);
+
+#endif

@@ -1,0 +1,162 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/request_internal.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#define RECORD_AGAIN_S 5
+
+/* Sending ----------------------------------------------------------------------------------------------------------------------------- */
+
+void request_send_result(struct request *request)
+{
+	struct requests *all = request->all;
+	AUTO_FREE char *payload = result_build(&request->result);
+	if (payload)
+		all->world.send(request->endpoint, payload, all->world.arg);
+}
+
+static void write_line(const struct request *request)
+{
+	const struct result *result = &request->result;
+	char ldap_result[16], duration[24];
+	snprintf(ldap_result, sizeof ldap_result, "%d", result->ldap_result);
+	snprintf(duration, sizeof duration, "%lld", (long long)((clock_monotonic_us() - request->started_us) / 1000));
+	const char *code = status_code(result->code);
+	/* Windows' texts begin with eight hexadecimal digits: its own code. */
+	char ad_code[9] = "";
+	if (result->diagnostic && strspn(result->diagnostic, "0123456789ABCDEFabcdef") == 8)
+		memcpy(ad_code, result->diagnostic, 8);
+	log_event(status_level(result->code), "request.end",
+	          LOG_FIELDS({ LOG_OPERATION_ID, result->operation_id[0] ? result->operation_id : NULL }, { LOG_REQUEST_ID, result->request_id[0] ? result->request_id : NULL },
+	                     { LOG_OP, request->entry.op[0] ? request->entry.op : NULL }, { LOG_STATUS, outcome_name(status_outcome(result->code)) }, { LOG_CODE, code },
+	                     { LOG_USER_GUID, result->user_guid[0] ? result->user_guid : NULL }, { LOG_SERVER, result->server }, { LOG_LDAP_RESULT, result->ldap_result >= 0 ? ldap_result : NULL },
+	                     { LOG_AD_CODE, ad_code[0] ? ad_code : NULL }, { "reason", result->reason }, { "frame_sha256", result->frame_sha256[0] ? result->frame_sha256 : NULL },
+	                     { LOG_DURATION_MS, duration }),
+	          "%s %s", request->entry.op[0] ? request->entry.op : "frame", code);
+}
+
+static void leave(struct request *request)
+{
+	struct requests *all = request->all;
+	all->counts[request->result.code]++;
+	all->last_ms = clock_now_ms();
+	request_send_result(request);
+	write_line(request);
+	request_free(request);
+	all->world.ended(all->world.arg);
+}
+
+/* Recording --------------------------------------------------------------------------------------------------------------------------- */
+
+/* Not taken in, or not to be taken in: nothing of these is kept. */
+static bool is_recorded(const struct request *request)
+{
+	switch (request->result.code) {
+	case STATUS_AGENT_OVERLOADED:
+	case STATUS_REQUEST_REPLAYED:
+	case STATUS_REQUEST_SIGNATURE:
+		return request->intent;
+	case STATUS_AGENT_JOURNAL:
+		return request->intent;
+	default:
+		return request->entry.request_id[0] != 0;
+	}
+}
+
+static void record(struct request *request);
+
+static void record_again(evutil_socket_t fd, short what, void *arg)
+{
+	record(arg);
+}
+
+/* The outcome cannot be written. Behind an intent it is tried until it can: nothing of it may be told before. Else nothing was done, and that is told. */
+static void handle_unrecorded(struct request *request)
+{
+	if (request->intent) {
+		log_event(LOG_CRIT, "journal.unwritten", LOG_FIELDS({ LOG_REQUEST_ID, request->entry.request_id }), "an outcome cannot be written to the journal; it is tried again");
+		if (!request->timer)
+			request->timer = event_new(request->all->world.base, -1, 0, record_again, request);
+		else
+			event_assign(request->timer, request->all->world.base, -1, 0, record_again, request);
+		if (request->timer)
+			event_add(request->timer, &(struct timeval){ RECORD_AGAIN_S, 0 });
+		return;
+	}
+	request->result.code = STATUS_AGENT_JOURNAL;
+	leave(request);
+}
+
+static void handle_recorded(enum status status, void *arg)
+{
+	struct request *request = arg;
+	request->awaits_record = false;
+	if (status != STATUS_OK) {
+		if (!request->all->closing)
+			handle_unrecorded(request);
+		return;
+	}
+	request_mark(request, STAGE_RECORD);
+	request->result.duration_us[STAGE_TOTAL] = clock_monotonic_us() - request->started_us;
+	leave(request);
+}
+
+static void record(struct request *request)
+{
+	struct journal_entry *entry = &request->entry;
+	entry->state = JOURNAL_OUTCOME;
+	entry->outcome_at_ms = clock_now_ms();
+	snprintf(entry->code, sizeof entry->code, "%s", status_code(request->result.code));
+	free(entry->result);
+	entry->result = result_build(&request->result);
+	if (!entry->server[0] && request->result.server)
+		snprintf(entry->server, sizeof entry->server, "%s", request->result.server);
+	request->marked_us = clock_monotonic_us();
+	enum status status = entry->result ? journal_outcome(request->all->world.journal, entry, handle_recorded, request) : STATUS_AGENT_INTERNAL;
+	request->awaits_record = status == STATUS_OK;
+	if (status != STATUS_OK)
+		handle_unrecorded(request);
+}
+
+/* The tail ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* What was not done is given back to the limits; what was, or may have been, counts. */
+static void count_for_limits(struct request *request, enum status status)
+{
+	enum outcome outcome = status_outcome(status);
+	bool counts = request->wrote && (outcome == OUTCOME_APPLIED || outcome == OUTCOME_UNKNOWN);
+	struct limits *limits = request->all->world.limits;
+	if (request->admitted)
+		limits_settle(limits, request->entry.user_guid, request_sets_password(request), counts, clock_now_ms());
+	else if (counts) /* found in the journal at the start */
+		limits_restore(limits, request->entry.user_guid, request->entry.sets_password, clock_now_ms());
+	request->admitted = false;
+	request->entry.counts = counts;
+}
+
+void request_finish(struct request *request, enum status status)
+{
+	secret_claims_clear(&request->secret);
+	located_free(request->located);
+	request->located = NULL;
+	/* Closing: what has not been begun is forgotten; the service delivers it again. */
+	if (request->all->closing && !request->intent) {
+		if (request->admitted)
+			limits_settle(request->all->world.limits, request->entry.user_guid, request_sets_password(request), false, clock_now_ms());
+		request_free(request);
+		return;
+	}
+	request->settling = false;
+	request->result.code = status;
+	/* Without an id it can be addressed by the frame alone. */
+	if (!request->result.request_id[0])
+		hex_encode(bytes_of(request->entry.frame_sha256, 32), request->result.frame_sha256);
+	count_for_limits(request, status);
+	request->result.duration_us[STAGE_TOTAL] = clock_monotonic_us() - request->started_us;
+	if (is_recorded(request))
+		record(request);
+	else
+		leave(request);
+}
