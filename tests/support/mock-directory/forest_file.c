@@ -325,7 +325,8 @@ static void read_bench(struct reader *reader, yaml_node_t *node)
 		struct object *object = forest_add(forest, parent, "CN", name, CLASS_USER);
 		struct account *account = forest_add_account(forest, object, name);
 		account->upn = must_strdup(arena_printf(&forest->arena, "%s@%s", name, forest->dns_name));
-		account->display_name = must_strdup(arena_printf(&forest->arena, "Bench %03u", i));
+		/* Without a number: three digits would be a token that no password may contain. */
+		account->display_name = must_strdup("Workload Person");
 		account->password_last_set = forest_now(forest) - get_duration(reader, scalar ? NULL : node, "password_age", 30 * 86400 * TICKS_PER_SECOND);
 		password_digest(value_of(get_text(reader, scalar ? NULL : node, "password", "Old-Marble-Step-7")), &account->password);
 		account->history[0] = account->password;
