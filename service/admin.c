@@ -1,0 +1,326 @@
+#include "service/admin.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "base/clock.h"
+#include "proto/messages.h"
+#include "service/keys.h"
+#include "service/store.h"
+
+static int64_t now_s(void)
+{
+	return clock_now_ms() / 1000;
+}
+
+static int exit_code(enum status status)
+{
+	static const struct { enum status status; int code; } codes[] = {
+		{ STATUS_OK, EX_OK }, { STATUS_LOCAL_CONFIG, EX_CONFIG }, { STATUS_LOCAL_TRUST, EX_CONFIG }, { STATUS_LOCAL_INPUT, EX_DATAERR },
+		{ STATUS_LOCAL_PERMISSION, EX_NOPERM }, { STATUS_LOCAL_SYSTEM, EX_OSERR }, { STATUS_AGENT_JOURNAL, EX_IOERR },
+	};
+	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+		if (codes[i].status == status)
+			return codes[i].code;
+	return EX_SOFTWARE;
+}
+
+static int complain(enum status status, const char *why)
+{
+	fprintf(stderr, "reset-service: %s\n", why != NULL ? why : status_admin_text(status));
+	return exit_code(status);
+}
+
+static int usage(const char *text)
+{
+	fprintf(stderr, "usage: reset-service %s\n", text);
+	return EX_USAGE;
+}
+
+static int print_json(json_t *take_json)
+{
+	json_dumpf(take_json, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+	putchar('\n');
+	json_decref(take_json);
+	return EX_OK;
+}
+
+/* One job on the store. */
+static enum status on_store(const struct settings *settings, database_job job, void *arg, char **ret_why)
+{
+	struct database *database;
+	enum status status = store_open(NULL, settings->state_directory, &database, ret_why);
+	if (status != STATUS_OK)
+		return status;
+	status = database_run(database, job, arg);
+	database_close(database);
+	return status;
+}
+
+/* Keys ------------------------------------------------------------------------------------------------------------------------------- */
+
+static int show_keys(const struct settings *settings, const struct admin_options *options, bool first)
+{
+	struct keys keys;
+	AUTO_FREE char *why = NULL;
+	enum status status = keys_load(settings->state_directory, settings->issuer, now_s(), &keys, &why);
+	if (status != STATUS_OK)
+		return complain(status, why);
+	char expires[CLOCK_TEXT_SIZE];
+	clock_format(keys.expires * 1000, expires);
+	if (options->json) {
+		print_json(json_pack("{s:s, s:s, s:I, s:s}", "root_key", jose_key_id(keys.root), "signing_key", jose_key_id(keys.signing), "version",
+			(json_int_t)keys.version, "expires", expires));
+	} else {
+		printf("root key      %s\nsigning key   %s\nkey set       version %lld, until %s\n", jose_key_id(keys.root), jose_key_id(keys.signing), (long long)keys.version, expires);
+		if (first)
+			printf("\nThe root key is in %s/root.jwk. Agents pin it, and nothing can replace it: copy it to two places\n"
+			       "offline, then delete it here. It is needed only for 'reset-service rotate-keys', at least once a year.\n", settings->state_directory);
+		else
+			printf("\nTell a running service: systemctl reload reset-service\n");
+	}
+	keys_clear(&keys);
+	return EX_OK;
+}
+
+int admin_init(const struct settings *settings, const struct admin_options *options)
+{
+	AUTO_FREE char *why = NULL;
+	struct database *database;
+	enum status status = keys_init(settings->state_directory, settings->issuer, now_s(), &why);
+	if (status == STATUS_OK)
+		status = store_open(NULL, settings->state_directory, &database, &why);
+	if (status != STATUS_OK)
+		return complain(status, why);
+	database_close(database);
+	return show_keys(settings, options, true);
+}
+
+int admin_rotate_keys(const struct settings *settings, const struct admin_options *options)
+{
+	AUTO_FREE char *why = NULL;
+	enum status status = keys_rotate(settings->state_directory, options->root_file, settings->issuer, now_s(), &why);
+	return status == STATUS_OK ? show_keys(settings, options, false) : complain(status, why);
+}
+
+/* Tickets and agents ----------------------------------------------------------------------------------------------------------------- */
+
+int admin_ticket(const struct settings *settings, const struct admin_options *options)
+{
+	struct keys keys;
+	AUTO_FREE char *why = NULL;
+	enum status status = keys_load(settings->state_directory, settings->issuer, now_s(), &keys, &why);
+	if (status != STATUS_OK)
+		return complain(status, why);
+	char nonce[NONCE_SIZE], ticket[128];
+	nonce_random(nonce);
+	snprintf(ticket, sizeof ticket, "wbt_%s.%s", nonce, jose_key_id(keys.root));
+	keys_clear(&keys);
+	struct store_ticket row = { .now = now_s() };
+	row.expires = row.now + (options->ttl_ms > 0 ? options->ttl_ms : settings->ticket_lifetime_ms) / 1000;
+	sha256(bytes_of_string(ticket), row.hash);
+	status = on_store(settings, store_ticket_add, &row, &why);
+	if (status != STATUS_OK)
+		return complain(status, why);
+	char expires[CLOCK_TEXT_SIZE];
+	clock_format(row.expires * 1000, expires);
+	if (options->json)
+		print_json(json_pack("{s:s, s:s}", "ticket", ticket, "expires", expires));
+	else
+		printf("%s\n", ticket);
+	wipe(ticket, sizeof ticket);
+	wipe(nonce, sizeof nonce);
+	return EX_OK;
+}
+
+static const char *thumbprint(const char *jwk_text, char out[JOSE_KID_SIZE])
+{
+	json_t *jwk = jose_json_parse(bytes_of_string(jwk_text));
+	const char *kid = json_string_value(json_object_get(jwk, "kid"));
+	snprintf(out, JOSE_KID_SIZE, "%s", kid != NULL ? kid : "?");
+	json_decref(jwk);
+	return out;
+}
+
+static json_t *agent_json(const struct agent_row *row)
+{
+	char signing[JOSE_KID_SIZE], decryption[JOSE_KID_SIZE];
+	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:s*}", "agent_id", row->agent_id, "name", row->name, "signing_key", thumbprint(row->signing_key, signing),
+		"decryption_key", thumbprint(row->decryption_key, decryption), "enrolled_at", (json_int_t)row->enrolled_at, "revoked_at", (json_int_t)row->revoked_at,
+		"last_seen", (json_int_t)row->last_seen, "software", row->software);
+}
+
+static void print_agent(const struct agent_row *row)
+{
+	char signing[JOSE_KID_SIZE], decryption[JOSE_KID_SIZE], seen[CLOCK_TEXT_SIZE] = "never";
+	if (row->last_seen != 0)
+		clock_format(row->last_seen * 1000, seen);
+	printf("%s  %s%s\n  last seen       %s  %s\n  signing key     %s\n  decryption key  %s\n", row->agent_id, row->name, row->revoked_at != 0 ? "  (revoked)" : "", seen,
+		row->software != NULL ? row->software : "", thumbprint(row->signing_key, signing), thumbprint(row->decryption_key, decryption));
+}
+
+int admin_agents(const struct settings *settings, const struct admin_options *options)
+{
+	struct agent_rows rows = { 0 };
+	AUTO_FREE char *why = NULL;
+	enum status status = on_store(settings, store_agents, &rows, &why);
+	if (status != STATUS_OK)
+		return complain(status, why);
+	json_t *array = json_array();
+	for (size_t i = 0; i < rows.count; i++) {
+		if (options->json)
+			json_array_append_new(array, agent_json(&rows.items[i]));
+		else
+			print_agent(&rows.items[i]);
+	}
+	if (options->json)
+		print_json(json_incref(array));
+	json_decref(array);
+	agent_rows_clear(&rows);
+	return EX_OK;
+}
+
+int admin_revoke(const struct settings *settings, const struct admin_options *options)
+{
+	struct store_agent_change change = { .now = now_s() };
+	AUTO_FREE char *why = NULL;
+	if (options->arguments[0] == NULL || options->arguments[1] != NULL || !uuid_valid(options->arguments[0]))
+		return usage("revoke AGENT_ID");
+	memcpy(change.agent_id, options->arguments[0], UUID_SIZE);
+	enum status status = on_store(settings, store_agent_revoke, &change, &why);
+	if (status != STATUS_OK)
+		return complain(status, why);
+	if (!change.found) {
+		fprintf(stderr, "reset-service: no agent %s, or it is revoked already\n", change.agent_id);
+		return EX_DATAERR;
+	}
+	if (options->json)
+		return print_json(json_pack("{s:s}", "revoked", change.agent_id));
+	printf("%s is revoked: a running service closes its channel within a second\n", change.agent_id);
+	return EX_OK;
+}
+
+/* Operations ------------------------------------------------------------------------------------------------------------------------- */
+
+static void print_operation(const struct operation_row *row)
+{
+	char created[CLOCK_TEXT_SIZE];
+	clock_format(row->created_ms, created);
+	printf("%s  %s  %-6s  %-8s  %s\n", created, row->operation_id, row->op, row->status, row->code);
+}
+
+int admin_operations(const struct settings *settings, const struct admin_options *options)
+{
+	struct operation_rows rows = { .limit = options->limit };
+	AUTO_FREE char *why = NULL;
+	enum status status = on_store(settings, store_operations, &rows, &why);
+	if (status != STATUS_OK)
+		return complain(status, why);
+	json_t *array = json_array();
+	for (size_t i = 0; i < rows.count; i++) {
+		if (options->json)
+			json_array_append_new(array, operation_row_json(&rows.items[i]));
+		else
+			print_operation(&rows.items[i]);
+	}
+	if (options->json)
+		print_json(json_incref(array));
+	json_decref(array);
+	operation_rows_clear(&rows);
+	return EX_OK;
+}
+
+int admin_operation(const struct settings *settings, const struct admin_options *options)
+{
+	struct store_find find = { 0 };
+	AUTO_FREE char *why = NULL;
+	if (options->arguments[0] == NULL || options->arguments[1] != NULL || !uuid_valid(options->arguments[0]))
+		return usage("operation OPERATION_ID");
+	memcpy(find.operation_id, options->arguments[0], UUID_SIZE);
+	enum status status = on_store(settings, store_operation_find, &find, &why);
+	if (status != STATUS_OK)
+		return complain(status, why);
+	if (!find.found) {
+		fprintf(stderr, "reset-service: no operation %s\n", find.operation_id);
+		return EX_DATAERR;
+	}
+	/* There is more to it than fits a line, so people get the JSON too. */
+	print_json(operation_row_json(&find.row));
+	operation_row_clear(&find.row);
+	return EX_OK;
+}
+
+/* API keys --------------------------------------------------------------------------------------------------------------------------- */
+
+static int api_key_add(const struct settings *settings, const struct admin_options *options, const char *name)
+{
+	char nonce[NONCE_SIZE], key[64];
+	AUTO_FREE char *why = NULL;
+	nonce_random(nonce);
+	snprintf(key, sizeof key, "wbk_%s", nonce);
+	struct store_api_key row = { .name = name, .now = now_s() };
+	sha256(bytes_of_string(key), row.hash);
+	enum status status = on_store(settings, store_api_key_add, &row, &why);
+	if (status != STATUS_OK)
+		return complain(status, why);
+	if (!row.found) {
+		fprintf(stderr, "reset-service: the name %s is taken\n", name);
+		return EX_DATAERR;
+	}
+	if (options->json)
+		print_json(json_pack("{s:s, s:s}", "name", name, "api_key", key));
+	else
+		printf("%s\n", key);
+	wipe(key, sizeof key);
+	wipe(nonce, sizeof nonce);
+	return EX_OK;
+}
+
+static int api_key_revoke(const struct settings *settings, const struct admin_options *options, const char *name)
+{
+	AUTO_FREE char *why = NULL;
+	struct store_api_key row = { .name = name, .now = now_s() };
+	enum status status = on_store(settings, store_api_key_revoke, &row, &why);
+	if (status != STATUS_OK)
+		return complain(status, why);
+	if (!row.found) {
+		fprintf(stderr, "reset-service: no key %s, or it is revoked already\n", name);
+		return EX_DATAERR;
+	}
+	return options->json ? print_json(json_pack("{s:s}", "revoked", name)) : EX_OK;
+}
+
+static int api_key_list(const struct settings *settings, const struct admin_options *options)
+{
+	AUTO_FREE char *why = NULL;
+	json_t *array = NULL, *row;
+	size_t index;
+	enum status status = on_store(settings, store_api_keys, &array, &why);
+	if (status != STATUS_OK)
+		return complain(status, why);
+	if (options->json)
+		return print_json(array);
+	json_array_foreach(array, index, row) {
+		char created[CLOCK_TEXT_SIZE];
+		clock_format(json_integer_value(json_object_get(row, "created_at")) * 1000, created);
+		printf("%-24s made %s%s\n", json_string_value(json_object_get(row, "name")), created, json_object_get(row, "revoked_at") != NULL ? "  (revoked)" : "");
+	}
+	json_decref(array);
+	return EX_OK;
+}
+
+int admin_api_key(const struct settings *settings, const struct admin_options *options)
+{
+	const char *action = options->arguments[0], *name = action != NULL ? options->arguments[1] : NULL;
+	bool more = name != NULL && options->arguments[2] != NULL;
+	if (action != NULL && strcmp(action, "list") == 0 && name == NULL)
+		return api_key_list(settings, options);
+	if (name == NULL || more || name[0] == '\0' || strlen(name) > 64)
+		return usage("api-key add NAME | list | revoke NAME");
+	if (strcmp(action, "add") == 0)
+		return api_key_add(settings, options, name);
+	if (strcmp(action, "revoke") == 0)
+		return api_key_revoke(settings, options, name);
+	return usage("api-key add NAME | list | revoke NAME");
+}

@@ -1,0 +1,346 @@
+/* The routes, for agents and for portals and scripts (proto/README.md sections 3 and 9). */
+#include <math.h>
+#include <openssl/evp.h>
+#include <openssl/params.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "service/request.h"
+#include "service/server.h"
+
+/* API keys --------------------------------------------------------------------------------------------------------------------------- */
+
+struct key_job {
+	struct store_api_key store;
+	struct server *server;
+	struct exchange *exchange;
+	int64_t store_version;
+};
+
+static void on_key_checked(enum status status, void *arg)
+{
+	struct key_job *job = arg;
+	struct server *server = job->server;
+	if (status == STATUS_OK && job->store.found && job->store_version == server->store_version) {
+		memcpy(server->known_keys[server->known_count % KNOWN_KEYS], job->store.hash, 32);
+		server->known_count++;
+	}
+	http_authorized(job->exchange, status, job->store.found);
+	free(job);
+}
+
+void api_authorize(struct exchange *exchange, const uint8_t hash[32], void *arg)
+{
+	struct server *server = arg;
+	bool known = false;
+	for (unsigned i = 0; i < KNOWN_KEYS && i < server->known_count; i++)
+		known |= bytes_equal(bytes_of(server->known_keys[i], 32), bytes_of(hash, 32));
+	if (known) {
+		http_authorized(exchange, STATUS_OK, true);
+		return;
+	}
+	struct key_job *job = calloc(1, sizeof *job);
+	if (job != NULL) {
+		*job = (struct key_job){ .server = server, .exchange = exchange, .store_version = server->store_version };
+		memcpy(job->store.hash, hash, 32);
+		if (database_submit(server->database, store_api_key_check, on_key_checked, job) == STATUS_OK)
+			return;
+	}
+	free(job);
+	http_authorized(exchange, STATUS_SERVICE_OVERLOADED, false);
+}
+
+/* Discovery and the channel ---------------------------------------------------------------------------------------------------------- */
+
+static void get_configuration(struct exchange *exchange, void *arg)
+{
+	struct server *server = arg;
+	json_t *endpoints = json_array();
+	for (size_t i = 0; i < server->settings->channel_endpoints.count; i++)
+		json_array_append_new(endpoints, json_string(server->settings->channel_endpoints.items[i]));
+	exchange_answer(exchange, 200, json_pack("{s:s, s:o, s:s, s:s, s:o, s:[s], s:[s], s:[s], s:[s], s:{s:i}}", "issuer", server->settings->issuer,
+		"root_key", jose_key_public_jwk(server->keys.root), "key_set", server->keys.key_set, "enrollment_endpoint", server->settings->enrollment_endpoint,
+		"channel_endpoints", endpoints, "subprotocols_supported", WEBSOCKET_SUBPROTOCOL, "signing_alg_values_supported", "ES256",
+		"encryption_alg_values_supported", "ECDH-ES", "encryption_enc_values_supported", "A256GCM", "limits", "max_frame_bytes", MAX_FRAME_BYTES));
+}
+
+static void get_channel(struct exchange *exchange, void *arg)
+{
+	struct server *server = arg;
+	hub_upgrade(server->hub, exchange);
+}
+
+/* Operations ------------------------------------------------------------------------------------------------------------------------- */
+
+static int hash_update(const char *text, size_t size, void *arg)
+{
+	return EVP_MAC_update(arg, (const unsigned char *)text, size) == 1 ? 0 : -1;
+}
+
+/* HMAC over everything that the caller sent but `wait`: tells "the same again" from "the same id for something else" without keeping the password. */
+static bool content_hash(const uint8_t key[32], json_t *body, uint8_t out[32])
+{
+	static char digest[] = "SHA256";
+	const OSSL_PARAM parameters[] = { OSSL_PARAM_utf8_string("digest", digest, sizeof digest - 1), OSSL_PARAM_END };
+	json_t *compared = json_copy(body);
+	EVP_MAC *mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+	EVP_MAC_CTX *context = mac != NULL ? EVP_MAC_CTX_new(mac) : NULL;
+	size_t size = 0;
+	json_object_del(compared, "wait");
+	bool good = compared != NULL && context != NULL && EVP_MAC_init(context, key, 32, parameters) == 1 &&
+	            json_dump_callback(compared, hash_update, context, JSON_COMPACT | JSON_SORT_KEYS) == 0 && EVP_MAC_final(context, out, &size, 32) == 1 && size == 32;
+	EVP_MAC_CTX_free(context);
+	EVP_MAC_free(mac);
+	json_decref(compared);
+	return good;
+}
+
+static bool read_bool(const json_t *value, bool *out)
+{
+	if (value != NULL && !json_is_boolean(value))
+		return false;
+	if (value != NULL)
+		*out = json_is_true(value);
+	return true;
+}
+
+static bool read_secret(const json_t *body, struct operation_question *question)
+{
+	const json_t *password = json_object_get(body, "new_password"), *secrets = json_object_get(body, "secrets");
+	if (!request_needs_secret(question->op))
+		return password == NULL && secrets == NULL;
+	if ((password == NULL) == (secrets == NULL))
+		return false;
+	question->secrets = secrets;
+	if (secrets != NULL)
+		return json_is_object(secrets) && json_object_size(secrets) > 0;
+	question->new_password = bytes_of(json_string_value(password), json_string_length(password));
+	size_t units = json_is_string(password) ? utf8_utf16_units(question->new_password) : 0;
+	return units >= 1 && units <= 256 && memchr(question->new_password.data, 0, question->new_password.size) == NULL;
+}
+
+static bool read_actor(const json_t *actor, struct operation_question *question)
+{
+	if (actor == NULL)
+		return true;
+	const char *type = json_string_value(json_object_get(actor, "type")), *id = json_string_value(json_object_get(actor, "id"));
+	size_t members = json_object_size(actor);
+	if (type != NULL && strcmp(type, "self") == 0)
+		return members == 1;
+	question->actor = ACTOR_ADMINISTRATOR;
+	question->actor_id = id;
+	return type != NULL && strcmp(type, "administrator") == 0 && members == 2 && id != NULL && strlen(id) >= 1 && strlen(id) <= 1024;
+}
+
+static bool read_wait(const json_t *wait, int64_t limit_ms, int64_t *ret_ms)
+{
+	*ret_ms = limit_ms;
+	if (wait == NULL)
+		return true;
+	double seconds = json_number_value(wait);
+	if (!json_is_number(wait) || !(seconds >= 0 && seconds <= 20))
+		return false;
+	*ret_ms = (int64_t)(seconds * 1000) < limit_ms ? (int64_t)(seconds * 1000) : limit_ms;
+	return true;
+}
+
+/* NULL where the question is well-formed, else the member at fault. */
+static const char *read_question(json_t *body, int64_t wait_limit_ms, struct operation_question *question)
+{
+	static const char *const known[] = { "operation_id", "op", "sub_id", "new_password", "secrets", "must_change", "unlock", "directory", "actor", "wait", NULL };
+	const char *name;
+	json_t *value;
+	json_object_foreach(body, name, value) {
+		size_t i = 0;
+		while (known[i] != NULL && strcmp(known[i], name) != 0)
+			i++;
+		if (known[i] == NULL)
+			return "a member that is not known";
+	}
+	const char *id = json_string_value(json_object_get(body, "operation_id")), *op = json_string_value(json_object_get(body, "op"));
+	const json_t *directory = json_object_get(body, "directory");
+	question->unlock = question->enforce_policy = true;
+	question->directory = json_string_value(directory);
+	if (id == NULL || !uuid_valid(id))
+		return "operation_id";
+	memcpy(question->operation_id, id, UUID_SIZE);
+	if (op == NULL || !operation_from_name(op, &question->op) || (question->op != OP_RESET && question->op != OP_UNLOCK && question->op != OP_CHECK))
+		return "op";
+	if (subject_parse(json_object_get(body, "sub_id"), &question->subject) != STATUS_OK)
+		return "sub_id";
+	if (!read_secret(body, question))
+		return "new_password or secrets";
+	if (!read_bool(json_object_get(body, "must_change"), &question->must_change))
+		return "must_change";
+	if (!read_bool(json_object_get(body, "unlock"), &question->unlock))
+		return "unlock";
+	if (directory != NULL && (question->directory == NULL || question->directory[0] == '\0'))
+		return "directory";
+	if (!read_actor(json_object_get(body, "actor"), question))
+		return "actor";
+	return read_wait(json_object_get(body, "wait"), wait_limit_ms, &question->wait_ms) ? NULL : "wait";
+}
+
+static void answer_operation(struct exchange *exchange, const struct operation_row *row)
+{
+	enum outcome outcome;
+	bool final = outcome_from_name(row->status, &outcome) && outcome_is_final(outcome);
+	if (!final) {
+		char location[64];
+		snprintf(location, sizeof location, "/v1/operations/%s", row->operation_id);
+		exchange_add_header(exchange, "Location", location);
+	}
+	exchange_answer(exchange, final ? 200 : 202, operation_row_json(row));
+}
+
+static void on_operation(enum status status, const struct operation_row *row, void *arg)
+{
+	struct exchange *exchange = arg;
+	if (status == STATUS_OK) {
+		answer_operation(exchange, row);
+	} else if (status == STATUS_REQUEST_REPLAYED) {
+		exchange_problem(exchange, 409, NULL, "this operation_id stands for something else");
+	} else if (status == STATUS_REQUEST_INVALID) {
+		exchange_problem(exchange, 400, status_code(status), "secrets: no JWE for the key that it stands under, or too large");
+	} else {
+		exchange_add_header(exchange, "Retry-After", "5");
+		exchange_problem(exchange, 503, status_code(status), "nothing was taken in; ask again");
+	}
+}
+
+static void post_operation(struct exchange *exchange, void *arg)
+{
+	struct server *server = arg;
+	struct operation_question question = { 0 };
+	json_t *body = jose_json_parse(exchange_body(exchange));
+	if (!json_is_object(body)) {
+		json_decref(body);
+		exchange_problem(exchange, 400, status_code(STATUS_REQUEST_INVALID), "the body is no JSON object, or repeats a member");
+		return;
+	}
+	const char *member = read_question(body, server->settings->wait_ms, &question);
+	if (member != NULL) {
+		char detail[96];
+		snprintf(detail, sizeof detail, "malformed: %s", member);
+		exchange_problem(exchange, 400, status_code(strcmp(member, "op") == 0 ? STATUS_REQUEST_UNSUPPORTED : STATUS_REQUEST_INVALID), detail);
+	} else if (!content_hash(server->content_key, body, question.content)) {
+		exchange_problem(exchange, 503, status_code(STATUS_SERVICE_OVERLOADED), "no memory");
+	} else {
+		operations_ask(server->operations, &question, on_operation, exchange);
+	}
+	subject_clear(&question.subject);
+	json_decref(body);
+}
+
+struct find_job {
+	struct store_find store;
+	struct exchange *exchange;
+};
+
+static void on_found(enum status status, void *arg)
+{
+	struct find_job *job = arg;
+	if (status != STATUS_OK)
+		exchange_problem(job->exchange, 503, status_code(status), "the store cannot be asked");
+	else if (!job->store.found)
+		exchange_problem(job->exchange, 404, NULL, "no such operation");
+	else
+		exchange_answer(job->exchange, 200, operation_row_json(&job->store.row));
+	operation_row_clear(&job->store.row);
+	free(job);
+}
+
+static void get_operation(struct exchange *exchange, void *arg)
+{
+	struct server *server = arg;
+	const struct operation_row *row = operations_find(server->operations, exchange_parameter(exchange));
+	if (row != NULL) {
+		exchange_answer(exchange, 200, operation_row_json(row));
+		return;
+	}
+	struct find_job *job = calloc(1, sizeof *job);
+	if (job != NULL) {
+		job->exchange = exchange;
+		memcpy(job->store.operation_id, exchange_parameter(exchange), UUID_SIZE);
+		if (database_submit(server->database, store_operation_find, on_found, job) == STATUS_OK)
+			return;
+	}
+	free(job);
+	exchange_problem(exchange, 503, status_code(STATUS_SERVICE_OVERLOADED), "try again");
+}
+
+/* Agents ----------------------------------------------------------------------------------------------------------------------------- */
+
+static json_t *agent_json(const struct agent *agent)
+{
+	json_t *operations = json_array(), *directories = json_array();
+	for (unsigned op = 0; op < OP_COUNT; op++)
+		if (agent->hello.operations & 1u << op)
+			json_array_append_new(operations, json_string(operation_name((enum operation)op)));
+	for (size_t i = 0; i < agent->hello.directory_count; i++)
+		json_array_append_new(directories, json_pack("{s:s, s:s}", "name", agent->hello.directories[i].name, "flavor", agent->hello.directories[i].flavor));
+	char seen[CLOCK_TEXT_SIZE] = "";
+	clock_format(agent->session != NULL ? clock_now_ms() : agent->row.last_seen * 1000, seen);
+	json_t *json = json_pack("{s:s, s:s, s:b, s:o, s:o, s:o, s:s*}", "agent_id", agent->row.agent_id, "name", agent->row.name, "connected", agent->session != NULL,
+		"decryption_key", jose_key_public_jwk(agent->decryption), "operations", operations, "directories", directories, "software", agent->row.software);
+	json_object_set_new(json, "last_seen", agent->session != NULL || agent->row.last_seen != 0 ? json_string(seen) : json_null());
+	return json;
+}
+
+static void get_agents(struct exchange *exchange, void *arg)
+{
+	struct server *server = arg;
+	json_t *array = json_array();
+	for (struct agent *agent = hub_agents(server->hub); agent != NULL; agent = agent->next)
+		if (agent->row.revoked_at == 0)
+			json_array_append_new(array, agent_json(agent));
+	exchange_answer(exchange, 200, array);
+}
+
+struct revoke_job {
+	struct store_agent_change store;
+	struct server *server;
+	struct exchange *exchange;
+};
+
+static void on_revoked(enum status status, void *arg)
+{
+	struct revoke_job *job = arg;
+	if (status != STATUS_OK) {
+		exchange_problem(job->exchange, 503, status_code(status), "the revocation could not be recorded");
+	} else if (!job->store.found) {
+		exchange_problem(job->exchange, 404, NULL, "no such agent");
+	} else {
+		hub_revoke(job->server->hub, job->store.agent_id, job->store.now);
+		exchange_answer(job->exchange, 204, NULL);
+	}
+	free(job);
+}
+
+static void delete_agent(struct exchange *exchange, void *arg)
+{
+	struct server *server = arg;
+	struct revoke_job *job = calloc(1, sizeof *job);
+	if (job != NULL) {
+		*job = (struct revoke_job){ .server = server, .exchange = exchange };
+		memcpy(job->store.agent_id, exchange_parameter(exchange), UUID_SIZE);
+		job->store.now = clock_now_ms() / 1000;
+		if (database_submit(server->database, store_agent_revoke, on_revoked, job) == STATUS_OK)
+			return;
+	}
+	free(job);
+	exchange_problem(exchange, 503, status_code(STATUS_SERVICE_OVERLOADED), "try again");
+}
+
+const struct http_route api_routes[] = {
+	{ EVHTTP_REQ_GET, "/.well-known/writeback-configuration", HTTP_OPEN, NULL, get_configuration },
+	{ EVHTTP_REQ_POST, "/v1/enroll", HTTP_OPEN, "application/jose", enroll_handle },
+	{ EVHTTP_REQ_GET, "/v1/agent", HTTP_OPEN, NULL, get_channel },
+	{ EVHTTP_REQ_POST, "/v1/operations", HTTP_API_KEY, "application/json", post_operation },
+	{ EVHTTP_REQ_GET, "/v1/operations/{}", HTTP_API_KEY, NULL, get_operation },
+	{ EVHTTP_REQ_GET, "/v1/agents", HTTP_API_KEY, NULL, get_agents },
+	{ EVHTTP_REQ_DELETE, "/v1/agents/{}", HTTP_API_KEY, NULL, delete_agent },
+	{ 0 }
+};

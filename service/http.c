@@ -1,0 +1,498 @@
+#include "service/http.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent_ssl.h>
+#include <event2/http_struct.h>
+#include <event2/keyvalq_struct.h>
+#include <event2/listener.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/queue.h>
+
+#include "base/log.h"
+#include "base/secret.h"
+
+#define IDLE_SECONDS 30
+#define MAX_HEADERS 16384
+#define API_KEY_PREFIX "Bearer wbk_"
+#define API_KEY_CHARACTERS 43
+
+struct http {
+	struct http_options options;
+	struct evhttp *server;
+	struct evconnlistener *listener;
+	unsigned connections;
+	bool stopped, freed;
+	struct exchange *running;   /* whose handler runs now; NULL once it has ended */
+};
+
+struct exchange {
+	struct http *http;
+	struct evhttp_request *request;
+	const struct http_route *route;
+	char parameter[UUID_SIZE];
+	struct secret body;
+	char peer[64];
+};
+
+struct upgraded {
+	struct http *http;
+	struct evhttp_connection *connection;
+	struct bufferevent *bev;
+	char peer[64];
+};
+
+/* Limits on connections -------------------------------------------------------------------------------------------------------------- */
+
+/* evhttp tells nobody that a connection has ended before its first request, but its SSL is freed in every case. */
+static void ssl_freed(void *parent, void *pointer, CRYPTO_EX_DATA *data, int index, long argl, void *argp)
+{
+	struct http *http = pointer;
+	if (http == NULL)
+		return;
+	if (http->connections-- == http->options.max_connections && !http->stopped)
+		evconnlistener_enable(http->listener);
+	/* libevent frees a bufferevent a turn later than it is told: the last one takes the server along. */
+	if (http->freed && http->connections == 0)
+		free(http);
+}
+
+static int ssl_index(void)
+{
+	static int index = -1;
+	if (index < 0)
+		index = SSL_get_ex_new_index(0, NULL, NULL, NULL, ssl_freed);
+	return index;
+}
+
+static struct bufferevent *connection_bufferevent(struct event_base *base, void *arg)
+{
+	struct http *http = arg;
+	SSL *ssl = SSL_new(http->options.tls);
+	struct bufferevent *bev = NULL;
+	if (ssl != NULL) {
+		/* The posted password must not stay in OpenSSL's record buffer. */
+		SSL_set_options(ssl, SSL_OP_CLEANSE_PLAINTEXT);
+		bev = bufferevent_openssl_socket_new(base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING, BEV_OPT_CLOSE_ON_FREE);
+		if (bev == NULL)
+			SSL_free(ssl);
+	}
+	if (bev == NULL) /* evhttp would make a plain one itself: on_request refuses what comes without TLS */
+		return bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+	bufferevent_openssl_set_allow_dirty_shutdown(bev, 1);
+	SSL_set_ex_data(ssl, ssl_index(), http);
+	if (++http->connections == http->options.max_connections)
+		evconnlistener_disable(http->listener);
+	return bev;
+}
+
+/* What evhttp does not refuse -------------------------------------------------------------------------------------------------------- */
+
+static bool token(const char *name)
+{
+	return name[0] != '\0' && name[strspn(name, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")] == '\0';
+}
+
+const char *http_headers_fault(const struct evkeyvalq *headers)
+{
+	unsigned lengths = 0, hosts = 0, encodings = 0;
+	const struct evkeyval *header;
+	TAILQ_FOREACH(header, headers, next) {
+		if (!token(header->key))
+			return "a header's name holds white space or another character that no name has";
+		if (strcasecmp(header->key, "Content-Length") == 0) {
+			lengths++;
+			size_t digits = strspn(header->value, "0123456789");
+			if (digits == 0 || digits > 10 || header->value[digits] != '\0')
+				return "Content-Length must be digits";
+		}
+		hosts += strcasecmp(header->key, "Host") == 0;
+		encodings += strcasecmp(header->key, "Transfer-Encoding") == 0;
+	}
+	if (lengths > 1)
+		return "Content-Length stands twice";
+	if (lengths + encodings > 1)
+		return "Content-Length or one Transfer-Encoding, not both";
+	if (hosts != 1)
+		return "exactly one Host is needed";
+	return NULL;
+}
+
+bool http_path_matches(const char *path, const char *target, char ret_parameter[UUID_SIZE])
+{
+	ret_parameter[0] = '\0';
+	const char *brace = strstr(path, "{}");
+	if (brace == NULL)
+		return strcmp(path, target) == 0;
+	size_t before = (size_t)(brace - path);
+	if (strncmp(path, target, before) != 0 || strnlen(target + before, UUID_SIZE - 1) != UUID_SIZE - 1 || strcmp(target + before + UUID_SIZE - 1, brace + 2) != 0)
+		return false;
+	memcpy(ret_parameter, target + before, UUID_SIZE - 1);
+	ret_parameter[UUID_SIZE - 1] = '\0';
+	return uuid_valid(ret_parameter);
+}
+
+/* Exchanges -------------------------------------------------------------------------------------------------------------------------- */
+
+static void wipe_buffer(struct evbuffer *buffer)
+{
+	struct evbuffer_iovec chains[64];
+	int count;
+	while ((count = evbuffer_peek(buffer, -1, NULL, chains, 64)) > 0) {
+		size_t wiped = 0;
+		for (int i = 0; i < count && i < 64; i++) {
+			wipe(chains[i].iov_base, chains[i].iov_len);
+			wiped += chains[i].iov_len;
+		}
+		evbuffer_drain(buffer, wiped);
+	}
+}
+
+static void exchange_end(struct exchange *exchange)
+{
+	if (exchange->http->running == exchange)
+		exchange->http->running = NULL;
+	secret_wipe(&exchange->body);
+	free(exchange);
+}
+
+static void common_headers(struct evhttp_request *request)
+{
+	static const char *const headers[][2] = {
+		{ "Cache-Control", "no-store" },
+		{ "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'" },
+		{ "Referrer-Policy", "no-referrer" },
+		{ "Strict-Transport-Security", "max-age=31536000" },
+		{ "X-Content-Type-Options", "nosniff" },
+	};
+	for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++)
+		evhttp_add_header(evhttp_request_get_output_headers(request), headers[i][0], headers[i][1]);
+}
+
+static const char *reason_phrase(int http_status)
+{
+	static const struct { int status; const char *phrase; } phrases[] = {
+		{ 200, "OK" }, { 201, "Created" }, { 202, "Accepted" }, { 204, "No Content" }, { 400, "Bad Request" }, { 401, "Unauthorized" },
+		{ 403, "Forbidden" }, { 404, "Not Found" }, { 405, "Method Not Allowed" }, { 409, "Conflict" }, { 413, "Content Too Large" },
+		{ 415, "Unsupported Media Type" }, { 422, "Unprocessable Content" }, { 426, "Upgrade Required" }, { 429, "Too Many Requests" },
+		{ 500, "Internal Server Error" }, { 503, "Service Unavailable" },
+	};
+	for (size_t i = 0; i < sizeof phrases / sizeof phrases[0]; i++)
+		if (phrases[i].status == http_status)
+			return phrases[i].phrase;
+	return "Status";
+}
+
+static void send_json(struct exchange *exchange, int http_status, const char *content_type, json_t *take_json)
+{
+	struct evhttp_request *request = exchange->request;
+	struct evbuffer *body = evbuffer_new();
+	AUTO_FREE char *text = take_json != NULL ? json_dumps(take_json, JSON_COMPACT) : NULL;
+	json_decref(take_json);
+	wipe_buffer(evhttp_request_get_input_buffer(request));
+	common_headers(request);
+	if (text != NULL && body != NULL) {
+		evhttp_add_header(evhttp_request_get_output_headers(request), "Content-Type", content_type);
+		evbuffer_add(body, text, strlen(text));
+		evbuffer_add(body, "\n", 1);
+	}
+	evhttp_send_reply(request, http_status, reason_phrase(http_status), body);
+	if (body != NULL)
+		evbuffer_free(body);
+	exchange_end(exchange);
+}
+
+void exchange_answer(struct exchange *exchange, int http_status, json_t *take_json)
+{
+	send_json(exchange, http_status, "application/json", take_json);
+}
+
+void exchange_problem(struct exchange *exchange, int http_status, const char *code, const char *detail)
+{
+	json_t *problem = json_pack("{s:s, s:s, s:i, s:s}", "type", "about:blank", "title", reason_phrase(http_status), "status", http_status, "detail", detail);
+	if (code != NULL)
+		json_object_set_new(problem, "code", json_string(code));
+	if (http_status == 401)
+		exchange_add_header(exchange, "WWW-Authenticate", "Bearer");
+	struct log_field fields[] = { { "peer", exchange->peer }, { LOG_CODE, code }, { "detail", detail }, { 0 } };
+	log_event(http_status >= 500 ? LOG_WARNING : LOG_INFO, "api.refused", fields, "%d %s: %s", http_status, reason_phrase(http_status), detail);
+	send_json(exchange, http_status, "application/problem+json", problem);
+}
+
+const char *exchange_parameter(const struct exchange *exchange)
+{
+	return exchange->parameter;
+}
+
+struct bytes exchange_body(const struct exchange *exchange)
+{
+	return secret_bytes(&exchange->body);
+}
+
+const char *exchange_header(const struct exchange *exchange, const char *name)
+{
+	return evhttp_find_header(evhttp_request_get_input_headers(exchange->request), name);
+}
+
+const char *exchange_peer(const struct exchange *exchange)
+{
+	return exchange->peer;
+}
+
+void exchange_add_header(struct exchange *exchange, const char *name, const char *value)
+{
+	evhttp_add_header(evhttp_request_get_output_headers(exchange->request), name, value);
+}
+
+/* The way to a handler --------------------------------------------------------------------------------------------------------------- */
+
+static const struct http_route *find_route(struct http *http, struct evhttp_request *request, char parameter[UUID_SIZE], char *ret_allow, size_t capacity)
+{
+	const char *target = evhttp_request_get_uri(request);
+	size_t used = 0;
+	ret_allow[0] = '\0';
+	for (const struct http_route *route = http->options.routes; route->path != NULL; route++) {
+		if (!http_path_matches(route->path, target, parameter))
+			continue;
+		if (route->method == evhttp_request_get_command(request))
+			return route;
+		const char *name = route->method == EVHTTP_REQ_GET ? "GET" : route->method == EVHTTP_REQ_POST ? "POST" : "DELETE";
+		used += (size_t)snprintf(ret_allow + used, capacity - used, "%s%s", used > 0 ? ", " : "", name);
+	}
+	return NULL;
+}
+
+/* "application/json; charset=utf-8" is application/json. */
+static bool content_type_is(const char *given, const char *wanted)
+{
+	size_t length = strlen(wanted);
+	return given != NULL && strncasecmp(given, wanted, length) == 0 && (given[length] == '\0' || given[length] == ';' || given[length] == ' ');
+}
+
+static void run_handler(struct exchange *exchange)
+{
+	struct evbuffer *input = evhttp_request_get_input_buffer(exchange->request);
+	size_t size = evbuffer_get_length(input);
+	if (size > 0 && exchange->route->content_type == NULL) {
+		exchange_problem(exchange, 400, NULL, "no body is expected here");
+		return;
+	}
+	if (exchange->route->content_type != NULL && !content_type_is(exchange_header(exchange, "Content-Type"), exchange->route->content_type)) {
+		exchange_problem(exchange, 415, NULL, exchange->route->content_type);
+		return;
+	}
+	if (size > 0) {
+		if (secret_new(size, &exchange->body) != STATUS_OK) {
+			exchange_problem(exchange, 503, "service.overloaded", "no memory");
+			return;
+		}
+		exchange->body.size = (size_t)evbuffer_copyout(input, exchange->body.data, size);
+		wipe_buffer(input);
+	}
+	/* A handler that answers later must not keep the password until then. */
+	struct http *http = exchange->http;
+	http->running = exchange;
+	exchange->route->handle(exchange, http->options.arg);
+	if (http->running == exchange)
+		secret_wipe(&exchange->body);
+	http->running = NULL;
+}
+
+void http_authorized(struct exchange *exchange, enum status status, bool allowed)
+{
+	if (status != STATUS_OK)
+		exchange_problem(exchange, 503, status_code(status), "the store cannot be asked");
+	else if (!allowed)
+		exchange_problem(exchange, 401, NULL, "the API key is unknown or revoked");
+	else
+		run_handler(exchange);
+}
+
+static void check_api_key(struct exchange *exchange)
+{
+	const char *given = exchange_header(exchange, "Authorization");
+	size_t prefix = strlen(API_KEY_PREFIX);
+	if (given == NULL || strncmp(given, API_KEY_PREFIX, prefix) != 0 || strlen(given) != prefix + API_KEY_CHARACTERS) {
+		exchange_problem(exchange, 401, NULL, "an API key is needed: Authorization: Bearer wbk_...");
+		return;
+	}
+	uint8_t hash[32];
+	sha256(bytes_of_string(given + strlen("Bearer ")), hash);
+	struct http *http = exchange->http;
+	http->options.authorize(exchange, hash, http->options.arg);
+}
+
+static void on_request(struct evhttp_request *request, void *arg)
+{
+	struct http *http = arg;
+	struct bufferevent *bev = evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
+	struct exchange *exchange = bufferevent_openssl_get_ssl(bev) != NULL ? calloc(1, sizeof *exchange) : NULL;
+	if (exchange == NULL) {
+		evhttp_send_error(request, 503, "Service Unavailable");
+		return;
+	}
+	exchange->http = http;
+	exchange->request = request;
+	char *address = NULL;
+	ev_uint16_t port = 0;
+	evhttp_connection_get_peer(evhttp_request_get_connection(request), &address, &port);
+	snprintf(exchange->peer, sizeof exchange->peer, "%s:%u", address != NULL ? address : "?", port);
+	const char *fault = request->major != 1 ? "HTTP/1.1 is spoken here" : http_headers_fault(evhttp_request_get_input_headers(request));
+	if (fault != NULL) {
+		/* Where the next request starts is not certain after such a one. */
+		exchange_add_header(exchange, "Connection", "close");
+		exchange_problem(exchange, 400, NULL, fault);
+		return;
+	}
+	char allow[64];
+	exchange->route = find_route(http, request, exchange->parameter, allow, sizeof allow);
+	if (exchange->route != NULL) {
+		if (exchange->route->auth == HTTP_API_KEY)
+			check_api_key(exchange);
+		else
+			run_handler(exchange);
+	} else if (allow[0] != '\0') {
+		exchange_add_header(exchange, "Allow", allow);
+		exchange_problem(exchange, 405, NULL, "this method is not known here");
+	} else {
+		exchange_problem(exchange, 404, NULL, "there is nothing here");
+	}
+}
+
+/* Leaving HTTP ----------------------------------------------------------------------------------------------------------------------- */
+
+struct upgraded *exchange_upgrade(struct exchange *exchange, const char *accept, const char *subprotocol)
+{
+	struct upgraded *upgraded = calloc(1, sizeof *upgraded);
+	if (upgraded == NULL) {
+		exchange_problem(exchange, 503, NULL, "no memory");
+		return NULL;
+	}
+	upgraded->http = exchange->http;
+	upgraded->connection = evhttp_request_get_connection(exchange->request);
+	upgraded->bev = evhttp_connection_get_bufferevent(upgraded->connection);
+	memcpy(upgraded->peer, exchange->peer, sizeof upgraded->peer);
+	/* The request stays with the evhttp_connection and is freed with it; evhttp no longer hears of the connection. */
+	bufferevent_setcb(upgraded->bev, NULL, NULL, NULL, NULL);
+	bufferevent_set_timeouts(upgraded->bev, NULL, NULL);
+	int fd = bufferevent_getfd(upgraded->bev), one = 1;
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	evbuffer_add_printf(bufferevent_get_output(upgraded->bev),
+		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\nSec-WebSocket-Protocol: %s\r\n\r\n", accept, subprotocol);
+	bufferevent_enable(upgraded->bev, EV_READ | EV_WRITE);
+	exchange_end(exchange);
+	return upgraded;
+}
+
+struct bufferevent *upgraded_bufferevent(const struct upgraded *upgraded)
+{
+	return upgraded->bev;
+}
+
+const char *upgraded_peer(const struct upgraded *upgraded)
+{
+	return upgraded->peer;
+}
+
+static void free_upgraded(evutil_socket_t fd, short what, void *arg)
+{
+	struct upgraded *upgraded = arg;
+	evhttp_connection_free(upgraded->connection);
+	free(upgraded);
+}
+
+void upgraded_release(struct upgraded *upgraded)
+{
+	if (upgraded == NULL)
+		return;
+	bufferevent_setcb(upgraded->bev, NULL, NULL, NULL, NULL);
+	bufferevent_disable(upgraded->bev, EV_READ);
+	SSL *ssl = bufferevent_openssl_get_ssl(upgraded->bev);
+	if (ssl != NULL && SSL_is_init_finished(ssl))
+		(void)SSL_shutdown(ssl);
+	const struct timeval now = { 0, 0 };
+	if (event_base_once(upgraded->http->options.base, -1, EV_TIMEOUT, free_upgraded, upgraded, &now) != 0)
+		free_upgraded(-1, 0, upgraded);
+}
+
+/* The server ------------------------------------------------------------------------------------------------------------------------- */
+
+enum status http_new(const struct http_options *options, struct http **ret_http, char **ret_why)
+{
+	struct http *http = calloc(1, sizeof *http);
+	if (http == NULL)
+		return STATUS_AGENT_INTERNAL;
+	http->options = *options;
+	http->server = evhttp_new(options->base);
+	if (http->server == NULL || ssl_index() < 0) {
+		http_free(http);
+		return STATUS_AGENT_INTERNAL;
+	}
+	http_set_tls(http, options->tls);
+	evhttp_set_bevcb(http->server, connection_bufferevent, http);
+	evhttp_set_gencb(http->server, on_request, http);
+	evhttp_set_allowed_methods(http->server, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_DELETE | EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT | EVHTTP_REQ_PATCH | EVHTTP_REQ_OPTIONS);
+	evhttp_set_max_headers_size(http->server, MAX_HEADERS);
+	evhttp_set_max_body_size(http->server, (ev_ssize_t)options->max_body);
+	evhttp_set_timeout(http->server, IDLE_SECONDS);
+	*ret_http = http;
+	return STATUS_OK;
+}
+
+enum status http_listen(struct http *http, const char *host, unsigned port, unsigned *ret_port, char **ret_why)
+{
+	char service[8];
+	snprintf(service, sizeof service, "%u", port);
+	struct addrinfo hints = { .ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM }, *list = NULL;
+	int error = getaddrinfo(host, service, &hints, &list);
+	if (error != 0) {
+		if (asprintf(ret_why, "%s: %s", host, gai_strerror(error)) < 0)
+			*ret_why = NULL;
+		return STATUS_LOCAL_CONFIG;
+	}
+	http->listener = evconnlistener_new_bind(http->options.base, NULL, NULL, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE, 512,
+		list->ai_addr, (int)list->ai_addrlen);
+	freeaddrinfo(list);
+	if (http->listener == NULL || evhttp_bind_listener(http->server, http->listener) == NULL) {
+		if (asprintf(ret_why, "cannot listen on %s port %u: %s", host, port, strerror(errno)) < 0)
+			*ret_why = NULL;
+		return STATUS_LOCAL_SYSTEM;
+	}
+	struct sockaddr_storage bound;
+	socklen_t size = sizeof bound;
+	char text[8] = "0";
+	if (getsockname(evconnlistener_get_fd(http->listener), (struct sockaddr *)&bound, &size) == 0)
+		(void)getnameinfo((struct sockaddr *)&bound, size, NULL, 0, text, sizeof text, NI_NUMERICSERV);
+	*ret_port = (unsigned)atoi(text);
+	return STATUS_OK;
+}
+
+void http_set_tls(struct http *http, SSL_CTX *tls)
+{
+	SSL_CTX_set_mode(tls, SSL_MODE_RELEASE_BUFFERS);
+	http->options.tls = tls;
+}
+
+void http_stop_listening(struct http *http)
+{
+	http->stopped = true;
+	if (http->listener != NULL)
+		evconnlistener_disable(http->listener);
+}
+
+void http_free(struct http *http)
+{
+	if (http == NULL)
+		return;
+	http->stopped = true;
+	if (http->server != NULL)
+		evhttp_free(http->server);
+	http->freed = true;
+	if (http->connections == 0)
+		free(http);
+}

@@ -1,0 +1,215 @@
+#include "service/hub_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+/* Agents ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void agent_free(struct agent *agent)
+{
+	jose_key_free(agent->decryption);
+	jose_keys_free(agent->verifiers);
+	hello_clear(&agent->hello);
+	agent_row_clear(&agent->row);
+	free(agent);
+}
+
+static struct jose_key *key_of(const char *text, enum jose_use use)
+{
+	struct jose_key *key = NULL;
+	json_t *jwk = text != NULL ? jose_json_parse(bytes_of_string(text)) : NULL;
+	if (jwk == NULL || jose_key_from_jwk(jwk, use, false, &key) != STATUS_OK)
+		key = NULL;
+	json_decref(jwk);
+	return key;
+}
+
+static char *copy(const char *text)
+{
+	return text != NULL ? strdup(text) : NULL;
+}
+
+static struct agent *agent_new(const struct agent_row *row)
+{
+	struct agent *agent = calloc(1, sizeof *agent);
+	if (agent == NULL)
+		return NULL;
+	agent->row = *row;
+	agent->row.name = copy(row->name);
+	agent->row.software = copy(row->software);
+	agent->row.signing_key = copy(row->signing_key);
+	agent->row.decryption_key = copy(row->decryption_key);
+	agent->decryption = key_of(row->decryption_key, JOSE_DECRYPT);
+	agent->verifiers = jose_keys_new();
+	struct jose_key *signing = key_of(row->signing_key, JOSE_SIGN);
+	if (signing != NULL)
+		snprintf(agent->signing_kid, sizeof agent->signing_kid, "%s", jose_key_id(signing));
+	if (agent->row.name == NULL || agent->decryption == NULL || signing == NULL || agent->verifiers == NULL ||
+	    jose_keys_add(agent->verifiers, signing) != STATUS_OK) {
+		agent_free(agent);
+		return NULL;
+	}
+	return agent;
+}
+
+struct agent *hub_agents(struct hub *hub)
+{
+	return hub->agents;
+}
+
+struct agent *hub_find(struct hub *hub, const char *agent_id)
+{
+	struct agent *agent = hub->agents;
+	while (agent != NULL && strcmp(agent->row.agent_id, agent_id) != 0)
+		agent = agent->next;
+	return agent;
+}
+
+unsigned hub_connected(const struct hub *hub)
+{
+	unsigned count = 0;
+	for (const struct agent *agent = hub->agents; agent != NULL; agent = agent->next)
+		count += agent->session != NULL;
+	return count;
+}
+
+static void change_done(enum status status, void *arg)
+{
+	struct store_agent_change *change = arg;
+	if (status != STATUS_OK)
+		log_event(LOG_WARNING, "store.failed", LOG_FIELDS({ LOG_AGENT_ID, change->agent_id }, { LOG_CODE, status_code(status) }), "last_seen not recorded");
+	free(change->software);
+	free(change);
+}
+
+void hub_remember_seen(struct hub *hub, struct agent *agent)
+{
+	agent->row.last_seen = clock_now_ms() / 1000;
+	struct store_agent_change *change = calloc(1, sizeof *change);
+	if (change == NULL)
+		return;
+	memcpy(change->agent_id, agent->row.agent_id, UUID_SIZE);
+	change->now = agent->row.last_seen;
+	change->software = copy(agent->hello.software);
+	if (database_submit(hub->database, store_agent_seen, change_done, change) != STATUS_OK)
+		change_done(STATUS_AGENT_OVERLOADED, change);
+}
+
+void hub_revoke(struct hub *hub, const char *agent_id, int64_t now)
+{
+	struct agent *agent = hub_find(hub, agent_id);
+	if (agent == NULL || agent->row.revoked_at != 0)
+		return;
+	agent->row.revoked_at = now;
+	log_event(LOG_WARNING, "agent.revoked", LOG_FIELDS({ LOG_AGENT_ID, agent_id }), "%s is revoked", agent->row.name);
+	if (agent->session != NULL)
+		session_end(agent->session, 4001, "revoked");
+}
+
+bool hub_update(struct hub *hub, const struct agent_rows *rows)
+{
+	bool good = true;
+	for (size_t i = 0; i < rows->count; i++) {
+		const struct agent_row *row = &rows->items[i];
+		if (hub_find(hub, row->agent_id) != NULL) {
+			if (row->revoked_at != 0)
+				hub_revoke(hub, row->agent_id, row->revoked_at);
+			continue;
+		}
+		struct agent *agent = agent_new(row);
+		if (agent == NULL) {
+			log_event(LOG_ERR, "agent.unusable", LOG_FIELDS({ LOG_AGENT_ID, row->agent_id }), "the enrolled keys of %s cannot be used", row->name);
+			good = false;
+			continue;
+		}
+		agent->next = hub->agents;
+		hub->agents = agent;
+	}
+	return good;
+}
+
+enum status hub_new(struct event_base *base, const struct settings *settings, const struct keys *keys, struct database *database, struct hub **ret_hub)
+{
+	struct hub *hub = calloc(1, sizeof *hub);
+	if (hub == NULL)
+		return STATUS_AGENT_INTERNAL;
+	hub->base = base;
+	hub->settings = settings;
+	hub->keys = keys;
+	hub->database = database;
+	*ret_hub = hub;
+	return STATUS_OK;
+}
+
+void hub_set_callbacks(struct hub *hub, const struct hub_callbacks *callbacks)
+{
+	hub->callbacks = *callbacks;
+}
+
+void hub_free(struct hub *hub)
+{
+	if (hub == NULL)
+		return;
+	while (hub->sessions != NULL)
+		session_free(hub->sessions);
+	while (hub->agents != NULL) {
+		struct agent *agent = hub->agents;
+		hub->agents = agent->next;
+		agent_free(agent);
+	}
+	free(hub);
+}
+
+enum status hub_send(struct agent *agent, const char *frame)
+{
+	return agent->session != NULL ? websocket_send(agent->session->websocket, bytes_of_string(frame)) : STATUS_CHANNEL_CLOSED;
+}
+
+void hub_acknowledge(struct agent *agent, const char *request_id)
+{
+	if (agent->session == NULL)
+		return;
+	struct session *session = agent->session;
+	struct hub *hub = session->hub;
+	const struct ack ack = { hub->settings->issuer, agent->row.agent_id, clock_now_ms() / 1000, (char *)request_id };
+	/* One that is lost is asked for again: the agent repeats its result. */
+	if (session_send_signed(session, TYP_ACK, ack_build(&ack)) != STATUS_OK)
+		log_event(LOG_INFO, "ack.lost", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { LOG_REQUEST_ID, request_id }), "an acknowledgement could not be sent");
+}
+
+void hub_set_keys(struct hub *hub, const struct keys *keys)
+{
+	hub->keys = keys;
+	for (struct session *session = hub->sessions; session != NULL; session = session->next)
+		if (!session->closing && session->agent != NULL && websocket_send(session->websocket, bytes_of_string(keys->key_set)) != STATUS_OK)
+			session_end(session, 1012, "new keys: connect again");
+}
+
+void hub_drain(struct hub *hub, const char *reason)
+{
+	hub->draining = true;
+	for (struct agent *agent = hub->agents; agent != NULL; agent = agent->next) {
+		if (agent->session == NULL)
+			continue;
+		agent->draining = true;
+		const struct drain drain = { hub->settings->issuer, agent->row.agent_id, clock_now_ms() / 1000, agent->session->id, (char *)reason };
+		if (session_send_signed(agent->session, TYP_DRAIN, drain_build(&drain)) != STATUS_OK)
+			session_end(agent->session, 1001, reason);
+	}
+}
+
+void hub_close_all(struct hub *hub, unsigned close_code, const char *reason)
+{
+	for (struct session *session = hub->sessions, *next; session != NULL; session = next) {
+		next = session->next;
+		session_end(session, close_code, reason);
+	}
+}
+
+unsigned hub_sessions(const struct hub *hub)
+{
+	return hub->session_count;
+}

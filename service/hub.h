@@ -1,0 +1,69 @@
+/* hub: the agents: who is enrolled, who is connected, what goes to them and what comes back.
+ *
+ * The hub greets (proto/README.md 5.1), keeps one channel an agent, verifies every result with the agent's enrolled key and hands it on; what it means is
+ * the business of operations. All on the loop. */
+#ifndef SERVICE_HUB_H
+#define SERVICE_HUB_H
+
+#include <event2/event.h>
+
+#include "proto/messages.h"
+#include "service/http.h"
+#include "service/keys.h"
+#include "service/settings.h"
+#include "service/store.h"
+
+struct hub;
+struct session;
+
+struct agent {
+	struct agent *next;
+	struct agent_row row;
+	struct jose_key *decryption;
+	struct jose_keys *verifiers;    /* its one signing key */
+	char signing_kid[JOSE_KID_SIZE];
+	struct session *session;        /* NULL: not connected; else greeted */
+	bool draining;                  /* takes nothing new */
+	struct hello hello;             /* of the present or last session */
+	unsigned on_wire;               /* requests sent on this session that have no final result: counted by operations */
+	unsigned queued;                /* operations that wait for a place: likewise */
+};
+
+struct hub_callbacks {
+	void (*ready)(struct agent *agent, void *arg);  /* greeted: deliver again, then the new */
+	void (*lost)(struct agent *agent, void *arg);   /* the channel is gone or superseded */
+	/* A verified result from this agent. */
+	void (*result)(struct agent *agent, const struct result *result, void *arg);
+	void *arg;
+};
+
+enum status hub_new(struct event_base *base, const struct settings *settings, const struct keys *keys, struct database *database, struct hub **ret_hub) MUST_USE;
+void hub_set_callbacks(struct hub *hub, const struct hub_callbacks *callbacks);
+/* Every session must have ended (hub_close_all). */
+void hub_free(struct hub *hub);
+
+/* Adds agents that are new in `rows` and revokes those that are revoked there (4001). False where one's keys cannot be used: that is logged, the others are taken. */
+bool hub_update(struct hub *hub, const struct agent_rows *rows);
+/* Revokes one in memory: closes its channel with 4001. */
+void hub_revoke(struct hub *hub, const char *agent_id, int64_t now);
+struct agent *hub_agents(struct hub *hub);
+struct agent *hub_find(struct hub *hub, const char *agent_id);
+unsigned hub_connected(const struct hub *hub);
+
+/* The handler of GET /v1/agent: checks the upgrade and greets. */
+void hub_upgrade(struct hub *hub, struct exchange *exchange);
+
+/* To a connected agent. */
+enum status hub_send(struct agent *agent, const char *frame) MUST_USE;
+void hub_acknowledge(struct agent *agent, const char *request_id);
+
+/* New keys: the key set goes to everyone connected. */
+void hub_set_keys(struct hub *hub, const struct keys *keys);
+/* Tells all agents to drain; they take nothing new. */
+void hub_drain(struct hub *hub, const char *reason);
+/* Closes all channels with this code; hub_sessions falls to 0 within seconds. */
+void hub_close_all(struct hub *hub, unsigned close_code, const char *reason);
+/* Connections that are WebSockets, greeted or not. */
+unsigned hub_sessions(const struct hub *hub);
+
+#endif

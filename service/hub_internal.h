@@ -1,0 +1,40 @@
+/* What hub.c (agents) and session.c (their channels) share. */
+#ifndef SERVICE_HUB_INTERNAL_H
+#define SERVICE_HUB_INTERNAL_H
+
+#include "proto/websocket.h"
+#include "service/hub.h"
+
+struct session {
+	struct session *next;
+	struct hub *hub;
+	struct upgraded *connection;
+	struct websocket *websocket;
+	struct event *greeting;         /* its deadline */
+	struct agent *agent;            /* from the welcome until the session ends or is superseded */
+	char nonce[NONCE_SIZE];
+	char id[UUID_SIZE];
+	unsigned bad;                   /* messages that could not be believed */
+	bool closing;
+};
+
+struct hub {
+	struct event_base *base;
+	const struct settings *settings;
+	const struct keys *keys;
+	struct database *database;
+	struct hub_callbacks callbacks;
+	struct agent *agents;
+	struct session *sessions;
+	unsigned session_count;
+	bool draining;
+};
+
+/* The channel starts to close; its agent loses it at once. */
+void session_end(struct session *session, unsigned close_code, const char *reason);
+void session_free(struct session *session);
+/* Takes the payload; NULL is STATUS_AGENT_INTERNAL. */
+enum status session_send_signed(struct session *session, const char *typ, char *take_payload) MUST_USE;
+void hub_remember_seen(struct hub *hub, struct agent *agent);
+
+#endif

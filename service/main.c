@@ -1,0 +1,165 @@
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/secret.h"
+#include "service/admin.h"
+#include "service/server.h"
+
+#define DEFAULT_CONFIG "/etc/reset-service/reset-service.yaml"
+
+struct invocation {
+	const char *config;
+	struct admin_options admin;
+	int log_format;                /* -1: as configured */
+	bool check_config, dump_config;
+};
+
+static int serve(struct settings *settings, const struct invocation *invocation)
+{
+	return server_run(settings, invocation->log_format >= 0 ? invocation->log_format : settings->log_format);
+}
+
+static const struct command {
+	const char *name;
+	int (*admin)(const struct settings *settings, const struct admin_options *options);
+	int (*run)(struct settings *settings, const struct invocation *invocation);
+	const char *arguments, *help;
+} commands[] = {
+	{ "init", admin_init, NULL, "", "make the root key, the first signing key and the key set" },
+	{ "rotate-keys", admin_rotate_keys, NULL, "[--root FILE]", "make a new signing key and key set; needs the root key" },
+	{ "serve", NULL, serve, "[--log-format FORMAT] [--check-config] [--dump-config]", "run the service" },
+	{ "ticket", admin_ticket, NULL, "[--ttl 15min]", "print a ticket that enrolls one agent" },
+	{ "agents", admin_agents, NULL, "", "list the agents" },
+	{ "revoke", admin_revoke, NULL, "AGENT_ID", "revoke an agent" },
+	{ "operations", admin_operations, NULL, "[--limit N]", "list the newest operations" },
+	{ "operation", admin_operation, NULL, "OPERATION_ID", "show one operation" },
+	{ "api-key", admin_api_key, NULL, "add NAME | list | revoke NAME", "keys for portals and scripts; a key is shown once" },
+};
+
+static int help(FILE *out, int code)
+{
+	fprintf(out, "usage: reset-service COMMAND [--config FILE] [--json] ...\n\n");
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+		fprintf(out, "  %-11s %-34s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
+	fprintf(out, "\n--config is %s by default.\n", DEFAULT_CONFIG);
+	return code;
+}
+
+/* The same form as durations in the configuration. */
+static bool parse_duration(const char *text, int64_t *ret_ms)
+{
+	static const struct { const char *unit; int64_t ms; } units[] = { { "ms", 1 }, { "s", 1000 }, { "min", 60000 }, { "h", 3600000 }, { "d", 86400000 } };
+	char *end;
+	size_t digits = strspn(text, "0123456789");
+	int64_t number = digits > 0 && digits < 9 ? strtoll(text, &end, 10) : 0;
+	for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+		if (strcmp(text + digits, units[i].unit) == 0) {
+			*ret_ms = number * units[i].ms;
+			return *ret_ms >= 1000 && *ret_ms <= 86400000;
+		}
+	}
+	return false;
+}
+
+static bool parse_log_format(const char *text, int *ret_format)
+{
+	static const char *const names[] = { "auto", "text", "json", "journal" };
+	for (int i = 0; i < 4; i++) {
+		if (strcmp(text, names[i]) == 0) {
+			*ret_format = i;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool parse_limit(const char *text, int64_t *ret_limit)
+{
+	size_t digits = strspn(text, "0123456789");
+	*ret_limit = digits > 0 && digits <= 6 && text[digits] == '\0' ? atoll(text) : 0;
+	return *ret_limit > 0;
+}
+
+/* EX_OK where the command may run; else print the usage and end; -1: end well (help, version). */
+static int parse_options(int argc, char **argv, struct invocation *invocation)
+{
+	static const struct option options[] = {
+		{ "config", required_argument, NULL, 'c' }, { "json", no_argument, NULL, 'j' }, { "ttl", required_argument, NULL, 't' },
+		{ "limit", required_argument, NULL, 'l' }, { "root", required_argument, NULL, 'r' }, { "log-format", required_argument, NULL, 'f' },
+		{ "check-config", no_argument, NULL, 'C' }, { "dump-config", no_argument, NULL, 'D' }, { "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' }, { 0 }
+	};
+	int option;
+	while ((option = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
+		bool good = true;
+		switch (option) {
+		case 'c': invocation->config = optarg; break;
+		case 'j': invocation->admin.json = true; break;
+		case 't': good = parse_duration(optarg, &invocation->admin.ttl_ms); break;
+		case 'l': good = parse_limit(optarg, &invocation->admin.limit); break;
+		case 'r': invocation->admin.root_file = optarg; break;
+		case 'f': good = parse_log_format(optarg, &invocation->log_format); break;
+		case 'C': invocation->check_config = true; break;
+		case 'D': invocation->dump_config = true; break;
+		case 'h': help(stdout, 0); return -1;
+		case 'V': puts("reset-service " WRITEBACKD_VERSION); return -1;
+		default: return EX_USAGE;
+		}
+		if (!good) {
+			fprintf(stderr, "reset-service: '%s' is no good value here\n", optarg);
+			return EX_USAGE;
+		}
+	}
+	return EX_OK;
+}
+
+static int run(const struct command *command, const struct invocation *invocation)
+{
+	struct settings settings;
+	struct config_document *document = NULL;
+	int code = EX_OK;
+	if (settings_load(invocation->config, &settings, &document) != STATUS_OK)
+		return EX_CONFIG;
+	if (invocation->dump_config)
+		config_dump(settings_keys, &settings, document, stdout);
+	if (!invocation->dump_config && !invocation->check_config)
+		code = command->run != NULL ? command->run(&settings, invocation) : command->admin(&settings, &invocation->admin);
+	config_document_free(document);
+	settings_clear(&settings);
+	return code;
+}
+
+int main(int argc, char **argv)
+{
+	struct invocation invocation = { .config = DEFAULT_CONFIG, .admin = { .limit = 50 }, .log_format = -1 };
+	const struct rlimit no_core = { 0, 0 };
+	(void)setrlimit(RLIMIT_CORE, &no_core);
+	umask(0077);
+	signal(SIGPIPE, SIG_IGN);
+	(void)secret_heap_init(); /* unlocked memory is still wiped; the unit gives LimitMEMLOCK */
+	secret_json_init();
+	int parsed = parse_options(argc, argv, &invocation);
+	if (parsed != EX_OK)
+		return parsed < 0 ? EX_OK : help(stderr, parsed);
+	if (optind >= argc)
+		return help(stderr, EX_USAGE);
+	/* getopt has moved the options to the front; argv ends with NULL. */
+	invocation.admin.arguments = (const char *const *)&argv[optind + 1];
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+		if (strcmp(commands[i].name, argv[optind]) != 0)
+			continue;
+		if (commands[i].arguments[0] != '\0' && commands[i].arguments[0] != '[')
+			return run(&commands[i], &invocation);
+		return optind + 1 == argc ? run(&commands[i], &invocation) : help(stderr, EX_USAGE);
+	}
+	fprintf(stderr, "reset-service: no command '%s'\n", argv[optind]);
+	return help(stderr, EX_USAGE);
+}

@@ -1,0 +1,552 @@
+#include "service/operations.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "service/request.h"
+
+#define BUCKETS 1024
+#define SWEEP_MS 200
+
+enum stage_of_life { LIFE_RECORDING, LIFE_QUEUED, LIFE_SENT, LIFE_FINISHING };
+
+struct waiter {
+	struct waiter *next;
+	struct task *task;
+	struct event *timer;
+	bool due;                       /* its time is up, but the operation is not yet durable */
+	operation_answer answer;
+	void *arg;
+};
+
+struct task {
+	struct task *next, *previous;   /* in the order they were asked */
+	struct task *same_bucket;
+	struct operations *owner;
+	struct operation_row row;
+	struct request_row request;
+	struct agent *agent;            /* NULL: there was none */
+	enum stage_of_life life;
+	bool on_wire;                   /* counts against the agent's max_in_flight */
+	bool sent_before;               /* the agent may know it: no longer ours to give up */
+	int64_t queue_until_ms;
+	struct waiter *waiters;
+};
+
+struct operations {
+	struct event_base *base;
+	const struct settings *settings;
+	const struct keys *keys;
+	struct database *database;
+	struct hub *hub;
+	struct event *sweep;
+	struct task *first, *last;
+	struct task *buckets[BUCKETS];
+	unsigned count;
+};
+
+static void advance(struct operations *operations, struct agent *agent);
+
+/* Tasks ------------------------------------------------------------------------------------------------------------------------------ */
+
+static struct task **bucket_of(struct operations *operations, const char *operation_id)
+{
+	return &operations->buckets[strtoul((char[]){ operation_id[0], operation_id[1], operation_id[2], operation_id[3], 0 }, NULL, 16) % BUCKETS];
+}
+
+static struct task *find_task(struct operations *operations, const char *operation_id)
+{
+	struct task *task = *bucket_of(operations, operation_id);
+	while (task != NULL && strcmp(task->row.operation_id, operation_id) != 0)
+		task = task->same_bucket;
+	return task;
+}
+
+static struct task *task_new(struct operations *operations, const char *operation_id)
+{
+	struct task *task = calloc(1, sizeof *task);
+	if (task == NULL)
+		return NULL;
+	memcpy(task->row.operation_id, operation_id, UUID_SIZE);
+	task->owner = operations;
+	struct task **bucket = bucket_of(operations, operation_id);
+	task->same_bucket = *bucket;
+	*bucket = task;
+	task->previous = operations->last;
+	*(operations->last != NULL ? &operations->last->next : &operations->first) = task;
+	operations->last = task;
+	operations->count++;
+	return task;
+}
+
+static void set_life(struct task *task, enum stage_of_life life)
+{
+	if (task->agent != NULL)
+		task->agent->queued += (unsigned)(life == LIFE_QUEUED) - (unsigned)(task->life == LIFE_QUEUED);
+	task->life = life;
+}
+
+static void leave_wire(struct task *task)
+{
+	if (task->on_wire)
+		task->agent->on_wire--;
+	task->on_wire = false;
+}
+
+static void task_free(struct task *task)
+{
+	struct operations *operations = task->owner;
+	set_life(task, LIFE_FINISHING);
+	leave_wire(task);
+	struct task **link = bucket_of(operations, task->row.operation_id);
+	while (*link != task)
+		link = &(*link)->same_bucket;
+	*link = task->same_bucket;
+	*(task->previous != NULL ? &task->previous->next : &operations->first) = task->next;
+	*(task->next != NULL ? &task->next->previous : &operations->last) = task->previous;
+	operations->count--;
+	operation_row_clear(&task->row);
+	request_row_clear(&task->request);
+	free(task);
+}
+
+/* Waiters ---------------------------------------------------------------------------------------------------------------------------- */
+
+static void answer_waiter(struct waiter *waiter, enum status status, const struct operation_row *row)
+{
+	struct waiter **link = &waiter->task->waiters;
+	while (*link != waiter)
+		link = &(*link)->next;
+	*link = waiter->next;
+	waiter->answer(status, row, waiter->arg);
+	event_free(waiter->timer);
+	free(waiter);
+}
+
+static void answer_waiters(struct task *task, enum status status, const struct operation_row *row, bool only_due)
+{
+	for (struct waiter *waiter = task->waiters, *next; waiter != NULL; waiter = next) {
+		next = waiter->next;
+		if (!only_due || waiter->due)
+			answer_waiter(waiter, status, row);
+	}
+}
+
+static void on_waited(evutil_socket_t fd, short what, void *arg)
+{
+	struct waiter *waiter = arg;
+	waiter->due = true;
+	if (waiter->task->life != LIFE_RECORDING)
+		answer_waiter(waiter, STATUS_OK, &waiter->task->row);
+}
+
+static void add_waiter(struct task *task, int64_t wait_ms, operation_answer answer, void *arg)
+{
+	struct waiter *waiter = calloc(1, sizeof *waiter);
+	struct event *timer = waiter != NULL ? evtimer_new(task->owner->base, on_waited, waiter) : NULL;
+	if (timer == NULL) {
+		free(waiter);
+		answer(STATUS_SERVICE_OVERLOADED, NULL, arg);
+		return;
+	}
+	*waiter = (struct waiter){ task->waiters, task, timer, wait_ms <= 0, answer, arg };
+	task->waiters = waiter;
+	const struct timeval interval = { wait_ms / 1000, wait_ms % 1000 * 1000 };
+	evtimer_add(timer, &interval);
+}
+
+/* The final word --------------------------------------------------------------------------------------------------------------------- */
+
+struct finish_job {
+	struct store_finish store;
+	struct operations *owner;
+	struct task *task;              /* NULL: an answer to something already finished, or provisional */
+	bool acknowledge;
+};
+
+static void log_done(const struct task *task)
+{
+	char duration[24];
+	enum status status;
+	int level = status_from_code(task->row.code, &status) ? status_level(status) : LOG_NOTICE;
+	snprintf(duration, sizeof duration, "%lld", (long long)(task->row.finished_ms - task->row.created_ms));
+	log_event(level, "operation.done", LOG_FIELDS({ LOG_OPERATION_ID, task->row.operation_id }, { LOG_REQUEST_ID, task->request.request_id[0] ? task->request.request_id : NULL },
+		{ LOG_AGENT_ID, task->row.agent_id[0] ? task->row.agent_id : NULL }, { LOG_OP, task->row.op }, { LOG_STATUS, task->row.status }, { LOG_CODE, task->row.code },
+		{ LOG_DURATION_MS, duration }), "%s: %s", task->row.op, task->row.code);
+}
+
+static void on_finished(enum status status, void *arg)
+{
+	struct finish_job *job = arg;
+	struct operations *operations = job->owner;
+	struct agent *agent = hub_find(operations->hub, job->store.agent_id);
+	struct task *task = job->task;
+	if (status != STATUS_OK) {
+		log_event(LOG_CRIT, "store.failed", LOG_FIELDS({ LOG_OPERATION_ID, job->store.operation_id }, { LOG_CODE, status_code(status) }),
+			"an outcome could not be recorded; the agent will repeat it");
+		if (task != NULL)
+			set_life(task, LIFE_SENT);
+	} else {
+		if (!job->store.known)
+			log_event(LOG_WARNING, "result.unknown", LOG_FIELDS({ LOG_AGENT_ID, job->store.agent_id }, { LOG_REQUEST_ID, job->store.request_id }), "a result for no request to this agent");
+		else if (job->acknowledge && agent != NULL)
+			hub_acknowledge(agent, job->store.request_id);
+		if (task != NULL) {
+			task->row.finished_ms = job->store.now_ms;
+			memcpy(task->row.status, job->store.status, sizeof task->row.status);
+			memcpy(task->row.code, job->store.code, sizeof task->row.code);
+			free(task->row.answer);
+			task->row.answer = job->store.answer;
+			job->store.answer = NULL;
+			log_done(task);
+			answer_waiters(task, STATUS_OK, &task->row, false);
+			task_free(task);
+		} else if (job->store.changed && job->store.final) {
+			log_event(LOG_NOTICE, "operation.late", LOG_FIELDS({ LOG_OPERATION_ID, job->store.operation_id }, { LOG_CODE, job->store.code }), "the agent's word replaces service.no_answer");
+		}
+	}
+	free(job->store.answer);
+	free(job);
+}
+
+/* `task` may be NULL; `result` NULL for the service's own verdict. */
+static void finish(struct operations *operations, struct task *task, const struct agent *agent, const struct result *result, enum status code)
+{
+	struct finish_job *job = calloc(1, sizeof *job);
+	if (job == NULL)
+		return; /* the agent repeats it, the sweep comes again */
+	struct store_finish *store = &job->store;
+	job->owner = operations;
+	store->final = outcome_is_final(status_outcome(code));
+	job->acknowledge = store->final && result != NULL && result->frame_sha256[0] == '\0';
+	job->task = store->final ? task : NULL;
+	store->now_ms = clock_now_ms();
+	snprintf(store->status, sizeof store->status, "%s", outcome_name(status_outcome(code)));
+	snprintf(store->code, sizeof store->code, "%s", status_code(code));
+	if (task != NULL)
+		memcpy(store->operation_id, task->row.operation_id, UUID_SIZE);
+	if (result != NULL) {
+		memcpy(store->agent_id, agent->row.agent_id, UUID_SIZE);
+		memcpy(store->request_id, task != NULL ? task->request.request_id : result->request_id, UUID_SIZE);
+		store->answer = answer_text(result);
+	}
+	if (database_submit(operations->database, store_operation_finish, on_finished, job) != STATUS_OK) {
+		free(store->answer);
+		free(job);
+		return;
+	}
+	if (task != NULL && store->final)
+		set_life(task, LIFE_FINISHING);
+}
+
+/* To the agent ----------------------------------------------------------------------------------------------------------------------- */
+
+static void send_task(struct task *task)
+{
+	struct agent *agent = task->agent;
+	if (hub_send(agent, task->request.frame) != STATUS_OK)
+		return;
+	log_event(LOG_INFO, "request.sent", LOG_FIELDS({ LOG_OPERATION_ID, task->row.operation_id }, { LOG_REQUEST_ID, task->request.request_id },
+		{ LOG_AGENT_ID, agent->row.agent_id }, { LOG_OP, task->row.op }), "%s%s to %s", task->row.op, task->sent_before ? ", again," : "", agent->row.name);
+	set_life(task, LIFE_SENT);
+	task->sent_before = true;
+	task->on_wire = true;
+	agent->on_wire++;
+}
+
+static void advance(struct operations *operations, struct agent *agent)
+{
+	for (struct task *task = operations->first; task != NULL && agent->queued > 0; task = task->next) {
+		if (agent->session == NULL || agent->draining || agent->on_wire >= agent->hello.max_in_flight)
+			return;
+		if (task->agent == agent && task->life == LIFE_QUEUED)
+			send_task(task);
+	}
+}
+
+static void on_ready(struct agent *agent, void *arg)
+{
+	advance(arg, agent);
+}
+
+static void on_lost(struct agent *agent, void *arg)
+{
+	struct operations *operations = arg;
+	for (struct task *task = operations->first; task != NULL; task = task->next) {
+		if (task->agent != agent)
+			continue;
+		leave_wire(task);
+		if (task->life == LIFE_SENT)
+			set_life(task, LIFE_QUEUED);
+	}
+}
+
+static struct task *task_of_result(struct operations *operations, const struct agent *agent, const struct result *result)
+{
+	if (result->frame_sha256[0] == '\0') {
+		struct task *task = find_task(operations, result->operation_id);
+		return task != NULL && task->agent == agent && strcmp(task->request.request_id, result->request_id) == 0 ? task : NULL;
+	}
+	uint8_t hash[32];
+	size_t size;
+	if (hex_decode(bytes_of_string(result->frame_sha256), hash, sizeof hash, &size) != STATUS_OK || size != sizeof hash)
+		return NULL;
+	for (struct task *task = operations->first; task != NULL; task = task->next)
+		if (task->agent == agent && task->life == LIFE_SENT && memcmp(task->request.frame_sha256, hash, sizeof hash) == 0)
+			return task;
+	return NULL;
+}
+
+static void on_result(struct agent *agent, const struct result *result, void *arg)
+{
+	struct operations *operations = arg;
+	struct task *task = task_of_result(operations, agent, result);
+	log_event(LOG_INFO, "result.received", LOG_FIELDS({ LOG_OPERATION_ID, task != NULL ? task->row.operation_id : NULL }, { LOG_REQUEST_ID, result->request_id[0] ? result->request_id : NULL },
+		{ LOG_AGENT_ID, agent->row.agent_id }, { LOG_CODE, status_code(result->code) }), "%s from %s", status_code(result->code), agent->row.name);
+	if (task == NULL && result->frame_sha256[0] != '\0')
+		return;
+	bool final = outcome_is_final(status_outcome(result->code));
+	if (task != NULL && (task->life == LIFE_FINISHING || task->life == LIFE_RECORDING))
+		return; /* the acknowledgement comes with the first one's commit */
+	if (task != NULL && !final) {
+		if (strcmp(task->row.status, "settling") == 0)
+			return;
+		snprintf(task->row.status, sizeof task->row.status, "settling");
+		snprintf(task->row.code, sizeof task->row.code, "%s", status_code(result->code));
+	} else if (task != NULL) {
+		leave_wire(task);
+	}
+	finish(operations, task, agent, result, result->code);
+	advance(operations, agent);
+}
+
+struct hub_callbacks operations_hub_callbacks(struct operations *operations)
+{
+	return (struct hub_callbacks){ on_ready, on_lost, on_result, operations };
+}
+
+/* Asking ----------------------------------------------------------------------------------------------------------------------------- */
+
+static bool serves(const struct agent *agent, const char *directory)
+{
+	if (directory == NULL)
+		return true;
+	for (size_t i = 0; i < agent->hello.directory_count; i++)
+		if (strcmp(agent->hello.directories[i].name, directory) == 0)
+			return true;
+	return false;
+}
+
+struct agent *operations_choose(struct agent *agents, enum operation op, const char *directory, const json_t *secrets)
+{
+	struct agent *best = NULL;
+	for (struct agent *agent = agents; agent != NULL; agent = agent->next) {
+		if (agent->session == NULL || agent->draining || !(agent->hello.operations & 1u << op) || !serves(agent, directory))
+			continue;
+		if (secrets != NULL && json_object_get(secrets, jose_key_id(agent->decryption)) == NULL)
+			continue;
+		if (best == NULL || agent->on_wire + agent->queued < best->on_wire + best->queued)
+			best = agent;
+	}
+	return best;
+}
+
+struct create_job {
+	struct store_create store;
+	struct task *task;
+};
+
+static void on_created(enum status status, void *arg)
+{
+	struct create_job *job = arg;
+	struct task *task = job->task;
+	struct operations *operations = task->owner;
+	if (status != STATUS_OK || job->store.exists) {
+		bool same = job->store.exists && bytes_equal(bytes_of(job->store.existing.content, 32), bytes_of(task->row.content, 32));
+		answer_waiters(task, status != STATUS_OK ? status : same ? STATUS_OK : STATUS_REQUEST_REPLAYED, same ? &job->store.existing : NULL, false);
+		task_free(task);
+	} else if (task->agent == NULL) {
+		log_done(task);
+		answer_waiters(task, STATUS_OK, &task->row, false);
+		task_free(task);
+	} else {
+		set_life(task, LIFE_QUEUED);
+		answer_waiters(task, STATUS_OK, &task->row, true);
+		advance(operations, task->agent);
+	}
+	operation_row_clear(&job->store.existing);
+	free(job);
+}
+
+/* Everything that the row says before anyone has answered. */
+static enum status describe(struct task *task, const struct operation_question *question, int64_t now_ms)
+{
+	struct operation_row *row = &task->row;
+	json_t *subject = subject_json(&question->subject);
+	row->subject = subject != NULL ? json_dumps(subject, JSON_COMPACT) : NULL;
+	json_decref(subject);
+	memcpy(row->content, question->content, sizeof row->content);
+	snprintf(row->op, sizeof row->op, "%s", operation_name(question->op));
+	row->created_ms = now_ms;
+	snprintf(row->status, sizeof row->status, "pending");
+	if (task->agent != NULL) {
+		memcpy(row->agent_id, task->agent->row.agent_id, UUID_SIZE);
+		memcpy(row->request_id, task->request.request_id, UUID_SIZE);
+		task->request.created_ms = now_ms;
+		task->queue_until_ms = now_ms + task->owner->settings->queue_wait_ms;
+	} else {
+		row->finished_ms = now_ms;
+		snprintf(row->status, sizeof row->status, "%s", outcome_name(status_outcome(STATUS_SERVICE_NO_AGENT)));
+		snprintf(row->code, sizeof row->code, "%s", status_code(STATUS_SERVICE_NO_AGENT));
+	}
+	return row->subject != NULL ? STATUS_OK : STATUS_AGENT_INTERNAL;
+}
+
+static enum status begin(struct task *task, const struct operation_question *question)
+{
+	struct operations *operations = task->owner;
+	int64_t now_ms = clock_now_ms();
+	enum status status = STATUS_OK;
+	struct agent *agent = operations_choose(hub_agents(operations->hub), question->op, question->directory, question->secrets);
+	if (agent != NULL)
+		status = request_make(question, agent, operations->settings->issuer, operations->keys->signing, now_ms / 1000,
+			operations->settings->request_lifetime_ms / 1000, &task->request);
+	task->agent = agent;
+	struct create_job *job = status == STATUS_OK ? calloc(1, sizeof *job) : NULL;
+	if (status == STATUS_OK)
+		status = job != NULL ? describe(task, question, now_ms) : STATUS_AGENT_INTERNAL;
+	if (status == STATUS_OK) {
+		*job = (struct create_job){ { .operation = &task->row, .request = agent != NULL ? &task->request : NULL }, task };
+		status = database_submit(operations->database, store_operation_create, on_created, job);
+	}
+	if (status != STATUS_OK)
+		free(job);
+	return status;
+}
+
+void operations_ask(struct operations *operations, const struct operation_question *question, operation_answer answer, void *arg)
+{
+	struct task *task = find_task(operations, question->operation_id);
+	if (task != NULL) {
+		if (!bytes_equal(bytes_of(task->row.content, 32), bytes_of(question->content, 32)))
+			answer(STATUS_REQUEST_REPLAYED, NULL, arg);
+		else if (question->wait_ms <= 0 && task->life != LIFE_RECORDING)
+			answer(STATUS_OK, &task->row, arg);
+		else
+			add_waiter(task, question->wait_ms, answer, arg);
+		return;
+	}
+	task = operations->count < (unsigned)operations->settings->max_operations ? task_new(operations, question->operation_id) : NULL;
+	enum status status = task != NULL ? begin(task, question) : STATUS_SERVICE_OVERLOADED;
+	if (status != STATUS_OK) {
+		if (task != NULL)
+			task_free(task);
+		answer(status, NULL, arg);
+		return;
+	}
+	log_event(LOG_INFO, "operation.accepted", LOG_FIELDS({ LOG_OPERATION_ID, task->row.operation_id }, { LOG_OP, task->row.op },
+		{ LOG_AGENT_ID, task->row.agent_id[0] ? task->row.agent_id : NULL }), "%s is asked", task->row.op);
+	add_waiter(task, question->wait_ms, answer, arg);
+}
+
+const struct operation_row *operations_find(struct operations *operations, const char *operation_id)
+{
+	struct task *task = find_task(operations, operation_id);
+	return task != NULL && task->life != LIFE_RECORDING ? &task->row : NULL;
+}
+
+void operations_answer_all(struct operations *operations)
+{
+	for (struct task *task = operations->first; task != NULL; task = task->next)
+		if (task->life != LIFE_RECORDING)
+			answer_waiters(task, STATUS_OK, &task->row, false);
+}
+
+unsigned operations_on_wire(const struct operations *operations)
+{
+	unsigned count = 0;
+	for (const struct task *task = operations->first; task != NULL; task = task->next)
+		count += task->on_wire || task->life == LIFE_FINISHING;
+	return count;
+}
+
+/* Time ------------------------------------------------------------------------------------------------------------------------------- */
+
+static void on_sweep(evutil_socket_t fd, short what, void *arg)
+{
+	struct operations *operations = arg;
+	int64_t now = clock_now_ms();
+	for (struct task *task = operations->first, *next; task != NULL; task = next) {
+		next = task->next;
+		if (task->life != LIFE_QUEUED && task->life != LIFE_SENT)
+			continue;
+		if (task->life == LIFE_QUEUED && !task->sent_before) {
+			if (now > task->queue_until_ms)
+				finish(operations, task, NULL, NULL, task->agent->session != NULL ? STATUS_SERVICE_OVERLOADED : STATUS_SERVICE_NO_AGENT);
+		} else if (now > task->row.created_ms + operations->settings->no_answer_after_ms) {
+			leave_wire(task);
+			finish(operations, task, NULL, NULL, STATUS_SERVICE_NO_ANSWER);
+		}
+	}
+}
+
+/* The whole life --------------------------------------------------------------------------------------------------------------------- */
+
+enum status operations_new(struct event_base *base, const struct settings *settings, const struct keys *keys, struct database *database, struct hub *hub,
+                           struct operations **ret_operations)
+{
+	struct operations *operations = calloc(1, sizeof *operations);
+	if (operations == NULL)
+		return STATUS_AGENT_INTERNAL;
+	*operations = (struct operations){ .base = base, .settings = settings, .keys = keys, .database = database, .hub = hub };
+	operations->sweep = event_new(base, -1, EV_PERSIST, on_sweep, operations);
+	const struct timeval interval = { 0, SWEEP_MS * 1000 };
+	if (operations->sweep == NULL || event_add(operations->sweep, &interval) != 0) {
+		operations_free(operations);
+		return STATUS_AGENT_INTERNAL;
+	}
+	*ret_operations = operations;
+	return STATUS_OK;
+}
+
+void operations_set_keys(struct operations *operations, const struct keys *keys)
+{
+	operations->keys = keys;
+}
+
+enum status operations_restore(struct operations *operations)
+{
+	struct open_operations rows = { 0 };
+	enum status status = database_run(operations->database, store_operations_open, &rows);
+	for (size_t i = 0; status == STATUS_OK && i < rows.count; i++) {
+		struct agent *agent = hub_find(operations->hub, rows.items[i].request.agent_id);
+		struct task *task = agent != NULL && rows.items[i].request.frame != NULL ? task_new(operations, rows.items[i].operation.operation_id) : NULL;
+		if (task == NULL)
+			continue;
+		task->row = rows.items[i].operation;
+		task->request = rows.items[i].request;
+		rows.items[i] = (struct open_operation){ 0 };
+		task->agent = agent;
+		/* Whether it was sent before the end is not recorded: the agent knows. */
+		task->sent_before = true;
+		set_life(task, LIFE_QUEUED);
+	}
+	if (rows.count > 0)
+		log_event(LOG_NOTICE, "operations.restored", NULL, "%zu operations of the former run have no final outcome yet", rows.count);
+	open_operations_clear(&rows);
+	return status;
+}
+
+void operations_free(struct operations *operations)
+{
+	if (operations == NULL)
+		return;
+	if (operations->sweep != NULL)
+		event_free(operations->sweep);
+	while (operations->first != NULL)
+		task_free(operations->first);
+	free(operations);
+}

@@ -1,0 +1,95 @@
+#include "service/request.h"
+
+#include <string.h>
+
+bool request_needs_secret(enum operation op)
+{
+	return op == OP_RESET || op == OP_CHECK;
+}
+
+static enum status take_jwe(const json_t *secrets, const char *kid, char **ret_jwe)
+{
+	char found[JOSE_KID_SIZE];
+	const char *jwe = json_string_value(json_object_get(secrets, kid));
+	if (jwe == NULL || jose_jwe_kid(bytes_of_string(jwe), found) != JOSE_OK || strcmp(found, kid) != 0)
+		return STATUS_REQUEST_INVALID;
+	*ret_jwe = strdup(jwe);
+	return *ret_jwe != NULL ? STATUS_OK : STATUS_AGENT_INTERNAL;
+}
+
+static enum status encrypt(const struct request_claims *claims, struct bytes new_password, struct jose_key *recipient, char **ret_jwe)
+{
+	AUTO_SECRET struct secret plaintext = SECRET_EMPTY;
+	enum status status = secret_claims_build(claims, new_password, bytes_of(NULL, 0), &plaintext);
+	return status == STATUS_OK ? jose_encrypt(recipient, secret_bytes(&plaintext), ret_jwe) : status;
+}
+
+enum status request_make(const struct operation_question *question, const struct agent *agent, const char *issuer, struct jose_key *signing,
+                         int64_t now, int64_t lifetime_s, struct request_row *ret_request)
+{
+	AUTO_FREE char *jwe = NULL;
+	AUTO_FREE char *payload = NULL;
+	struct request_claims claims = {
+		.issuer = (char *)issuer, .audience = (char *)agent->row.agent_id, .iat = now, .exp = now + lifetime_s, .op = question->op,
+		.subject = question->subject, .must_change = question->must_change, .unlock = question->unlock, .enforce_policy = question->enforce_policy,
+		.directory = (char *)question->directory, .actor = question->actor, .actor_id = (char *)question->actor_id,
+	};
+	uuid_random(claims.request_id);
+	memcpy(claims.operation_id, question->operation_id, UUID_SIZE);
+	enum status status = STATUS_OK;
+	if (request_needs_secret(question->op))
+		status = question->secrets != NULL ? take_jwe(question->secrets, jose_key_id(agent->decryption), &jwe)
+		                                   : encrypt(&claims, question->new_password, agent->decryption, &jwe);
+	if (status != STATUS_OK)
+		return status;
+	claims.secret = jwe;
+	payload = request_build(&claims);
+	if (payload == NULL)
+		return STATUS_AGENT_INTERNAL;
+	*ret_request = (struct request_row){ .expires = claims.exp };
+	status = jose_sign(signing, TYP_REQUEST, bytes_of_string(payload), &ret_request->frame);
+	if (status != STATUS_OK)
+		return status;
+	if (strlen(ret_request->frame) > MAX_FRAME_BYTES) {
+		request_row_clear(ret_request);
+		return STATUS_REQUEST_INVALID;
+	}
+	memcpy(ret_request->request_id, claims.request_id, UUID_SIZE);
+	memcpy(ret_request->operation_id, claims.operation_id, UUID_SIZE);
+	memcpy(ret_request->agent_id, agent->row.agent_id, UUID_SIZE);
+	sha256(bytes_of_string(ret_request->frame), ret_request->frame_sha256);
+	return STATUS_OK;
+}
+
+static void set_string(json_t *object, const char *name, const char *value)
+{
+	if (value != NULL && value[0] != '\0')
+		json_object_set_new(object, name, json_string(value));
+}
+
+char *answer_text(const struct result *result)
+{
+	json_t *answer = json_object(), *directory = json_object();
+	if (result->rule_count > 0)
+		json_object_set_new(answer, "rules", rules_json(result->rules, result->rule_count));
+	if (result->warnings != 0)
+		json_object_set_new(answer, "warnings", warnings_json(result->warnings));
+	if (result->retry_after > 0)
+		json_object_set_new(answer, "retry_after", json_integer(result->retry_after));
+	if (result->was_locked >= 0)
+		json_object_set_new(answer, "was_locked", json_boolean(result->was_locked));
+	if (result->user_guid[0] != '\0')
+		json_object_set_new(answer, "user", json_pack("{s:s}", "object_guid", result->user_guid));
+	set_string(answer, "reason", result->reason);
+	set_string(directory, "name", result->directory);
+	set_string(directory, "server", result->server);
+	if (result->ldap_result >= 0)
+		json_object_set_new(directory, "result_code", json_integer(result->ldap_result));
+	set_string(directory, "diagnostic", result->diagnostic);
+	if (json_object_size(directory) > 0)
+		json_object_set(answer, "directory", directory);
+	char *text = json_dumps(answer, JSON_COMPACT);
+	json_decref(directory);
+	json_decref(answer);
+	return text;
+}

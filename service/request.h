@@ -1,0 +1,16 @@
+/* request: makes the frame for an agent from what was asked, and the stored answer from what the agent said. Pure but for the randomness of cryptography. */
+#ifndef SERVICE_REQUEST_H
+#define SERVICE_REQUEST_H
+
+#include "service/operations.h"
+
+/* Signs a request for `agent`; the password is encrypted to its decryption key, or the JWE for that key is taken from `secrets`.
+ * `ret_request` is complete but for created_ms. STATUS_REQUEST_INVALID where a JWE is none or not for the key it stands under. */
+enum status request_make(const struct operation_question *question, const struct agent *agent, const char *issuer, struct jose_key *signing,
+                         int64_t now, int64_t lifetime_s, struct request_row *ret_request) MUST_USE;
+/* Whether this operation carries a secret. */
+bool request_needs_secret(enum operation op);
+/* What the agent said besides status and code, as JSON text; NULL when memory is out. */
+char *answer_text(const struct result *result);
+
+#endif

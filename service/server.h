@@ -1,0 +1,42 @@
+/* server: `reset-service serve`: puts http, hub, operations and the store together and runs them on one loop. */
+#ifndef SERVICE_SERVER_H
+#define SERVICE_SERVER_H
+
+#include "base/loop.h"
+#include "service/operations.h"
+
+#define KNOWN_KEYS 64
+
+/* What the handlers (api.c, enroll.c) get. */
+struct server {
+	struct settings *settings;
+	struct keys keys;
+	struct loop *loop;
+	SSL_CTX *tls;
+	struct database *database;
+	struct http *http;
+	struct hub *hub;
+	struct operations *operations;
+	uint8_t content_key[32];
+	uint8_t known_keys[KNOWN_KEYS][32]; /* hashes of API keys that were good since the store last changed */
+	unsigned known_count;
+	int64_t store_version;
+	struct event *poll;
+	bool polling;
+	struct event *stopping;             /* looks whether what is in flight has ended */
+	int64_t stop_by_us;
+	bool closing;
+	double enroll_tokens;               /* refused enrolments still allowed now */
+	int64_t enroll_refilled_us;
+};
+
+/* Runs until SIGTERM; a sysexits code. */
+int server_run(struct settings *settings, int log_format);
+
+extern const struct http_route api_routes[];
+/* http_options.authorize */
+void api_authorize(struct exchange *exchange, const uint8_t hash[32], void *arg);
+/* The handler of POST /v1/enroll. */
+void enroll_handle(struct exchange *exchange, void *arg);
+
+#endif

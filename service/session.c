@@ -1,0 +1,366 @@
+/* One agent's channel: upgrade, greeting, messages, end. */
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "service/hub_internal.h"
+
+#define GREETING_SECONDS 15
+#define CLOCK_SKEW_S 60
+#define PROTOCOL_VERSION 1
+#define MAX_BAD_MESSAGES 20
+
+static int64_t now_s(void)
+{
+	return clock_now_ms() / 1000;
+}
+
+enum status session_send_signed(struct session *session, const char *typ, char *take_payload)
+{
+	AUTO_FREE char *payload = take_payload;
+	AUTO_FREE char *jws = NULL;
+	if (payload == NULL)
+		return STATUS_AGENT_INTERNAL;
+	enum status status = jose_sign(session->hub->keys->signing, typ, bytes_of_string(payload), &jws);
+	return status == STATUS_OK ? websocket_send(session->websocket, bytes_of_string(jws)) : status;
+}
+
+/* The end ---------------------------------------------------------------------------------------------------------------------------- */
+
+static void lose_agent(struct session *session, const char *why)
+{
+	struct agent *agent = session->agent;
+	if (agent == NULL)
+		return;
+	session->agent = NULL;
+	agent->session = NULL;
+	agent->draining = false;
+	log_event(LOG_NOTICE, "agent.disconnected", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "session", session->id }), "%s: %s", agent->row.name, why);
+	hub_remember_seen(session->hub, agent);
+	session->hub->callbacks.lost(agent, session->hub->callbacks.arg);
+}
+
+void session_free(struct session *session)
+{
+	struct hub *hub = session->hub;
+	struct session **link = &hub->sessions;
+	while (*link != session)
+		link = &(*link)->next;
+	*link = session->next;
+	hub->session_count--;
+	if (session->greeting != NULL)
+		event_free(session->greeting);
+	websocket_free(session->websocket);
+	upgraded_release(session->connection);
+	free(session);
+}
+
+void session_end(struct session *session, unsigned close_code, const char *reason)
+{
+	if (session->closing)
+		return;
+	session->closing = true;
+	if (session->agent == NULL)
+		log_event(LOG_NOTICE, "agent.turned_away", LOG_FIELDS({ "peer", upgraded_peer(session->connection) }), "closed with %u: %s", close_code, reason);
+	lose_agent(session, reason);
+	websocket_close(session->websocket, close_code, reason);
+}
+
+static void on_closed(struct websocket *websocket, const struct websocket_closed *closed, void *arg)
+{
+	struct session *session = arg;
+	char why[192];
+	snprintf(why, sizeof why, "%s (%u) %s", status_code(closed->status), closed->close_code, closed->reason);
+	lose_agent(session, why);
+	session_free(session);
+}
+
+static void on_greeting_late(evutil_socket_t fd, short what, void *arg)
+{
+	session_end(arg, 1008, "the greeting took too long");
+}
+
+/* The greeting ----------------------------------------------------------------------------------------------------------------------- */
+
+static void greet(struct session *session)
+{
+	struct hub *hub = session->hub;
+	nonce_random(session->nonce);
+	const struct challenge challenge = { hub->settings->issuer, now_s(), session->nonce };
+	if (websocket_send(session->websocket, bytes_of_string(hub->keys->key_set)) != STATUS_OK ||
+	    session_send_signed(session, TYP_CHALLENGE, challenge_build(&challenge)) != STATUS_OK)
+		session_end(session, 1011, "internal error");
+}
+
+/* A close code and why; 0 where the hello is good. */
+static unsigned judge_hello(struct session *session, const struct agent *agent, const struct hello *hello, const char **ret_why)
+{
+	static char skew[24];
+	int64_t now = now_s();
+	const struct { bool fault; unsigned code; const char *why; } checks[] = {
+		{ strcmp(hello->agent_id, agent->row.agent_id) != 0, 1008, "iss" },
+		{ strcmp(hello->issuer, session->hub->settings->issuer) != 0, 1008, "aud" },
+		{ !bytes_equal(bytes_of_string(hello->nonce), bytes_of_string(session->nonce)), 1008, "nonce" },
+		{ hello->version != PROTOCOL_VERSION, 4002, "version 1 is spoken here" },
+		{ hello->iat > now + CLOCK_SKEW_S || hello->iat < now - CLOCK_SKEW_S, 4005, skew },
+		{ strcmp(hello->decryption_key, jose_key_id(agent->decryption)) != 0, 1008, "decryption_key is not the enrolled one" },
+	};
+	snprintf(skew, sizeof skew, "%lld", (long long)now);
+	for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
+		if (checks[i].fault) {
+			*ret_why = checks[i].why;
+			return checks[i].code;
+		}
+	}
+	return 0;
+}
+
+/* proto/README.md 5.1: who may take the place of a standing channel. */
+static bool is_clone(const struct hello *present, const struct hello *newcomer)
+{
+	bool same_instance = strcmp(present->instance_id, newcomer->instance_id) == 0;
+	return newcomer->boot < present->boot || (newcomer->boot == present->boot && !same_instance);
+}
+
+static void welcome(struct session *session, struct agent *agent, struct hello *take_hello)
+{
+	struct hub *hub = session->hub;
+	event_del(session->greeting);
+	uuid_random(session->id);
+	hello_clear(&agent->hello);
+	agent->hello = *take_hello;
+	*take_hello = (struct hello){ 0 };
+	session->agent = agent;
+	agent->session = session;
+	agent->draining = false;
+	free(agent->row.software);
+	agent->row.software = agent->hello.software != NULL ? strdup(agent->hello.software) : NULL;
+	const struct welcome answer = { hub->settings->issuer, agent->row.agent_id, now_s(), agent->hello.agent_nonce, session->id, MAX_FRAME_BYTES };
+	if (session_send_signed(session, TYP_WELCOME, welcome_build(&answer)) != STATUS_OK) {
+		session_end(session, 1011, "internal error");
+		return;
+	}
+	log_event(LOG_NOTICE, "agent.connected", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "session", session->id },
+		{ "peer", upgraded_peer(session->connection) }, { "software", agent->hello.software }), "%s is connected", agent->row.name);
+	hub_remember_seen(hub, agent);
+	hub->callbacks.ready(agent, hub->callbacks.arg);
+}
+
+static void admit(struct session *session, struct agent *agent, struct hello *hello)
+{
+	struct session *present = agent->session;
+	if (present != NULL && is_clone(&agent->hello, hello)) {
+		log_event(LOG_CRIT, "agent.clone", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "peer", upgraded_peer(session->connection) },
+			{ "other", upgraded_peer(present->connection) }), "another instance of %s is connected: both are turned away", agent->row.name);
+		session_end(present, 4003, "another instance of this agent is connected");
+		session_end(session, 4003, "another instance of this agent is connected");
+		return;
+	}
+	if (present != NULL)
+		session_end(present, 1001, "superseded");
+	else if (hub_connected(session->hub) >= (unsigned)session->hub->settings->max_agents) {
+		session_end(session, 1013, "too many agents");
+		return;
+	}
+	welcome(session, agent, hello);
+}
+
+/* The agent whose key shall verify: found by the unverified `iss`, believed for nothing else. */
+static struct agent *claimed_agent(struct session *session, struct bytes message, unsigned *ret_code, const char **ret_why)
+{
+	char kid[JOSE_KID_SIZE];
+	json_t *payload = NULL;
+	*ret_code = 1008;
+	if (jose_peek_unverified(message, TYP_HELLO, kid, &payload) != JOSE_OK) {
+		*ret_why = "wb-hello+jwt was expected";
+		return NULL;
+	}
+	const char *iss = json_string_value(json_object_get(payload, "iss"));
+	struct agent *agent = iss != NULL ? hub_find(session->hub, iss) : NULL;
+	json_decref(payload);
+	if (agent == NULL || agent->row.revoked_at != 0) {
+		*ret_code = 4001;
+		*ret_why = "unknown or revoked";
+		return NULL;
+	}
+	return agent;
+}
+
+static void take_hello(struct session *session, struct bytes message)
+{
+	static const char *const typs[] = { TYP_HELLO, NULL };
+	unsigned code = 1008;
+	const char *why = "signature", *member;
+	AUTO_FREE char *payload = NULL;
+	size_t size;
+	struct hello hello = { 0 };
+	struct agent *agent = claimed_agent(session, message, &code, &why);
+	if (agent != NULL) {
+		enum jose_reason reason = jose_verify(message, typs, agent->verifiers, &payload, &size, NULL, NULL);
+		if (reason != JOSE_OK)
+			why = jose_reason_name(reason);
+		else if (hello_parse(bytes_of(payload, size), &hello, &member) != STATUS_OK)
+			why = member;
+		else
+			code = judge_hello(session, agent, &hello, &why);
+	}
+	if (code == 0)
+		admit(session, agent, &hello);
+	else
+		session_end(session, code, why);
+	hello_clear(&hello);
+}
+
+/* What comes after ------------------------------------------------------------------------------------------------------------------- */
+
+static void take_result(struct session *session, struct bytes payload)
+{
+	struct agent *agent = session->agent;
+	struct result result;
+	const char *member = "";
+	result_init(&result);
+	if (result_parse(payload, &result, &member) != STATUS_OK) {
+		log_event(LOG_WARNING, "result.malformed", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "member", member }), "a result of %s is malformed", agent->row.name);
+	} else if (strcmp(result.agent_id, agent->row.agent_id) != 0 || strcmp(result.issuer, session->hub->settings->issuer) != 0) {
+		log_event(LOG_WARNING, "result.misdirected", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { LOG_REQUEST_ID, result.request_id }),
+			"a result of %s names another agent or issuer", agent->row.name);
+	} else {
+		session->hub->callbacks.result(agent, &result, session->hub->callbacks.arg);
+	}
+	result_clear(&result);
+}
+
+static void take_drain(struct session *session, struct bytes payload)
+{
+	struct drain drain = { 0 };
+	const char *member;
+	if (drain_parse(payload, &drain, &member) == STATUS_OK && strcmp(drain.session, session->id) == 0 &&
+	    strcmp(drain.issuer, session->agent->row.agent_id) == 0 && strcmp(drain.audience, session->hub->settings->issuer) == 0) {
+		session->agent->draining = true;
+		log_event(LOG_NOTICE, "agent.draining", LOG_FIELDS({ LOG_AGENT_ID, session->agent->row.agent_id }, { "reason", drain.reason }),
+			"%s takes nothing new", session->agent->row.name);
+	}
+	drain_clear(&drain);
+}
+
+static void take_message(struct session *session, struct bytes message)
+{
+	static const char *const typs[] = { TYP_RESULT, TYP_DRAIN, NULL };
+	AUTO_FREE char *payload = NULL;
+	size_t size;
+	const char *typ;
+	enum jose_reason reason = jose_verify(message, typs, session->agent->verifiers, &payload, &size, &typ, NULL);
+	if (reason == JOSE_OK) {
+		(typ == typs[0] ? take_result : take_drain)(session, bytes_of(payload, size));
+		return;
+	}
+	/* A type of a later version, signed by this agent, would be ignored too; what it is cannot be told apart here, so there is only a bound. */
+	log_event(LOG_WARNING, "message.unverified", LOG_FIELDS({ LOG_AGENT_ID, session->agent->row.agent_id }, { "reason", jose_reason_name(reason) }),
+		"a message of %s is ignored: %s", session->agent->row.name, jose_reason_name(reason));
+	if (reason != JOSE_TYP && ++session->bad > MAX_BAD_MESSAGES)
+		session_end(session, 1008, jose_reason_name(reason));
+}
+
+static void on_message(struct websocket *websocket, struct bytes message, void *arg)
+{
+	struct session *session = arg;
+	if (session->closing)
+		return;
+	if (session->agent == NULL)
+		take_hello(session, message);
+	else
+		take_message(session, message);
+}
+
+/* The upgrade ------------------------------------------------------------------------------------------------------------------------ */
+
+/* Whether a comma-separated header has this word. */
+static bool header_has(const char *value, const char *word, bool exact_case)
+{
+	size_t length = strlen(word);
+	for (const char *part = value; part != NULL && *part != '\0'; part = *part == ',' ? part + 1 : part) {
+		part += strspn(part, " \t,");
+		size_t size = strcspn(part, ", \t");
+		if (size == length && (exact_case ? strncmp(part, word, size) : strncasecmp(part, word, size)) == 0)
+			return true;
+		part += strcspn(part, ",");
+	}
+	return false;
+}
+
+/* 0 where the upgrade may go on, else an HTTP status. */
+static int judge_upgrade(const struct exchange *exchange, char accept[29], const char **ret_why)
+{
+	const char *version = exchange_header(exchange, "Sec-WebSocket-Version");
+	const char *key = exchange_header(exchange, "Sec-WebSocket-Key");
+	*ret_why = "a WebSocket upgrade with subprotocol " WEBSOCKET_SUBPROTOCOL " is expected here";
+	if (!header_has(exchange_header(exchange, "Upgrade"), "websocket", false) || !header_has(exchange_header(exchange, "Connection"), "upgrade", false))
+		return 426;
+	*ret_why = "Sec-WebSocket-Version must be 13";
+	if (version == NULL || strcmp(version, "13") != 0)
+		return 426;
+	*ret_why = "Sec-WebSocket-Key must be base64 of 16 bytes";
+	if (key == NULL || !websocket_accept_key(key, accept))
+		return 400;
+	*ret_why = "Sec-WebSocket-Protocol must offer " WEBSOCKET_SUBPROTOCOL;
+	return header_has(exchange_header(exchange, "Sec-WebSocket-Protocol"), WEBSOCKET_SUBPROTOCOL, true) ? 0 : 400;
+}
+
+static struct session *session_new(struct hub *hub, struct exchange *exchange, const char *accept)
+{
+	struct session *session = calloc(1, sizeof *session);
+	struct event *greeting = session != NULL ? evtimer_new(hub->base, on_greeting_late, session) : NULL;
+	if (greeting == NULL) {
+		free(session);
+		exchange_problem(exchange, 503, NULL, "no memory");
+		return NULL;
+	}
+	session->hub = hub;
+	session->greeting = greeting;
+	session->connection = exchange_upgrade(exchange, accept, WEBSOCKET_SUBPROTOCOL);
+	if (session->connection == NULL) {
+		event_free(greeting);
+		free(session);
+		return NULL;
+	}
+	struct websocket_options options = websocket_defaults;
+	options.max_message_bytes = MAX_FRAME_BYTES;
+	options.ping_interval_ms = (unsigned)hub->settings->ping_interval_ms;
+	const struct websocket_callbacks callbacks = { .message = on_message, .closed = on_closed, .arg = session };
+	session->next = hub->sessions;
+	hub->sessions = session;
+	hub->session_count++;
+	if (websocket_server_new(upgraded_bufferevent(session->connection), false, &options, &callbacks, &session->websocket) != STATUS_OK) {
+		session_free(session);
+		return NULL;
+	}
+	return session;
+}
+
+void hub_upgrade(struct hub *hub, struct exchange *exchange)
+{
+	char accept[29];
+	const char *why;
+	int refused = judge_upgrade(exchange, accept, &why);
+	if (refused == 426) {
+		exchange_add_header(exchange, "Upgrade", "websocket");
+		exchange_add_header(exchange, "Sec-WebSocket-Version", "13");
+	}
+	if (refused == 0 && (hub->draining || hub->session_count >= 2 * (unsigned)hub->settings->max_agents)) {
+		refused = 503;
+		why = hub->draining ? "this service is about to stop" : "too many agents";
+		exchange_add_header(exchange, "Retry-After", hub->draining ? "1" : "30");
+	}
+	if (refused != 0) {
+		exchange_problem(exchange, refused, NULL, why);
+		return;
+	}
+	const struct timeval deadline = { GREETING_SECONDS, 0 };
+	struct session *session = session_new(hub, exchange, accept);
+	if (session == NULL)
+		return;
+	evtimer_add(session->greeting, &deadline);
+	greet(session);
+}

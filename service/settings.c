@@ -1,0 +1,146 @@
+#include "service/settings.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/log.h"
+
+#define AT(member) offsetof(struct settings, member)
+
+const struct config_key settings_keys[] = {
+	{ "issuer", CONFIG_STRING, AT(issuer), .required = true, .min = 9, .max = 255, .help = "base URL of this service: https://host[:port], no trailing slash" },
+	{ "listen", CONFIG_STRING, AT(listen), "127.0.0.1:8443", .min = 3, .max = 255, .help = "address:port to listen on; port 0 takes a free one and prints it" },
+	{ "tls.certificate_file", CONFIG_PATH, AT(certificate_file), .required = true, .help = "certificate chain, PEM" },
+	{ "tls.key_file", CONFIG_PATH, AT(key_file), .required = true, .help = "its private key, PEM" },
+	{ "state_directory", CONFIG_PATH, AT(state_directory), "/var/lib/reset-service", .help = "keys and database" },
+	{ "channel_endpoints", CONFIG_STRINGS, AT(channel_endpoints), .min = 0, .max = 8, .help = "wss:// URLs told to agents; default: the issuer's, with /v1/agent" },
+	{ "request_lifetime", CONFIG_DURATION_MS, AT(request_lifetime_ms), "30s", .min = 5000, .max = 120000, .help = "time from a request's iat to its exp" },
+	{ "queue_wait", CONFIG_DURATION_MS, AT(queue_wait_ms), "2s", .min = 0, .max = 60000, .help = "how long an operation waits for a place at its agent" },
+	{ "wait", CONFIG_DURATION_MS, AT(wait_ms), "20s", .min = 0, .max = 20000, .help = "how long POST /v1/operations waits for the outcome" },
+	{ "ticket_lifetime", CONFIG_DURATION_MS, AT(ticket_lifetime_ms), "15min", .min = 1000, .max = 86400000, .help = "how long an enrolment ticket is good" },
+	{ "ping_interval", CONFIG_DURATION_MS, AT(ping_interval_ms), "25s", .min = 100, .max = 50000, .help = "WebSocket pings" },
+	{ "limits.agents", CONFIG_INT, AT(max_agents), "100", .min = 1, .max = 10000, .help = "agents connected at once" },
+	{ "limits.operations_in_flight", CONFIG_INT, AT(max_operations), "1000", .min = 1, .max = 100000, .help = "operations without a final outcome" },
+	{ "limits.body", CONFIG_SIZE, AT(max_body), "64KiB", .min = 4096, .max = 1048576, .help = "largest HTTP request body" },
+	{ "limits.connections", CONFIG_INT, AT(max_connections), "1024", .min = 4, .max = 100000, .help = "TCP connections at once, agents included; more wait in the kernel" },
+	{ "log.level", CONFIG_CHOICE, AT(log_level), "info", .choices = "debug|info|notice|warning|error|critical", .help = "lines below are dropped" },
+	{ "log.format", CONFIG_CHOICE, AT(log_format), "auto", .choices = "auto|text|json|journal", .help = "auto: the journal under systemd, else text" },
+	{ "diagnostics.loop_probe", CONFIG_DURATION_MS, AT(loop_probe_ms), "1s", .min = 5, .max = 60000, .help = "how often the event loop measures its own punctuality" },
+	{ "diagnostics.no_answer_after", CONFIG_DURATION_MS, AT(no_answer_after_ms), "15min", .min = 1000, .max = 86400000, .help = "when an operation without an answer becomes service.no_answer" },
+	{ 0 }
+};
+
+static const int levels[] = { LOG_DEBUG, LOG_INFO, LOG_NOTICE, LOG_WARNING, LOG_ERR, LOG_CRIT };
+
+int settings_log_level(const struct settings *settings)
+{
+	return levels[settings->log_level];
+}
+
+bool settings_issuer_valid(const char *issuer)
+{
+	static const char scheme[] = "https://";
+	if (strncmp(issuer, scheme, sizeof scheme - 1) != 0)
+		return false;
+	const char *host = issuer + sizeof scheme - 1;
+	size_t length = *host == '[' ? strspn(host + 1, "0123456789abcdef:.") : strspn(host, "abcdefghijklmnopqrstuvwxyz0123456789.-");
+	if (length == 0)
+		return false;
+	const char *rest = host + length;
+	if (*host == '[') {
+		if (rest[1] != ']')
+			return false;
+		rest += 2;
+	}
+	if (*rest == '\0')
+		return true;
+	size_t digits = strspn(rest + 1, "0123456789");
+	return *rest == ':' && digits >= 1 && digits <= 5 && rest[1 + digits] == '\0' && rest[1] != '0' && atoi(rest + 1) <= 65535;
+}
+
+bool settings_listen_split(const char *listen, char **ret_host, unsigned *ret_port)
+{
+	const char *colon = strrchr(listen, ':');
+	if (colon == NULL || colon == listen)
+		return false;
+	size_t digits = strspn(colon + 1, "0123456789");
+	if (digits == 0 || digits > 5 || colon[1 + digits] != '\0' || atoi(colon + 1) > 65535)
+		return false;
+	const char *host = listen;
+	size_t length = (size_t)(colon - listen);
+	if (*host == '[') {
+		if (length < 3 || host[length - 1] != ']')
+			return false;
+		host++;
+		length -= 2;
+	} else if (memchr(host, ':', length) != NULL) {
+		return false;
+	}
+	*ret_host = strndup(host, length);
+	*ret_port = (unsigned)atoi(colon + 1);
+	return *ret_host != NULL;
+}
+
+static bool derive_endpoints(struct settings *settings)
+{
+	if (asprintf(&settings->enrollment_endpoint, "%s/v1/enroll", settings->issuer) < 0) {
+		settings->enrollment_endpoint = NULL;
+		return false;
+	}
+	if (settings->channel_endpoints.count > 0)
+		return true;
+	char **items = calloc(1, sizeof *items);
+	if (items == NULL)
+		return false;
+	if (asprintf(&items[0], "wss%s/v1/agent", settings->issuer + strlen("https")) < 0) {
+		free(items);
+		return false;
+	}
+	settings->channel_endpoints = (struct config_strings){ items, 1 };
+	return true;
+}
+
+static void judge(struct settings *settings, struct config_errors *errors, const struct config_document *document)
+{
+	if (!settings_issuer_valid(settings->issuer))
+		config_error_add(errors, document, "issuer", "'%s' is no https://host[:port] in lower case without a trailing slash", settings->issuer);
+	if (!settings_listen_split(settings->listen, &settings->listen_host, &settings->listen_port))
+		config_error_add(errors, document, "listen", "'%s' is no address:port", settings->listen);
+	for (size_t i = 0; i < settings->channel_endpoints.count; i++)
+		if (strncmp(settings->channel_endpoints.items[i], "wss://", 6) != 0)
+			config_error_add(errors, document, "channel_endpoints", "'%s' is no wss:// URL", settings->channel_endpoints.items[i]);
+}
+
+enum status settings_load(const char *file, struct settings *ret_settings, struct config_document **ret_document)
+{
+	struct config_errors errors = { 0 };
+	struct config_document *document = NULL;
+	memset(ret_settings, 0, sizeof *ret_settings);
+	enum status status = config_load(file, settings_keys, ret_settings, &errors, &document);
+	if (status == STATUS_OK) {
+		judge(ret_settings, &errors, document);
+		if (errors.count > 0)
+			status = STATUS_LOCAL_CONFIG;
+		else if (!derive_endpoints(ret_settings))
+			status = STATUS_LOCAL_SYSTEM;
+	}
+	config_errors_print(&errors, stderr);
+	config_errors_clear(&errors);
+	if (status == STATUS_OK && ret_document != NULL)
+		*ret_document = document;
+	else
+		config_document_free(document);
+	if (status != STATUS_OK)
+		settings_clear(ret_settings);
+	return status;
+}
+
+void settings_clear(struct settings *settings)
+{
+	free(settings->listen_host);
+	free(settings->enrollment_endpoint);
+	config_clear(settings_keys, settings);
+	memset(settings, 0, sizeof *settings);
+}

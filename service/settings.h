@@ -1,0 +1,42 @@
+/* settings: reset-service.yaml as a struct: the table of keys, and the judgements that go beyond a table. */
+#ifndef SERVICE_SETTINGS_H
+#define SERVICE_SETTINGS_H
+
+#include "config/config.h"
+
+struct settings {
+	char *issuer;                 /* https://host[:port], no trailing slash */
+	char *listen;                 /* "127.0.0.1:8443", "[::1]:8443" */
+	char *certificate_file, *key_file;
+	char *state_directory;
+	struct config_strings channel_endpoints; /* never empty once loaded */
+	int64_t request_lifetime_ms;
+	int64_t queue_wait_ms;
+	int64_t wait_ms;
+	int64_t ticket_lifetime_ms;
+	int64_t ping_interval_ms;
+	int64_t max_agents, max_operations, max_body, max_connections;
+	int log_level, log_format;    /* rows of the choices; see settings_log_level */
+	int64_t loop_probe_ms;
+	int64_t no_answer_after_ms;
+
+	/* Derived. */
+	char *listen_host;            /* without brackets */
+	unsigned listen_port;
+	char *enrollment_endpoint;
+};
+
+extern const struct config_key settings_keys[];
+
+/* STATUS_LOCAL_CONFIG where the file is wrong: everything that is wrong has been printed to stderr. `ret_document` may be NULL. */
+enum status settings_load(const char *file, struct settings *ret_settings, struct config_document **ret_document) MUST_USE;
+void settings_clear(struct settings *settings);
+/* A syslog level. */
+int settings_log_level(const struct settings *settings);
+
+/* Parts of settings_load, for tests. "https://host[:port]" and nothing else. */
+bool settings_issuer_valid(const char *issuer);
+/* "address:port" or "[address]:port"; the host is malloc'ed. */
+bool settings_listen_split(const char *listen, char **ret_host, unsigned *ret_port);
+
+#endif

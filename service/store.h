@@ -1,0 +1,138 @@
+/* store: the service's SQLite tables, as jobs for base/database. Each job says which argument it takes; the argument belongs to the caller
+ * and must live until its `done`. Run them with database_submit on the loop, with database_run in a command line or at the start.
+ *
+ * No secret is in here: of tickets and API keys there is the SHA-256; of passwords nothing; an operation's request frame, whose
+ * password only the agent can decrypt, is removed (secure_delete) once the outcome is final. */
+#ifndef SERVICE_STORE_H
+#define SERVICE_STORE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "base/database.h"
+
+/* Opens store.sqlite in the directory. `base` NULL for command lines. */
+enum status store_open(struct event_base *base, const char *directory, struct database **ret_database, char **ret_why) MUST_USE;
+
+/* Agents ---------------------------------------------------------------------------------------------------------------------------- */
+struct agent_row {
+	char agent_id[UUID_SIZE];
+	char *name, *software;              /* software may be NULL */
+	char *signing_key, *decryption_key; /* public JWKs, JSON text */
+	int64_t enrolled_at, revoked_at, last_seen; /* seconds; 0: never */
+};
+void agent_row_clear(struct agent_row *row);
+
+struct agent_rows { struct agent_row *items; size_t count; };
+void agent_rows_clear(struct agent_rows *rows);
+/* arg: struct agent_rows *, filled: all of them, the revoked too, by name. */
+enum status store_agents(sqlite3 *db, void *arg);
+
+struct store_enrollment {
+	uint8_t ticket[32];
+	int64_t now;
+	struct agent_row agent;
+	bool accepted;                      /* out: false where the ticket is unknown, used or expired, or the signing key is known already */
+};
+/* arg: struct store_enrollment *. The ticket is used up and the agent added in one transaction. */
+enum status store_enroll(sqlite3 *db, void *arg);
+
+struct store_agent_change {
+	char agent_id[UUID_SIZE];
+	int64_t now;
+	char *software;                     /* or NULL */
+	bool found;                         /* out */
+};
+/* arg: struct store_agent_change *. */
+enum status store_agent_revoke(sqlite3 *db, void *arg);
+enum status store_agent_seen(sqlite3 *db, void *arg);
+
+/* Tickets and API keys -------------------------------------------------------------------------------------------------------------- */
+struct store_ticket { uint8_t hash[32]; int64_t now, expires; };
+enum status store_ticket_add(sqlite3 *db, void *arg);
+
+struct store_api_key {
+	uint8_t hash[32];
+	const char *name;
+	int64_t now;
+	bool found;                         /* out. add: false where the name is taken; revoke: where there is no such key; check: where none has this hash */
+};
+enum status store_api_key_add(sqlite3 *db, void *arg);
+enum status store_api_key_revoke(sqlite3 *db, void *arg);
+enum status store_api_key_check(sqlite3 *db, void *arg);
+/* arg: json_t **, gets an array of {name, created_at, revoked_at}. */
+enum status store_api_keys(sqlite3 *db, void *arg);
+
+/* arg: int64_t *: PRAGMA data_version, which changes when another process has written. */
+enum status store_version(sqlite3 *db, void *arg);
+/* arg: uint8_t[32]: this database's random key for content hashes; made at the first call. */
+enum status store_hash_key(sqlite3 *db, void *arg);
+
+/* Operations ------------------------------------------------------------------------------------------------------------------------ */
+struct operation_row {
+	char operation_id[UUID_SIZE];
+	char op[16];
+	char *subject;                      /* JSON text */
+	uint8_t content[32];                /* keyed hash of what the caller sent */
+	int64_t created_ms, finished_ms;
+	char status[16];                    /* "pending", "settling" or an outcome's name */
+	char code[48];                      /* "" while pending */
+	char *answer;                       /* JSON object with what the agent said besides; or NULL */
+	char agent_id[UUID_SIZE];           /* "" without an agent */
+	char request_id[UUID_SIZE];
+};
+void operation_row_clear(struct operation_row *row);
+/* As GET /v1/operations/{id} shows it; a new reference. */
+json_t *operation_row_json(const struct operation_row *row);
+
+struct request_row {
+	char request_id[UUID_SIZE];
+	char operation_id[UUID_SIZE];
+	char agent_id[UUID_SIZE];
+	int64_t created_ms, expires;        /* expires in seconds */
+	uint8_t frame_sha256[32];
+	char *frame;                        /* NULL once final */
+};
+void request_row_clear(struct request_row *row);
+
+struct store_create {
+	const struct operation_row *operation;
+	const struct request_row *request;  /* NULL where no request is made (no agent) */
+	bool exists;                        /* out: an operation of this id stands already: nothing was written, it is in `existing` */
+	struct operation_row existing;      /* out */
+};
+/* arg: struct store_create *. */
+enum status store_operation_create(sqlite3 *db, void *arg);
+
+struct store_finish {
+	char operation_id[UUID_SIZE];
+	char request_id[UUID_SIZE];         /* the request whose answer this is; "" for the service's own verdict */
+	char agent_id[UUID_SIZE];
+	char status[16], code[48];
+	char *answer;                       /* or NULL */
+	int64_t now_ms;
+	bool final;                         /* false: settling */
+	bool changed;                       /* out: this was the first final outcome, or the agent's word after service.no_answer */
+	bool known;                         /* out: request_id is a request to this agent */
+};
+/* arg: struct store_finish *. */
+enum status store_operation_finish(sqlite3 *db, void *arg);
+
+struct store_find { char operation_id[UUID_SIZE]; bool found; struct operation_row row; };
+/* arg: struct store_find *. */
+enum status store_operation_find(sqlite3 *db, void *arg);
+
+struct operation_rows { int64_t limit; struct operation_row *items; size_t count; };
+void operation_rows_clear(struct operation_rows *rows);
+/* arg: struct operation_rows *: the newest first. */
+enum status store_operations(sqlite3 *db, void *arg);
+
+struct open_operation { struct operation_row operation; struct request_row request; };
+struct open_operations { struct open_operation *items; size_t count; };
+void open_operations_clear(struct open_operations *rows);
+/* arg: struct open_operations *: those without a final outcome, the oldest first. */
+enum status store_operations_open(sqlite3 *db, void *arg);
+
+#endif

@@ -1,0 +1,633 @@
+"""reset-service against an agent written here, from proto/README.md alone, with python3-websockets and python3-jwcrypto."""
+import asyncio, base64, contextlib, hashlib, http.client, json, os, signal, socket, ssl, subprocess, sys, time, uuid
+
+import pytest
+import websockets
+from jwcrypto import jwe, jwk, jws
+
+BUILD = os.path.abspath(os.environ.get("BUILD_ROOT", os.path.join(os.path.dirname(__file__), "..", "..", "build")))
+BINARY = os.path.join(BUILD, "service", "reset-service")
+PASSWORD = "Canary-Rosenkohl-77 ä"
+SUBJECT = {"format": "userPrincipalName", "id": "alice@corp.example.test"}
+
+
+def b64(octets):
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+def new_key():
+    return jwk.JWK.generate(kty="EC", crv="P-256")
+
+
+def public(key, alg="ES256", use="sig"):
+    full = key.export_public(as_dict=True)
+    return {**{m: full[m] for m in ("kty", "crv", "x", "y")}, "kid": key.thumbprint(), "alg": alg, "use": use}
+
+
+def sign(key, typ, claims, **header):
+    token = jws.JWS(json.dumps(claims))
+    token.add_signature(key, None, json.dumps({"alg": "ES256", "kid": key.thumbprint(), "typ": typ, **header}))
+    return token.serialize(compact=True)
+
+
+def peek(text):
+    token = jws.JWS()
+    token.deserialize(text)
+    return json.loads(token.objects["protected"]), json.loads(token.objects["payload"])
+
+
+def verify(text, key):
+    token = jws.JWS()
+    token.deserialize(text, key)
+    return json.loads(token.payload)
+
+
+class Service:
+    """One reset-service in a folder."""
+
+    def __init__(self, folder):
+        self.folder, self.process = str(folder), None
+        self.certificate, key = self.path("tls.crt"), self.path("tls.key")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=test",
+                        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", self.certificate], check=True, stderr=subprocess.DEVNULL)
+        self.issuer = "https://reset.example.test"
+        with open(self.path("c.yaml"), "w") as f:
+            f.write(f"issuer: {self.issuer}\nlisten: 127.0.0.1:0\ntls:\n  certificate_file: tls.crt\n  key_file: tls.key\nstate_directory: state\n"
+                    "queue_wait: 300ms\ndiagnostics:\n  no_answer_after: 4s\n")
+        self.init = json.loads(self.command("init", "--json"))
+        self.key = json.loads(self.command("api-key", "add", "tests", "--json"))["api_key"]
+        self.start()
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def command(self, *words, code=0):
+        done = subprocess.run([BINARY, *words, "--config", self.path("c.yaml")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=20)
+        assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
+        return done.stdout
+
+    def start(self):
+        self.log = open(self.path("log"), "ab")
+        self.process = subprocess.Popen([BINARY, "serve", "--config", self.path("c.yaml"), "--log-format", "text"], stdout=subprocess.PIPE, stderr=self.log, text=True)
+        line = self.process.stdout.readline()
+        assert line.startswith("listening https://127.0.0.1:"), (line, self.log_text())
+        self.port = int(line.rsplit(":", 1)[1])
+        self.tls = ssl.create_default_context(cafile=self.certificate)
+
+    def stop(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        code = self.process.wait(20)
+        self.process.stdout.close()
+        self.log.close()
+        assert how == signal.SIGKILL or code == 0, (code, self.log_text()[-6000:])
+
+    def log_text(self):
+        with open(self.path("log"), encoding="utf-8") as f:
+            return f.read()
+
+    def http(self, method, path, body=None, key=None, headers=None):
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=self.tls)
+        try:
+            all_headers = {"Authorization": f"Bearer {key or self.key}", **({"Content-Type": "application/json"} if body is not None else {}), **(headers or {})}
+            connection.request(method, path, json.dumps(body) if isinstance(body, dict) else body, all_headers)
+            answer = connection.getresponse()
+            text = answer.read()
+            self.headers = answer.headers
+            return answer.status, json.loads(text) if text[:1] in (b"{", b"[") else text
+        finally:
+            connection.close()
+
+    def raw(self, octets):
+        with self.tls.wrap_socket(socket.create_connection(("127.0.0.1", self.port), 5), server_hostname="127.0.0.1") as s:
+            s.sendall(octets)
+            return s.recv(65536)
+
+    def ask(self, **members):
+        body = {"operation_id": str(uuid.uuid4()), "op": "reset", "sub_id": SUBJECT, "new_password": PASSWORD, **members}
+        return self.http("POST", "/v1/operations", {m: v for m, v in body.items() if v is not None})
+
+    async def ask_later(self, **members):
+        return await asyncio.get_running_loop().run_in_executor(None, lambda: self.ask(**members))
+
+    def post_enrollment(self, text):
+        return self.http("POST", "/v1/enroll", text, headers={"Content-Type": "application/jose"})
+
+
+class Agent:
+    """The agent's side; `directories` and `operations` as it says hello."""
+
+    def __init__(self, service, ticket=None, name="testhost"):
+        self.service, self.name, self.boot, self.instance, self.max_in_flight = service, name, 1, str(uuid.uuid4()), 8
+        self.signing, self.decryption, self.ws = new_key(), new_key(), None
+        if ticket is not False:
+            status, answer = service.post_enrollment(self.enrollment(ticket or json.loads(service.command("ticket", "--json"))["ticket"]))
+            assert status == 201, answer
+            self.id = answer["agent_id"]
+            root = jwk.JWK(**answer["root_key"])
+            assert root.thumbprint() == service.init["root_key"]
+            self.service_keys = {k["kid"]: jwk.JWK(**k) for k in verify(answer["key_set"], root)["keys"]}
+
+    def enrollment(self, ticket, key=None, **claims):
+        now = int(time.time())
+        return sign(key or self.signing, "wb-enroll+jwt", {
+            "aud": self.service.issuer, "iat": now, "exp": now + 300, "ticket": ticket, "name": self.name, "signing_key": public(self.signing),
+            "decryption_key": public(self.decryption, "ECDH-ES", "enc"), **claims})
+
+    async def receive(self, typ):
+        text = await asyncio.wait_for(self.ws.recv(), 5)
+        header = peek(text)[0]
+        assert header["typ"] == typ, header
+        return text, verify(text, self.service_keys[header["kid"]])
+
+    async def open(self):
+        self.ws = await websockets.connect(f"wss://127.0.0.1:{self.service.port}/v1/agent", ssl=self.service.tls, subprotocols=["writeback.v1"], compression=None, max_size=2**20)
+        assert self.ws.subprotocol == "writeback.v1"
+        assert peek(await self.ws.recv())[0]["typ"] == "wb-keys+jwt"
+        self.challenge = (await self.receive("wb-challenge+jwt"))[1]
+
+    async def hello(self, key=None, **claims):
+        nonce = b64(os.urandom(32))
+        await self.ws.send(sign(key or self.signing, "wb-hello+jwt", {
+            "iss": self.id, "aud": self.service.issuer, "iat": int(time.time()), "nonce": self.challenge["nonce"], "agent_nonce": nonce, "instance_id": self.instance,
+            "boot": self.boot, "version": 1, "software": "test/1", "directories": [{"name": "corp", "flavor": "active-directory"}],
+            "operations": ["reset", "unlock", "check"], "max_in_flight": self.max_in_flight, "decryption_key": self.decryption.thumbprint(), **claims}))
+        return nonce
+
+    async def connect(self, **claims):
+        await self.open()
+        nonce = await self.hello(**claims)
+        welcome = (await self.receive("wb-welcome+jwt"))[1]
+        assert (welcome["nonce"], welcome["aud"], welcome["iss"], welcome["max_frame_bytes"]) == (nonce, self.id, self.service.issuer, 65536)
+        assert abs(welcome["time"] - time.time()) < 5
+        return self
+
+    async def request(self):
+        text, claims = await self.receive("wb-request+jwt")
+        assert claims["aud"] == self.id and claims["iss"] == self.service.issuer and claims["exp"] - claims["iat"] == 30
+        return text, claims
+
+    def decrypt(self, claims):
+        token = jwe.JWE()
+        token.deserialize(claims["secret"], self.decryption)
+        return json.loads(token.payload)
+
+    def result(self, request, key=None, **claims):
+        return sign(key or self.signing, "wb-result+jwt", {
+            "iss": self.id, "aud": self.service.issuer, "iat": int(time.time()), "request_id": request["jti"], "operation_id": request["operation_id"], "status": "applied",
+            "code": "ok", "user": {"object_guid": "6f9619ff-8b86-d011-b42d-00c04fc964ff"}, "was_locked": False,
+            "directory": {"name": "corp", "server": "dc1.corp.example.test", "result_code": 0, "diagnostic": ""}, "warnings": [], "durations_ms": {"total": 5}, **claims})
+
+    async def answer(self, request, **claims):
+        await self.ws.send(self.result(request, **claims))
+        assert (await self.receive("wb-ack+jwt"))[1]["request_id"] == request["jti"]
+
+    async def closed(self, code):
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while True:
+                await asyncio.wait_for(self.ws.recv(), 5)
+        assert self.ws.close_code == code, (self.ws.close_code, self.ws.close_reason)
+
+    def cut(self):
+        self.ws.transport.abort()
+
+    async def close(self):
+        await self.ws.close()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    service = Service(tmp_path_factory.mktemp("service"))
+    yield service
+    service.stop()
+    assert PASSWORD not in service.log_text() and "Canary" not in service.log_text()
+    for folder, _, files in os.walk(service.folder):
+        for name in files:
+            with open(os.path.join(folder, name), "rb") as f:
+                assert b"Canary" not in f.read(), name
+
+
+@pytest.fixture
+def agent(service):
+    """Enrolled for one test and revoked behind it, so that every test has the service to itself."""
+    agent = Agent(service)
+    yield agent
+    service.http("DELETE", f"/v1/agents/{agent.id}")
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 25))
+
+
+def test_discovery(service):
+    status, found = service.http("GET", "/.well-known/writeback-configuration", headers={"Authorization": ""})
+    assert status == 200 and found["issuer"] == service.issuer and found["channel_endpoints"] == ["wss://reset.example.test/v1/agent"]
+    assert found["enrollment_endpoint"] == service.issuer + "/v1/enroll" and found["limits"] == {"max_frame_bytes": 65536}
+    root = jwk.JWK(**found["root_key"])
+    key_set = verify(found["key_set"], root)
+    assert root.thumbprint() == service.init["root_key"] and key_set["version"] == 1 and key_set["keys"][0]["kid"] == service.init["signing_key"]
+    assert service.headers["X-Content-Type-Options"] == "nosniff" and service.headers["Cache-Control"] == "no-store"
+
+
+def test_ticket_is_good_once(service):
+    ticket = service.command("ticket").strip()
+    assert len(ticket) == 91
+    first, second = Agent(service, ticket), Agent(service, False)
+    status, problem = service.post_enrollment(second.enrollment(ticket))
+    assert status == 401 and problem["status"] == 401
+    unknown = "wbt_" + b64(os.urandom(32)) + ticket[47:]
+    assert service.post_enrollment(second.enrollment(unknown)) == (status, problem)  # not said which
+    service.http("DELETE", f"/v1/agents/{first.id}")
+
+
+def test_ticket_expires(service):
+    ticket = service.command("ticket", "--ttl", "1s").strip()
+    deadline = time.time() + 2.1  # whole seconds
+    agent = Agent(service, False)
+    text = agent.enrollment(ticket)
+    time.sleep(deadline - time.time())
+    assert service.post_enrollment(text)[0] == 401
+
+
+@pytest.mark.parametrize("fault", ["foreign signature", "aud", "exp", "past", "same key", "private", "not a jws", "name", "kid"])
+def test_wrong_proof_is_refused(service, fault):
+    ticket = service.command("ticket").strip()
+    agent, now = Agent(service, False), int(time.time())
+    text = {"foreign signature": lambda: agent.enrollment(ticket, key=new_key()),
+            "aud": lambda: agent.enrollment(ticket, aud="https://other.example.test"),
+            "exp": lambda: agent.enrollment(ticket, exp=now + 301),
+            "past": lambda: agent.enrollment(ticket, iat=now - 400, exp=now - 100),
+            "same key": lambda: agent.enrollment(ticket, decryption_key=public(agent.signing, "ECDH-ES", "enc")),
+            "private": lambda: agent.enrollment(ticket, signing_key={**public(agent.signing), "d": "AAAA"}),
+            "not a jws": lambda: "nonsense",
+            "name": lambda: agent.enrollment(ticket, name=""),
+            "kid": lambda: agent.enrollment(ticket)[:-6] + "AAAAAA"}[fault]()
+    assert service.post_enrollment(text)[0] == 400
+    agent = Agent(service, ticket)  # and the ticket is still good
+    service.http("DELETE", f"/v1/agents/{agent.id}")
+
+
+def test_reset(service, agent):
+    async def main():
+        await agent.connect()
+        status, agents = service.http("GET", "/v1/agents")
+        mine = next(a for a in agents if a["agent_id"] == agent.id)
+        assert mine["connected"] and mine["operations"] == ["reset", "unlock", "check"] and mine["decryption_key"]["kid"] == agent.decryption.thumbprint()
+        operation_id = str(uuid.uuid4())
+        asked = asyncio.ensure_future(service.ask_later(operation_id=operation_id, must_change=True))
+        _, request = await agent.request()
+        assert request["operation_id"] == operation_id and request["sub_id"] == SUBJECT and request["must_change"] is True
+        assert agent.decrypt(request) == {"operation_id": operation_id, "op": "reset", "sub_id": SUBJECT, "new_password": PASSWORD}
+        await agent.answer(request)
+        status, operation = await asked
+        assert status == 200 and operation["status"] == "applied" and operation["code"] == "ok" and operation["agent_id"] == agent.id
+        assert operation["request_id"] == request["jti"] and operation["directory"]["server"] == "dc1.corp.example.test" and operation["user_message"] == "Done."
+        assert service.http("GET", f"/v1/operations/{operation_id}") == (200, operation)
+        assert json.loads(service.command("operation", operation_id)) == operation
+        assert operation_id in service.command("operations", "--limit", "1")
+        # The agent did not hear the acknowledgement: it repeats itself and gets another.
+        await agent.answer(request)
+        # A later word does not change a final one.
+        await agent.answer(request, status="refused", code="policy.history")
+        assert service.http("GET", f"/v1/operations/{operation_id}") == (200, operation)
+        await agent.close()
+    run(main())
+
+
+def test_idempotent(service, agent):
+    async def main():
+        await agent.connect()
+        operation_id = str(uuid.uuid4())
+        asked = [asyncio.ensure_future(service.ask_later(operation_id=operation_id)) for _ in range(3)]
+        _, request = await agent.request()
+        status, problem = await service.ask_later(operation_id=operation_id, new_password="another")
+        assert status == 409
+        status, pending = await service.ask_later(operation_id=operation_id, wait=0)
+        assert status == 202 and pending["status"] == "pending" and service.headers["Location"] == f"/v1/operations/{operation_id}"
+        await agent.answer(request, status="refused", code="policy.too_short", rules=[{"rule": "min_length", "required": 14, "given": 9}])
+        answers = [await a for a in asked]
+        assert answers[0] == answers[1] == answers[2] and answers[0][0] == 200 and answers[0][1]["rules"] == [{"rule": "min_length", "required": 14, "given": 9}]
+        assert await service.ask_later(operation_id=operation_id) == answers[0]
+        assert (await service.ask_later(operation_id=operation_id, must_change=True))[0] == 409
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(agent.ws.recv(), 0.2)  # one request only
+        await agent.close()
+    run(main())
+
+
+def test_unlock_and_browser_secret(service, agent):
+    async def main():
+        await agent.connect()
+        asked = asyncio.ensure_future(service.ask_later(op="unlock", new_password=None, actor={"type": "administrator", "id": "helpdesk-7"}))
+        _, request = await agent.request()
+        assert "secret" not in request and request["actor"] == {"type": "administrator", "id": "helpdesk-7"}
+        await agent.answer(request, was_locked=True)
+        assert (await asked)[1]["was_locked"] is True
+        operation_id, kid = str(uuid.uuid4()), agent.decryption.thumbprint()
+        token = jwe.JWE(json.dumps({"operation_id": operation_id, "op": "reset", "sub_id": SUBJECT, "new_password": PASSWORD}),
+                        json.dumps({"alg": "ECDH-ES", "enc": "A256GCM", "kid": kid}), recipient=agent.decryption).serialize(compact=True)
+        asked = asyncio.ensure_future(service.ask_later(operation_id=operation_id, new_password=None, secrets={kid: token}))
+        _, request = await agent.request()
+        assert request["secret"] == token
+        await agent.answer(request)
+        assert (await asked)[1]["code"] == "ok"
+        assert (await service.ask_later(new_password=None, secrets={kid: "a.b.c.d.e"}))[0] == 400
+        assert (await service.ask_later(new_password=None, secrets={new_key().thumbprint(): token}))[1]["code"] == "service.no_agent"
+        await agent.close()
+    run(main())
+
+
+def test_forged_results_are_ignored(service, agent):
+    async def main():
+        await agent.connect()
+        asked = asyncio.ensure_future(service.ask_later(op="unlock", new_password=None))
+        _, request = await agent.request()
+        stranger = new_key()
+        for forged in (agent.result(request, key=stranger), agent.result(request, iss=str(uuid.uuid4())), agent.result(request, aud="https://other.example.test"),
+                       agent.result({**request, "jti": str(uuid.uuid4())}), agent.result(request)[:-8] + "AAAAAAAA",
+                       sign(stranger, "wb-result+jwt", peek(agent.result(request))[1], jwk=public(stranger))):
+            await agent.ws.send(forged)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(agent.ws.recv(), 0.3)
+        assert not asked.done()
+        await agent.answer(request, status="refused", code="user.not_found", user=None, was_locked=None) if False else await agent.answer(request)
+        assert (await asked)[1]["code"] == "ok"
+        await agent.close()
+    run(main())
+
+
+def test_unverifiable_frame_settles_its_request(service, agent):
+    async def main():
+        await agent.connect()
+        asked = asyncio.ensure_future(service.ask_later())
+        text, request = await agent.request()
+        await agent.ws.send(sign(agent.signing, "wb-result+jwt", {
+            "iss": agent.id, "aud": service.issuer, "iat": int(time.time()), "status": "refused", "code": "request.signature", "reason": "kid",
+            "frame_sha256": hashlib.sha256(text.encode()).hexdigest()}))
+        status, operation = await asked
+        assert (status, operation["status"], operation["code"], operation["reason"]) == (200, "refused", "request.signature", "kid")
+        await agent.close()
+    run(main())
+
+
+def test_settling_then_final(service, agent):
+    async def main():
+        await agent.connect()
+        operation_id = str(uuid.uuid4())
+        asked = asyncio.ensure_future(service.ask_later(operation_id=operation_id, wait=0.3))
+        _, request = await agent.request()
+        await agent.ws.send(agent.result(request, status="settling", code="settling"))
+        status, operation = await asked
+        assert (status, operation["status"], operation["code"]) == (202, "settling", "settling")
+        await agent.answer(request)
+        assert service.http("GET", f"/v1/operations/{operation_id}")[1]["code"] == "ok"
+        await agent.close()
+    run(main())
+
+
+def test_redelivery_after_a_cut(service, agent):
+    async def main():
+        await agent.connect()
+        asked = asyncio.ensure_future(service.ask_later())
+        first, _ = await agent.request()
+        agent.cut()
+        await agent.connect()  # the same boot and instance
+        second, request = await agent.request()
+        assert first == second
+        await agent.answer(request)
+        assert (await asked)[1]["code"] == "ok"
+        agent.boot += 1  # a restart while the old channel stands: that one is superseded
+        old = agent.ws
+        await agent.connect()
+        await asyncio.wait_for(old.wait_closed(), 5)
+        assert old.close_code == 1001
+        await agent.close()
+    run(main())
+
+
+def test_in_flight_limit(service, agent):
+    async def main():
+        agent.max_in_flight = 1
+        await agent.connect()
+        one = asyncio.ensure_future(service.ask_later())
+        _, request = await agent.request()
+        status, operation = await service.ask_later()  # waits queue_wait in vain
+        assert (status, operation["code"]) == (200, "service.overloaded")
+        two = asyncio.ensure_future(service.ask_later())
+        await asyncio.sleep(0.05)
+        await agent.answer(request)
+        await one
+        _, request = await agent.request()
+        await agent.answer(request)
+        assert (await two)[1]["code"] == "ok"
+        await agent.close()
+    run(main())
+
+
+def test_no_agent_at_once(service):
+    started, operation_id = time.time(), str(uuid.uuid4())
+    status, operation = service.ask(operation_id=operation_id)
+    assert status == 200 and operation["status"] == "failed" and operation["code"] == "service.no_agent" and time.time() - started < 1
+    assert service.http("GET", f"/v1/operations/{operation_id}")[1] == operation
+
+
+def test_never_answered(service, agent):
+    async def main():
+        await agent.connect()
+        operation_id = str(uuid.uuid4())
+        status, operation = await service.ask_later(operation_id=operation_id)  # no_answer_after is 4 s here
+        assert (status, operation["status"], operation["code"]) == (200, "unknown", "service.no_answer")
+        _, request = await agent.request()
+        await agent.answer(request)  # better late
+        assert service.http("GET", f"/v1/operations/{operation_id}")[1]["code"] == "ok"
+        await agent.close()
+    run(main())
+
+
+def test_least_loaded_agent(service, agent):
+    async def main():
+        other = Agent(service, name="second")
+        await agent.connect()
+        await other.connect()
+        asked = [asyncio.ensure_future(service.ask_later()) for _ in range(4)]
+        for a in (agent, other):
+            for _ in range(2):
+                _, request = await a.request()
+                await a.answer(request) if False else None
+                a.pending = getattr(a, "pending", []) + [request]
+        for a in (agent, other):
+            for request in a.pending:
+                await a.answer(request)
+        assert [(await a)[1]["code"] for a in asked] == ["ok"] * 4
+        await other.ws.send(sign(other.signing, "wb-drain+jwt", {"iss": other.id, "aud": service.issuer, "iat": int(time.time()), "session": str(uuid.uuid4()), "reason": "x"}))
+        await agent.close()
+        await other.close()
+        service.http("DELETE", f"/v1/agents/{other.id}")
+    run(main())
+
+
+def test_api_key(service):
+    assert service.http("GET", "/v1/agents", key="wbk_" + "A" * 43)[0] == 401
+    assert service.http("GET", "/v1/agents", key="wbk_short")[0] == 401
+    assert service.http("GET", "/v1/agents", headers={"Authorization": "Basic eDp5"})[0] == 401
+    assert service.headers["WWW-Authenticate"] == "Bearer"
+    key = json.loads(service.command("api-key", "add", "second", "--json"))["api_key"]
+    service.command("api-key", "add", "second", code=65)
+    assert service.http("GET", "/v1/agents", key=key)[0] == 200
+    service.command("api-key", "revoke", "second")
+    deadline = time.time() + 5
+    while service.http("GET", "/v1/agents", key=key)[0] != 401:
+        assert time.time() < deadline
+
+
+@pytest.mark.parametrize("path", ["/v1/agents/", "/v1//agents", "//v1/agents", "/v1/./agents", "/v1/x/../agents", "/v1/agents?x=1", "/v1/agents%2f", "/v1/%61gents", "/V1/agents",
+                                  "/v1/agents;x", "https://127.0.0.1/v1/agents", "/v1/operations/../agents", "/v1/operations/not-a-uuid", "/"])
+def test_path_tricks(service, path):
+    answer = service.raw(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.key}\r\n\r\n".encode())
+    assert answer.split(b" ")[1] in (b"404", b"400"), answer
+
+
+@pytest.mark.parametrize("headers", ["Host: x\r\nContent-Length: 2\r\nContent-Length: 2", "Host: x\r\nContent-Length: +2", "Content-Length: 2", "Host: x\r\nHost: y\r\nContent-Length: 2",
+                                     "Host: x\r\nContent-Length : 2", "Host: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked", "Host: x\r\nContent-Length: 0x2"])
+def test_ambiguous_requests(service, headers):
+    answer = service.raw(f"POST /v1/operations HTTP/1.1\r\nAuthorization: Bearer {service.key}\r\nContent-Type: application/json\r\n{headers}\r\n\r\n{{}}".encode())
+    assert answer.split(b" ")[1] == b"400", answer
+
+
+@pytest.mark.parametrize("members", [{"op": "format"}, {"op": "change"}, {"operation_id": "x"}, {"sub_id": {"format": "userPrincipalName"}}, {"sub_id": None}, {"new_password": None},
+                                     {"new_password": ""}, {"new_password": "x" * 257}, {"new_password": 7}, {"wait": 21}, {"wait": "1"}, {"must_change": 1}, {"extra": 1},
+                                     {"op": "unlock"}, {"actor": {"type": "administrator"}}, {"actor": {"type": "king", "id": "x"}}, {"directory": ""}, {"secrets": {}}])
+def test_malformed_questions(service, members):
+    status, problem = service.ask(**members)
+    assert status == 400 and problem["code"] in ("request.invalid", "request.unsupported") and service.headers["Content-Type"] == "application/problem+json"
+
+
+def test_other_http(service):
+    assert service.http("POST", "/v1/operations", b'{"op":"reset","op":"check"}')[0] == 400
+    assert service.http("POST", "/v1/operations", b"[]")[0] == 400
+    assert service.http("POST", "/v1/operations", b"{}", headers={"Content-Type": "text/plain"})[0] == 415
+    assert service.http("PUT", "/v1/agents", b"{}")[0] == 405 and service.headers["Allow"] == "GET"
+    assert service.http("GET", f"/v1/operations/{uuid.uuid4()}")[0] == 404
+    assert service.http("DELETE", f"/v1/agents/{uuid.uuid4()}")[0] == 404
+    assert service.http("GET", "/v1/agent")[0] == 426
+    upgrade = "GET /v1/agent HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {}\r\nSec-WebSocket-Version: {}\r\nSec-WebSocket-Protocol: {}\r\n\r\n"
+    good = base64.b64encode(bytes(16)).decode()
+    assert service.raw(upgrade.format(good, 13, "a, writeback.v1").encode()).startswith(b"HTTP/1.1 101 ")
+    assert service.raw(upgrade.format(good, 12, "writeback.v1").encode()).startswith(b"HTTP/1.1 426 ")
+    assert service.raw(upgrade.format("short", 13, "writeback.v1").encode()).startswith(b"HTTP/1.1 400 ")
+    assert service.raw(upgrade.format(good, 13, "writeback.v2").encode()).startswith(b"HTTP/1.1 400 ")
+    assert b" 413 " in service.raw(b"POST /v1/operations HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n" + b"x" * 70000)[:20]
+
+
+@pytest.mark.parametrize("claims, code", [({"nonce": b64(bytes(32))}, 1008), ({"aud": "https://other.example.test"}, 1008), ({"version": 2}, 4002), ({"iat": 1700000000}, 4005),
+                                          ({"decryption_key": b64(bytes(32))}, 1008), ({"iss": str(uuid.uuid4())}, 4001), ({"key": new_key()}, 1008)])
+def test_refused_hello(service, agent, claims, code):
+    async def main():
+        await agent.open()
+        await agent.hello(**claims)
+        await agent.closed(code)
+        if code == 4005:
+            assert abs(int(agent.ws.close_reason) - time.time()) < 5
+    run(main())
+
+
+def test_revocation(service):
+    async def main():
+        agent = await Agent(service).connect()
+        service.command("revoke", agent.id)
+        await agent.closed(4001)
+        await agent.open()
+        await agent.hello()
+        await agent.closed(4001)
+        agent = await Agent(service).connect()
+        assert service.http("DELETE", f"/v1/agents/{agent.id}") == (204, b"")
+        await agent.closed(4001)
+        assert service.http("DELETE", f"/v1/agents/{agent.id}")[0] == 404
+    run(main())
+
+
+@pytest.mark.parametrize("change", ["lower boot", "other instance"])
+def test_clone(service, agent, change):
+    async def main():
+        agent.boot = 5
+        await agent.connect()
+        first = agent.ws
+        if change == "lower boot":
+            agent.boot = 4
+        else:
+            agent.instance = str(uuid.uuid4())
+        await agent.open()
+        await agent.hello()
+        await agent.closed(4003)
+        await asyncio.wait_for(first.wait_closed(), 5)
+        assert first.close_code == 4003
+    run(main())
+
+
+def test_oversize_and_binary(service, agent):
+    async def main():
+        await agent.connect()
+        await agent.ws.send("x" * 65537)
+        await agent.closed(1009)
+        await agent.connect()
+        await agent.ws.send(b"binary")
+        await agent.closed(1003)
+    run(main())
+
+
+def test_restart(service, agent):
+    async def main():
+        await agent.connect()
+        operation_id = str(uuid.uuid4())
+        status, _ = await service.ask_later(operation_id=operation_id, wait=0)
+        assert status == 202
+        first, _ = await agent.request()
+        service.stop(signal.SIGKILL)
+        service.start()
+        await agent.connect()
+        second, request = await agent.request()
+        assert first == second
+        assert service.http("GET", f"/v1/operations/{operation_id}")[1]["status"] == "pending"
+        await agent.answer(request)
+        assert service.http("GET", f"/v1/operations/{operation_id}")[1]["code"] == "ok"
+        # A stop tells the agent and waits for what it owes.
+        asked = asyncio.ensure_future(service.ask_later())
+        _, request = await agent.request()
+        service.process.send_signal(signal.SIGTERM)
+        assert (await agent.receive("wb-drain+jwt"))[1]["aud"] == agent.id
+        await agent.answer(request)
+        assert (await asked)[1]["code"] == "ok"
+        await agent.closed(1001)
+        assert service.process.wait(10) == 0, service.log_text()[-6000:]
+        service.process.stdout.close()
+        service.log.close()
+        service.start()
+    run(main())
+
+
+def test_new_keys(service, agent):
+    async def main():
+        await agent.connect()
+        service.command("rotate-keys")
+        service.process.send_signal(signal.SIGHUP)
+        text = await asyncio.wait_for(agent.ws.recv(), 5)
+        header, claims = peek(text)
+        assert header["typ"] == "wb-keys+jwt" and claims["version"] >= 2 and len(claims["keys"]) >= 2
+        agent.service_keys = {k["kid"]: jwk.JWK(**k) for k in claims["keys"]}
+        asked = asyncio.ensure_future(service.ask_later())
+        text, request = await agent.request()
+        assert peek(text)[0]["kid"] == claims["keys"][0]["kid"]
+        await agent.answer(request)
+        assert (await asked)[1]["code"] == "ok"
+        await agent.close()
+    run(main())
+
+
+def test_command_line(service):
+    assert subprocess.run([BINARY], stderr=subprocess.DEVNULL).returncode == 64
+    assert subprocess.run([BINARY, "dance"], stderr=subprocess.DEVNULL).returncode == 64
+    assert subprocess.run([BINARY, "agents", "--config", "/nonexistent"], stderr=subprocess.DEVNULL).returncode == 78
+    service.command("serve", "--check-config")
+    service.command("init", code=65)  # never over existing keys
+    assert "queue_wait" in service.command("serve", "--dump-config")
+    assert json.loads(service.command("agents", "--json"))
+    service.command("revoke", str(uuid.uuid4()), code=65)
