@@ -367,6 +367,7 @@ static void run_probe(evutil_socket_t fd, short what, void *arg)
 
 struct forgetting {
 	struct journal *journal;
+	int64_t now_ms;
 	int64_t exp;                 /* the highest one */
 	size_t count;
 	struct node *nodes[FORGET_AT_ONCE];
@@ -396,14 +397,19 @@ static void forgetting_done(enum status status, void *arg)
 		if (status == STATUS_OK)
 			remove_node(journal, forgetting->nodes[i]);
 	}
+	/* A batch that was full may have left some. */
+	if (status == STATUS_OK && forgetting->count == FORGET_AT_ONCE)
+		journal_forget(journal, forgetting->now_ms);
 	free(forgetting);
 }
 
 static bool can_forget(const struct journal *journal, const struct node *node, int64_t now_ms)
 {
 	const struct journal_entry *entry = node->entry;
+	/* A flood of requests that are refused must not fill the journal: nothing but curiosity needs those any more. */
+	bool spare = !entry->counts && journal->rows > journal->settings.rows_limit / 2;
 	return !node->pending && entry->state == JOURNAL_OUTCOME && entry->acknowledged && entry->exp < now_ms / 1000 &&
-	       entry->outcome_at_ms <= now_ms - journal->settings.retain_ms;
+	       (spare || entry->outcome_at_ms <= now_ms - journal->settings.retain_ms);
 }
 
 static void collect(struct journal *journal, int64_t now_ms, struct forgetting *forgetting)
@@ -425,6 +431,7 @@ void journal_forget(struct journal *journal, int64_t now_ms)
 	if (!forgetting)
 		return;
 	forgetting->journal = journal;
+	forgetting->now_ms = now_ms;
 	forgetting->exp = journal_forgotten_exp(journal);
 	collect(journal, now_ms, forgetting);
 	/* At once, so that no request at or below it comes in while the rows go. */

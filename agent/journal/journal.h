@@ -43,8 +43,9 @@ struct journal_entry {
 
 struct journal_settings {
 	const char *path;
-	int64_t retain_ms;              /* an acknowledged row is kept at least so long for `writebackctl journal` and the throttle: 3,600,000 */
-	unsigned rows_limit;            /* 100,000: more unforgotten rows are agent.journal */
+	int64_t retain_ms;              /* an acknowledged row is kept at least so long for `writebackctl journal` and the throttle: 3,600,000; less, where the journal is more than
+	                                 * half full, for one that does not count */
+	unsigned rows_limit;            /* 100,000: more unforgotten rows are agent.journal; a row takes about 1.5 KiB of memory */
 };
 /* Opens, checks every row's checksum, fills the index. STATUS_AGENT_JOURNAL with a sentence where it is damaged, foreign or cannot be written: never a silent fresh start. */
 enum status journal_open(struct event_base *base, const struct journal_settings *settings, struct journal **ret_journal, char **ret_why) MUST_USE;

@@ -285,6 +285,58 @@ static void an_unexpired_row_is_kept(void **state)
 	assert_null(journal_find(journal, uuid(1)));
 }
 
+static void a_full_journal_keeps_what_counts(void **state)
+{
+	struct answer answers[3] = { 0 };
+	for (unsigned i = 0; i < 3; i++) {
+		struct journal_entry entry = outcome(i);
+		entry.counts = i == 2;
+		assert_int_equal(journal_outcome(journal, &entry, answered, &answers[i]), STATUS_OK);
+		assert_int_equal(wait_for(&answers[i]), STATUS_OK);
+		if (i > 0)
+			journal_acknowledge(journal, entry.request_id);
+	}
+	reopen();
+	journal_forget(journal, (NOW + 31) * 1000);
+	reopen();
+	assert_non_null(journal_find(journal, uuid(1)));
+	close_journal();
+	assert_int_equal(open_journal(5), STATUS_OK); /* three of five: more than half */
+	journal_forget(journal, (NOW + 30) * 1000);
+	reopen();
+	assert_non_null(journal_find(journal, uuid(1))); /* not expired */
+	close_journal();
+	assert_int_equal(open_journal(5), STATUS_OK);
+	journal_forget(journal, (NOW + 31) * 1000);
+	reopen();
+	assert_non_null(journal_find(journal, uuid(0))); /* not acknowledged */
+	assert_null(journal_find(journal, uuid(1)));
+	assert_non_null(journal_find(journal, uuid(2))); /* the throttle needs it */
+}
+
+static void thousands_are_forgotten_at_once(void **state)
+{
+	enum { MANY = 2500 };
+	struct answer last = { 0 };
+	close_journal();
+	assert_int_equal(open_journal(10000), STATUS_OK);
+	for (unsigned i = 0; i < MANY; i++) {
+		struct journal_entry entry = outcome(i);
+		entry.acknowledged = true;
+		last.calls = 0;
+		while (journal_outcome(journal, &entry, answered, &last) == STATUS_AGENT_OVERLOADED)
+			event_base_loop(base, EVLOOP_ONCE);
+	}
+	while (journal_find(journal, uuid(MANY - 1))->pending)
+		event_base_loop(base, EVLOOP_ONCE);
+	journal_forget(journal, (NOW + 31) * 1000 + RETAIN_MS);
+	while (journal_find(journal, uuid(MANY - 1)))
+		event_base_loop(base, EVLOOP_ONCE);
+	reopen();
+	assert_null(journal_find(journal, uuid(0)));
+	assert_null(journal_find(journal, uuid(MANY - 1)));
+}
+
 static void numbers_survive(void **state)
 {
 	assert_true(journal_number(journal, "boot", 7) == 7);
@@ -335,7 +387,7 @@ static void every_column_is_guarded(void **state)
 		"result = result || ' '", "acknowledged = 1", "checksum = zeroblob(32)", "checksum = zeroblob(0)", "sequence = 77",
 		"server = printf('%0300d', 0)",
 		/* What moves between two columns leaves their concatenation as it was. */
-		"code = 'okx', server = substr(server, 2)",
+		"directory = directory || substr(server, 1, 1), server = substr(server, 2)",
 	};
 	char sql[256];
 	for (size_t i = 0; i < sizeof damages / sizeof *damages; i++) {
@@ -492,7 +544,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(intent_and_outcome_survive), TEST(the_index_knows_at_once), TEST(the_first_outcome_stands), TEST(settling_then_final), TEST(order_of_arrival),
-		TEST(forgetting_wants_acknowledgement_expiry_and_age), TEST(an_unexpired_row_is_kept), TEST(numbers_survive), TEST(rows_are_limited),
+		TEST(forgetting_wants_acknowledgement_expiry_and_age), TEST(an_unexpired_row_is_kept), TEST(a_full_journal_keeps_what_counts), TEST(thousands_are_forgotten_at_once),
+		TEST(numbers_survive), TEST(rows_are_limited),
 		TEST(every_column_is_guarded), TEST(numbers_are_guarded), TEST(a_flipped_bit_in_the_file_is_seen), TEST(foreign_and_newer_files_are_refused),
 		TEST(no_database_is_no_fresh_start), TEST(a_failed_intent_leaves_the_index), TEST(a_failed_outcome_leaves_the_intent),
 		TEST(two_failures_in_a_row_leave_nothing), TEST(closing_answers_everybody),
