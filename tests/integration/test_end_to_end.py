@@ -117,8 +117,13 @@ def test_must_change_needs_a_password_that_expires(lab, unchanged):
     assert unchanged("reset", "never1", new_password=NEW, must_change=True)["code"] == "user.never_expires"
 
 
-def test_unknown_and_ambiguous_users(lab):
+def test_an_unknown_user(lab):
     assert lab.service.operate("reset", upn("nobody"), new_password=NEW)["code"] == "user.not_found"
+
+
+def test_two_users_with_one_name(lab):
+    if lab.kind == "samba":
+        pytest.skip("Samba refuses a second user with the same userPrincipalName")
     assert lab.service.operate("reset", upn("twin"), new_password=NEW)["code"] == "user.ambiguous"
 
 

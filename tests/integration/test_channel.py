@@ -1,0 +1,544 @@
+"""writebackd-channel against a WebSocket service, a proxy and a writebackd of our own making, each with faults on demand."""
+import asyncio, base64, contextlib, datetime, http, ipaddress, json, os, select, signal, socket, ssl, subprocess, threading, time
+
+import pytest
+import websockets
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+BUILD = os.path.abspath(os.environ.get("BUILD_ROOT", os.path.join(ROOT, "build")))
+PROGRAM = os.path.join(BUILD, "agent", "channel", "writebackd-channel")
+
+
+# Certificates ---------------------------------------------------------------------------------------------------------------------------
+
+def name(text):
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+class Authority:
+    def __init__(self, folder, label):
+        self.folder, self.label = folder, label
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.datetime.utcnow()
+        self.certificate = (x509.CertificateBuilder().subject_name(name(label)).issuer_name(name(label)).public_key(self.key.public_key())
+                            .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=30))
+                            .not_valid_after(now + datetime.timedelta(days=30)).add_extension(x509.BasicConstraints(True, None), True)
+                            .add_extension(x509.KeyUsage(True, False, False, False, False, True, True, False, False), True)
+                            .sign(self.key, hashes.SHA256()))
+        self.file = folder / f"{label}.pem"
+        self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def server_context(self, label, names, expired=False):
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.datetime.utcnow()
+        certificate = (x509.CertificateBuilder().subject_name(name("localhost")).issuer_name(self.certificate.subject).public_key(key.public_key())
+                       .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=20))
+                       .not_valid_after(now + datetime.timedelta(days=-1 if expired else 20))
+                       .add_extension(x509.SubjectAlternativeName(names), False).sign(self.key, hashes.SHA256()))
+        path = self.folder / f"{label}-server.pem"
+        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        return context
+
+
+GOOD_NAMES = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("ca"), "ca")
+
+
+@pytest.fixture(scope="module")
+def good_tls(authority):
+    return authority.server_context("good", GOOD_NAMES)
+
+
+# The other sides ------------------------------------------------------------------------------------------------------------------------
+
+class Loop:
+    """An asyncio loop on a thread of its own, for servers; tests themselves are plain code."""
+
+    def __init__(self):
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+
+    def run(self, coroutine, limit=10):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(limit)
+
+    def close(self):
+        async def cancel():
+            tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(Exception):
+            self.run(cancel(), 3)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(3)
+
+
+class Service:
+    """Echoes text; remembers its connections."""
+
+    def __init__(self, loop, tls, subprotocols=("writeback.v1",), answer=None, sock=None):
+        self.loop, self.answer, self.connections, self.arrivals, self.closes = loop, answer, [], [], []
+
+        async def serve():
+            self.server = await websockets.serve(self.handle, "127.0.0.1", 0, ssl=tls, subprotocols=subprotocols and list(subprotocols), max_size=None,
+                                                 ping_interval=None, compression=None, process_request=self.process_request, close_timeout=1)
+            self.port = self.server.sockets[0].getsockname()[1]
+        loop.run(serve())
+
+    async def process_request(self, path, headers):
+        self.arrivals.append(time.monotonic())
+        return self.answer and (http.HTTPStatus(self.answer[0]), *self.answer[1:])
+
+    async def handle(self, connection):
+        self.connections.append(connection)
+        try:
+            async for message in connection:
+                await connection.send(message)
+        except websockets.ConnectionClosed:
+            pass
+        self.closes.append((connection.close_code, connection.close_reason))
+
+    def url(self, host="localhost"):
+        return f"wss://{host}:{self.port}/v1/agent"
+
+    def wait_for_connection(self, number=1, limit=5):
+        until(lambda: len(self.connections) >= number, limit)
+        return self.connections[number - 1]
+
+    def close(self):
+        async def close():
+            self.server.close()
+        self.loop.run(close())
+
+
+class Proxy:
+    def __init__(self, loop, target_port, credentials=None, status="200 OK", behind=b""):
+        self.loop, self.requests, self.target_port, self.credentials, self.status, self.behind = loop, [], target_port, credentials, status, behind
+
+        async def serve():
+            self.server = await asyncio.start_server(self.handle, "127.0.0.1", 0)
+            self.port = self.server.sockets[0].getsockname()[1]
+        loop.run(serve())
+
+    async def handle(self, reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.requests.append(head)
+        if self.credentials and f"Proxy-Authorization: Basic {base64.b64encode(self.credentials).decode()}\r\n" not in head:
+            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=x\r\n\r\n")
+            writer.close()
+            return
+        if not self.status.startswith("200"):
+            writer.write(f"HTTP/1.1 {self.status}\r\n\r\n".encode())
+            writer.close()
+            return
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n" + self.behind)
+
+        async def pump(source, sink):
+            with contextlib.suppress(Exception):
+                while data := await source.read(65536):
+                    sink.write(data)
+                    await sink.drain()
+            sink.close()
+        await asyncio.gather(pump(reader, upstream_writer), pump(upstream_reader, writer))
+
+
+class Agent:
+    """writebackd's end of the packet socket."""
+
+    def __init__(self, path):
+        self.path, self.peer = path, None
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(str(path))
+        self.listener.listen(1)
+        self.listener.settimeout(5)
+
+    def accept(self):
+        self.peer, _ = self.listener.accept()
+        return self
+
+    def take(self, limit=5):
+        """(kind, endpoint, payload); None at the end of the connection."""
+        ready, _, _ = select.select([self.peer], [], [], limit)
+        assert ready, "no packet came"
+        data = self.peer.recv(70000)
+        return (chr(data[0]), data[1], data[2:]) if data else None
+
+    def expect(self, kind, limit=5):
+        packet = self.take(limit)
+        assert packet and packet[0] == kind, packet
+        return packet[2] if kind == "F" else json.loads(packet[2]) if packet[2] else None
+
+    def send(self, kind, payload=b"", endpoint=0):
+        self.peer.send(kind.encode() + bytes([endpoint]) + payload)
+
+    def close(self):
+        if self.peer:
+            self.peer.close()
+        self.listener.close()
+
+
+def until(condition, limit=5):
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+class Bench:
+    """One channel process, and everything round it."""
+
+    def __init__(self, folder, authority):
+        self.folder, self.authority, self.loop = folder, authority, Loop()
+        self.agent = Agent(folder / "channel.sock")
+        self.process, self.config = None, folder / "channel.yaml"
+        self.log_path = folder / "log"
+
+    def write_config(self, *urls, extra="", ca=True):
+        tls = f"tls:\n  ca_file: {self.authority.file}\n" if ca else ""
+        self.config.write_text(f"agent_socket: {self.agent.path}\nendpoints:\n" + "".join(f"  - {url}\n" for url in urls) + tls +
+                               "diagnostics:\n  loop_probe: 10ms\n" + extra)
+
+    def start(self, *urls, **options):
+        self.write_config(*urls, **options)
+        self.log = open(self.log_path, "wb")
+        self.process = subprocess.Popen([PROGRAM, "--config", str(self.config), "--log-format", "json"], stderr=self.log, stdout=self.log)
+        self.agent.accept()
+        return self.agent
+
+    def stop(self, code=0, limit=4):
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(limit) == code, self.log_path.read_text()
+        self.process = None
+
+    def events(self, event=None):
+        lines = [json.loads(line) for line in self.log_path.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if event is None or line["event"] == event]
+
+    def close(self):
+        try:
+            if self.process and self.process.poll() is None:
+                self.stop()
+            elif self.process:
+                assert self.process.returncode == 0, self.log_path.read_text()
+        finally:
+            if self.process and self.process.poll() is None:
+                self.process.kill()
+            self.agent.close()
+            self.loop.close()
+        assert "Sanitizer" not in self.log_path.read_text()
+
+
+@pytest.fixture
+def bench(tmp_path, authority):
+    bench = Bench(tmp_path, authority)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def service(bench, good_tls):
+    return Service(bench.loop, good_tls)
+
+
+# Frames ---------------------------------------------------------------------------------------------------------------------------------
+
+def test_frames_pass_both_ways(bench, service):
+    agent = bench.start(service.url())
+    up = agent.expect("U")
+    assert up["url"] == service.url() and up["tls"] == "TLSv1.3" and len(up["peer_sha256"]) == 64 and up["peer_not_after"] > time.time()
+    assert service.connections[0].subprotocol == "writeback.v1"
+    agent.send("F", b"hello")
+    assert agent.expect("F") == b"hello"
+    agent.send("F", b"x" * 65536)
+    assert agent.expect("F") == b"x" * 65536
+    for i in range(300):
+        agent.send("F", b"%d" % i)
+    assert [agent.expect("F") for i in range(300)] == [b"%d" % i for i in range(300)]
+    agent.send("P")
+    assert agent.take() == ("P", 0, b"")
+
+
+def test_messages_above_the_limit_close_with_1009(bench, service):
+    agent = bench.start(service.url())
+    agent.expect("U")
+    bench.loop.run(service.connections[0].send("y" * 65536))
+    assert agent.expect("F") == b"y" * 65536
+    bench.loop.run(service.connections[0].send("y" * (65 * 1024)))
+    assert agent.expect("D")["code"] == "channel.too_big"
+    until(lambda: service.closes)
+    assert service.closes[0][0] == 1009
+    agent.expect("U")
+
+
+def test_binary_closes_with_1003(bench, service):
+    agent = bench.start(service.url())
+    agent.expect("U")
+    bench.loop.run(service.connections[0].send(b"binary"))
+    assert agent.expect("D")["code"] == "channel.protocol"
+    until(lambda: service.closes)
+    assert service.closes[0][0] == 1003
+
+
+def test_pings_are_answered_and_sent(bench, service):
+    agent = bench.start(service.url("127.0.0.1"), extra="ping_interval: 1s\nsilence_limit: 2s\n")
+    agent.expect("U")
+
+    async def ping():
+        await asyncio.wait_for(await service.connections[0].ping(), 2)
+    bench.loop.run(ping())
+    # The service sends nothing by itself: only its pongs keep the channel past the limit.
+    ready, _, _ = select.select([agent.peer], [], [], 3)
+    assert not ready
+
+
+# TLS ------------------------------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("fault, code", [("name", "tls.name"), ("authority", "tls.untrusted"), ("expired", "tls.expired")])
+def test_certificates_are_verified(bench, authority, tmp_path, fault, code):
+    issuer = Authority(tmp_path, "stranger") if fault == "authority" else authority
+    names = [x509.DNSName("elsewhere.example.org")] if fault == "name" else GOOD_NAMES
+    service = Service(bench.loop, issuer.server_context("bad-" + fault, names, expired=fault == "expired"))
+    agent = bench.start(service.url())
+    down = agent.expect("D")
+    assert down["code"] == code and down["reason"] and down["close_code"] == 0
+    again = agent.expect("D")
+    assert again["code"] == code
+    assert not service.connections
+    # Once per change, not per try.
+    bench.stop()
+    assert len(bench.events("channel.down")) == 1
+
+
+def test_a_service_without_tls_is_refused(bench):
+    service = Service(bench.loop, None)
+    agent = bench.start(service.url())
+    assert agent.expect("D")["code"] == "tls.failed"
+
+
+# The upgrade ----------------------------------------------------------------------------------------------------------------------------
+
+def test_a_missing_subprotocol_is_refused(bench, good_tls):
+    service = Service(bench.loop, good_tls, subprotocols=None)
+    down = bench.start(service.url()).expect("D")
+    assert down["code"] == "channel.http" and "subprotocol" in down["reason"] and down["http_status"] == 101
+
+
+def test_redirects_are_not_followed(bench, service, good_tls):
+    redirect = Service(bench.loop, good_tls, answer=(301, [("Location", service.url())], b""))
+    down = bench.start(redirect.url()).expect("D")
+    assert (down["code"], down["http_status"]) == ("channel.http", 301)
+    assert not service.arrivals
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_agent_is_told(bench, good_tls, status):
+    service = Service(bench.loop, good_tls, answer=(status, [], b""))
+    down = bench.start(service.url()).expect("D")
+    assert (down["code"], down["http_status"]) == ("channel.rejected", status)
+
+
+def test_retry_after_is_obeyed(bench, good_tls):
+    service = Service(bench.loop, good_tls, answer=(503, [("Retry-After", "1")], b""))
+    agent = bench.start(service.url())
+    down = agent.expect("D")
+    assert (down["code"], down["http_status"], down["retry_after"]) == ("channel.http", 503, 1)
+    assert 1000 <= down["next_try_ms"] <= 2000
+    service.answer = None
+    agent.expect("U")
+    assert service.arrivals[1] - service.arrivals[0] >= 0.99
+
+
+# Reaching it ----------------------------------------------------------------------------------------------------------------------------
+
+def test_nobody_listens(bench):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    down = bench.start(f"wss://127.0.0.1:{port}/").expect("D")
+    assert down["code"] == "channel.refused" and str(port) in down["reason"]
+
+
+def test_a_name_that_does_not_exist(bench):
+    down = bench.start("wss://does-not-exist.invalid/").expect("D", limit=12)
+    assert down["code"] == "channel.name"
+
+
+def test_it_is_back_within_a_second_of_a_cut(bench, service):
+    agent = bench.start(service.url())
+    agent.expect("U")
+    cut = time.monotonic()
+    service.connections[0].transport.abort()
+    down = agent.expect("D")
+    assert (down["code"], down["close_code"]) == ("channel.refused", 1006)
+    agent.expect("U")
+    assert time.monotonic() - cut < 1
+
+
+def test_two_endpoints(bench, service, good_tls):
+    other = Service(bench.loop, good_tls)
+    agent = bench.start(service.url(), other.url())
+    kinds = sorted(agent.take()[:2] for _ in range(2))
+    assert kinds == [("U", 0), ("U", 1)]
+    agent.send("F", b"to the second", endpoint=1)
+    assert agent.take() == ("F", 1, b"to the second")
+    bench.loop.run(other.connections[0].close(4005, "1790000000"))
+    kind, endpoint, payload = agent.take()
+    down = json.loads(payload)
+    assert (kind, endpoint, down["code"], down["close_code"], down["reason"]) == ("D", 1, "channel.closed", 4005, "1790000000")
+    agent.send("F", b"to the first")
+    while (packet := agent.take())[0] != "F":
+        pass
+    assert packet == ("F", 0, b"to the first")
+
+
+@pytest.mark.parametrize("close_code", [1012, 4001])
+def test_the_services_close_codes_arrive(bench, service, close_code):
+    agent = bench.start(service.url())
+    agent.expect("U")
+    bench.loop.run(service.connections[0].close(close_code, "because"))
+    down = agent.expect("D")
+    assert (down["close_code"], down["reason"]) == (close_code, "because")
+    assert down["code"] == ("channel.rejected" if close_code == 4001 else "channel.closed")
+
+
+# Proxies --------------------------------------------------------------------------------------------------------------------------------
+
+def proxy_config(folder, proxy, password="secret: word"):
+    path = folder / "proxy-password"
+    path.write_text(password + "\n")
+    path.chmod(0o600)
+    return f"proxy:\n  address: 127.0.0.1:{proxy.port}\n  username: channel\n  password_file: {path}\n"
+
+
+def test_a_proxy_is_gone_through(bench, service):
+    proxy = Proxy(bench.loop, service.port, credentials=b"channel:secret: word")
+    agent = bench.start(service.url(), extra=proxy_config(bench.folder, proxy))
+    assert agent.expect("U")["proxy"] == f"127.0.0.1:{proxy.port}"
+    assert proxy.requests[0].startswith(f"CONNECT localhost:{service.port} HTTP/1.1\r\nHost: localhost:{service.port}\r\n")
+    agent.send("F", b"through")
+    assert agent.expect("F") == b"through"
+    bench.stop()
+    assert b"secret" not in bench.log_path.read_bytes()
+
+
+def test_a_proxy_that_wants_other_credentials_is_asked_once(bench, service):
+    proxy = Proxy(bench.loop, service.port, credentials=b"channel:another")
+    agent = bench.start(service.url(), extra=proxy_config(bench.folder, proxy))
+    down = agent.expect("D")
+    assert (down["code"], down["http_status"]) == ("channel.proxy_auth", 407)
+    assert down["next_try_ms"] >= 270000
+    assert len(proxy.requests) == 1
+    # Mended by the administrator: a reload does not wait for the pause.
+    proxy_config(bench.folder, proxy, password="another")
+    bench.process.send_signal(signal.SIGHUP)
+    agent.expect("U")
+
+
+@pytest.mark.parametrize("options", [{"status": "403 Forbidden"}, {"status": "502 Bad Gateway"}, {"behind": b"\x16\x03"}])
+def test_a_proxy_refuses(bench, service, options):
+    proxy = Proxy(bench.loop, service.port, **options)
+    agent = bench.start(service.url(), extra=f"proxy:\n  address: localhost:{proxy.port}\n")
+    assert agent.expect("D")["code"] == "channel.proxy_refused"
+    assert not service.arrivals
+
+
+# The agent's socket ---------------------------------------------------------------------------------------------------------------------
+
+def test_losing_the_agent_closes_with_1001(bench, service):
+    agent = bench.start(service.url())
+    agent.expect("U")
+    agent.peer.close()
+    until(lambda: service.closes)
+    assert service.closes[0][0] == 1001
+    agent.accept().expect("U")
+
+
+@pytest.mark.parametrize("packet", [b"F", b"X\0", b"F\x08x", b"F\x01x", b"U\0{}", b"P\0x", b"C\0{}", b'C\0{"close_code":1006}', b"C\0[", b"F\0\xff", b"F\0" + b"x" * 65537])
+def test_a_malformed_packet_ends_the_connection(bench, service, packet):
+    agent = bench.start(service.url())
+    agent.expect("U")
+    agent.peer.send(packet)
+    assert agent.take() is None
+    until(lambda: service.closes)
+    assert service.closes[0][0] == 1001
+
+
+def test_the_agent_closes_an_endpoint(bench, service):
+    agent = bench.start(service.url())
+    agent.expect("U")
+    agent.send("C", b'{"close_code":1008,"reason":"greeting"}')
+    down = agent.expect("D")
+    assert down["code"] == "channel.closed"
+    assert service.closes[0] == (1008, "greeting")
+    agent.expect("U")
+
+
+# Signals --------------------------------------------------------------------------------------------------------------------------------
+
+def test_sigterm_closes_with_1001_and_tells_the_longest_gap(bench, service):
+    agent = bench.start(service.url())
+    agent.expect("U")
+    bench.stop(limit=2.5)
+    until(lambda: service.closes)
+    assert service.closes[0] == (1001, "agent stops")
+    gap = bench.events("loop.gap")[0]
+    assert float(gap["longest_gap_ms"]) < 500
+
+
+def test_reload(bench, service, good_tls):
+    agent = bench.start(service.url())
+    agent.expect("U")
+    bench.config.write_text("endpoints: [http://elsewhere/]\n")
+    bench.process.send_signal(signal.SIGHUP)
+    until(lambda: bench.events("config.refused"))
+    agent.send("F", b"still there")
+    assert agent.expect("F") == b"still there"
+    other = Service(bench.loop, good_tls)
+    bench.write_config(service.url(), other.url())
+    time.sleep(1)  # a second SIGHUP within a second is coalesced
+    bench.process.send_signal(signal.SIGHUP)
+    assert agent.take()[:2] == ("U", 1)
+    assert not service.closes
+    bench.write_config(other.url())
+    bench.process.send_signal(signal.SIGHUP)
+    kinds = {agent.take()[:2] for _ in range(2)}
+    assert kinds == {("D", 0), ("U", 0)}
+    until(lambda: service.closes and other.closes)
+    assert service.closes[0][0] == other.closes[0][0] == 1001
+
+
+def test_usage_and_configuration_errors(tmp_path):
+    def run(*arguments):
+        done = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=10)
+        return done.returncode, done.stdout, done.stderr
+    sample = os.path.join(ROOT, "config", "channel.yaml")
+    assert run("--config", sample, "--check-config")[0] == 0
+    assert "ping_interval: 25s" in run("--config", sample, "--dump-config")[1]
+    assert run("--version")[1].startswith("writebackd-channel ")
+    assert run("--nonsense")[0] == 64
+    assert run("more")[0] == 64
+    assert run("--log-format", "xml")[0] == 64
+    assert run("--config", tmp_path / "missing")[0] == 78
+    bad = tmp_path / "bad.yaml"
+    for text, expected in [
+            ("{}", "endpoints"), ("endpoints: []", "endpoints"), ("endpoints: [ws://a/]", "wss://"), ("endpoints: [wss://a/, wss://a/]", "twice"),
+            ("endpoints: [wss://u@a/]", "user"), ("endpoints: ['wss://a/#x']", "fragment"), ("endpoints: [wss://a:0/]", "port"), ("endpoints: [wss://1.2.3/]", "host"),
+            ("endpoints: [wss://a/]\nproxy:\n  address: a", "port"), ("endpoints: [wss://a/]\nproxy:\n  username: x", "proxy.address"),
+            ("endpoints: [wss://a/]\nping_interval: 40s", "twice"), ("endpoints: [wss://a/]\nping_interval: 40", "unit"),
+            ("endpoints: [wss://a/]\ntls:\n  ca_file: /missing", "/missing"), ("endpoints: [" + ",".join(f"wss://a{i}/" for i in range(9)) + "]", "8")]:
+        bad.write_text(text)
+        code, _, errors = run("--config", bad, "--check-config")
+        assert code == 78 and expected in errors and "bad.yaml" in errors, (text, errors)
