@@ -26,7 +26,7 @@ struct agent {
 	bool draining;                  /* takes nothing new */
 	struct hello hello;             /* of the present or last session */
 	unsigned on_wire;               /* requests sent on this session that have no final result: counted by operations */
-	unsigned queued;                /* operations that wait for a place: likewise */
+	unsigned queued;                /* operations bound to it that are not sent yet: likewise */
 };
 
 struct hub_callbacks {

@@ -82,11 +82,26 @@ static struct task *task_new(struct operations *operations, const char *operatio
 	return task;
 }
 
+/* Those that are only being recorded count too, or a burst would go to one agent. */
+static bool waits_for_place(enum stage_of_life life)
+{
+	return life == LIFE_RECORDING || life == LIFE_QUEUED;
+}
+
 static void set_life(struct task *task, enum stage_of_life life)
 {
-	if (task->agent != NULL)
-		task->agent->queued += (unsigned)(life == LIFE_QUEUED) - (unsigned)(task->life == LIFE_QUEUED);
+	if (task->agent != NULL && waits_for_place(task->life))
+		task->agent->queued--;
+	if (task->agent != NULL && waits_for_place(life))
+		task->agent->queued++;
 	task->life = life;
+}
+
+static void bind_agent(struct task *task, struct agent *agent)
+{
+	task->agent = agent;
+	if (agent != NULL && waits_for_place(task->life))
+		agent->queued++;
 }
 
 static void leave_wire(struct task *task)
@@ -414,7 +429,7 @@ static enum status begin(struct task *task, const struct operation_question *que
 	if (agent != NULL)
 		status = request_make(question, agent, operations->settings->issuer, operations->keys->signing, now_ms / 1000,
 			operations->settings->request_lifetime_ms / 1000, &task->request);
-	task->agent = agent;
+	bind_agent(task, agent);
 	struct create_job *job = status == STATUS_OK ? calloc(1, sizeof *job) : NULL;
 	if (status == STATUS_OK)
 		status = job != NULL ? describe(task, question, now_ms) : STATUS_AGENT_INTERNAL;
@@ -529,7 +544,7 @@ enum status operations_restore(struct operations *operations)
 		task->row = rows.items[i].operation;
 		task->request = rows.items[i].request;
 		rows.items[i] = (struct open_operation){ 0 };
-		task->agent = agent;
+		bind_agent(task, agent);
 		/* Whether it was sent before the end is not recorded: the agent knows. */
 		task->sent_before = true;
 		set_life(task, LIFE_QUEUED);

@@ -527,7 +527,7 @@ def test_other_http(service):
     assert service.raw(upgrade.format(good, 12, "writeback.v1").encode()).startswith(b"HTTP/1.1 426 ")
     assert service.raw(upgrade.format("short", 13, "writeback.v1").encode()).startswith(b"HTTP/1.1 400 ")
     assert service.raw(upgrade.format(good, 13, "writeback.v2").encode()).startswith(b"HTTP/1.1 400 ")
-    assert b" 413 " in service.raw(b"POST /v1/operations HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n" + b"x" * 70000)[:20]
+    assert b" 413 " in service.raw(b"POST /v1/operations HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n")[:20]
 
 
 @pytest.mark.parametrize("claims, code", [({"nonce": b64(bytes(32))}, 1008), ({"aud": "https://other.example.test"}, 1008), ({"version": 2}, 4002), ({"iat": 1700000000}, 4005),
