@@ -88,10 +88,17 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	connection_unref(connection);
 }
 
+/* Whether the handshake has put anything on the wire: before that, what failed is TCP. */
+static bool handshake_began(SSL *ssl)
+{
+	BIO *bio = SSL_get_wbio(ssl);
+	return bio != NULL && BIO_number_written(bio) > 0;
+}
+
 static void on_state_timeout(struct connection *connection)
 {
 	SSL *ssl = connection->bufferevent != NULL ? bufferevent_openssl_get_ssl(connection->bufferevent) : NULL;
-	const char *step = connection->state != CONNECTION_CONNECT || ssl == NULL ? STATES[connection->state].name : SSL_in_before(ssl) ? "TCP connect" : "TLS handshake";
+	const char *step = connection->state != CONNECTION_CONNECT || ssl == NULL ? STATES[connection->state].name : handshake_began(ssl) ? "TLS handshake" : "TCP connect";
 	connection_fail(connection, STATUS_DIRECTORY_TIMEOUT, "no answer in time: %s", step);
 }
 
@@ -217,7 +224,7 @@ static void on_connect_error(struct connection *connection, int error)
 	SSL *ssl = bufferevent_openssl_get_ssl(connection->bufferevent);
 	char why[200];
 	enum status status;
-	if (SSL_in_before(ssl)) {
+	if (!handshake_began(ssl)) {
 		status = STATUS_DIRECTORY_UNAVAILABLE;
 		snprintf(why, sizeof why, "TCP connect: %s", error != 0 ? evutil_socket_error_to_string(error) : "closed");
 	} else {
