@@ -63,11 +63,11 @@ static void run_status(struct control_call *call, const json_t *input, void *arg
 	struct agent *agent = arg;
 	char why[300];
 	bool ready = agent_is_ready(agent, why, sizeof why);
-	control_reply(call, json_pack("{s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:I,s:i,s:i,s:i,s:b,s:b,s:I}", "state", ready ? "ready" : "degraded", "why", why, "version", WRITEBACKD_VERSION,
+	control_reply(call, json_pack("{s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:I,s:{s:i,s:b},s:i,s:i,s:b,s:I}", "state", ready ? "ready" : "degraded", "why", why, "version", WRITEBACKD_VERSION,
 	                              "identity", describe_identity(agent), "channel", describe_channel(agent), "directories", describe_directories(agent), "counts", describe_counts(agent),
-	                              "loop_longest_gap_us", (json_int_t)loop_longest_gap_us(agent->loop), "unacknowledged", (int)journal_unacknowledged(agent->journal), "in_flight",
-	                              (int)limits_in_flight(agent->limits), "settling", (int)requests_settling(agent->requests), "latched", limits_latched(agent->limits), "journal_writable",
-	                              journal_writable(agent->journal), "log_dropped", (json_int_t)log_dropped()));
+	                              "loop_longest_gap_us", (json_int_t)loop_longest_gap_us(agent->loop), "journal", "unacknowledged", (int)journal_unacknowledged(agent->journal), "writable",
+	                              journal_writable(agent->journal), "in_flight", (int)limits_in_flight(agent->limits), "settling", (int)requests_settling(agent->requests), "latched",
+	                              limits_latched(agent->limits), "log_dropped", (json_int_t)log_dropped()));
 }
 
 /* check ------------------------------------------------------------------------------------------------------------------------------- */

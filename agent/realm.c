@@ -170,7 +170,7 @@ static void handle_health(struct directory *directory, void *arg)
 		return;
 	directory_health(directory, &health);
 	if ((health.servers_up > 0) != (realm->servers_up > 0)) {
-		log_event(health.servers_up ? LOG_NOTICE : LOG_ERR, health.servers_up ? "directory.up" : "directory.down",
+		log_event(health.servers_up ? LOG_NOTICE : LOG_ERR, health.servers_up ? "directory.ready" : "directory.unready",
 		          LOG_FIELDS({ LOG_CODE, health.servers_up ? NULL : status_code(health.status) }), "directory %s: %s", realm_name(realm), health.text);
 		/* Groups that could not be had while no server was there. */
 		event_active(realm->resolving, EV_TIMEOUT, 0);

@@ -258,7 +258,7 @@ void session_frame(struct session *session, struct bytes frame, int64_t now_s)
 	else if (permitted)
 		message->handler(session, bytes_of(payload, size), frame);
 	else if (message)
-		refuse_peer(session, "a message came in the wrong order");
+		cannot_verify(session, frame, JOSE_TYP); /* nothing that a service sends, or not after the greeting */
 	/* else: a newer service's message, correctly signed: ignored */
 }
 

@@ -109,7 +109,7 @@ static void print_status(const json_t *status)
 	json_array_foreach(json_object_get(status, "directories"), index, row)
 		printf("Directory  %s: %" PRId64 " of %" PRId64 " servers, %s\n", text_of(row, "name"), number_of(row, "servers_up"), number_of(row, "servers"), text_of(row, "text"));
 	printf("Requests   %" PRId64 " in flight, %" PRId64 " being settled, %" PRId64 " outcomes not acknowledged%s\n", number_of(status, "in_flight"), number_of(status, "settling"),
-	       number_of(status, "unacknowledged"), json_is_true(json_object_get(status, "latched")) ? ", LATCHED: writebackctl resume" : "");
+	       number_of(json_object_get(status, "journal"), "unacknowledged"), json_is_true(json_object_get(status, "latched")) ? ", LATCHED: writebackctl resume" : "");
 	json_object_foreach(json_object_get(status, "counts"), key, row)
 		printf("  %-28s %" JSON_INTEGER_FORMAT "\n", key, json_integer_value(row));
 }

@@ -1,0 +1,461 @@
+/* The greeting with a scripted service: right order, wrong order, wrong nonce, wrong key, too late; and who may say what afterwards. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "agent/session.h"
+
+#define NOW INT64_C(1790000000)
+#define ISSUER "https://reset.example.org"
+#define AGENT "6f9619ff-8b86-4d01-b42d-00c04fc964ff"
+#define SESSION "0b7f3a52-8f36-4c5e-9a55-2f1d3ed3c001"
+
+struct scene {
+	struct event_base *base;
+	struct jose_key *root, *signing, *stranger;
+	struct identity identity;
+	struct session *session;
+	char sent[4][4096];
+	unsigned sent_count, requests, unverified, changes, key_sets;
+	unsigned close_code;
+	enum jose_reason reason;
+	char acknowledged[64];
+};
+
+static enum status keep_frame(struct session *session, struct bytes frame, void *arg)
+{
+	struct scene *scene = arg;
+	assert_true(scene->sent_count < 4 && frame.size < sizeof scene->sent[0]);
+	memcpy(scene->sent[scene->sent_count++], frame.data, frame.size);
+	return STATUS_OK;
+}
+
+static void keep_close(struct session *session, unsigned close_code, const char *reason, void *arg)
+{
+	((struct scene *)arg)->close_code = close_code;
+}
+
+static void tell_self(struct session_self *ret_self, void *arg)
+{
+	static const struct hello_directory directories[] = { { (char *)"corp", (char *)"active-directory" } };
+	*ret_self = (struct session_self){ directories, 1, 1u << OP_RESET | 1u << OP_UNLOCK, 256 };
+}
+
+static void count_change(struct session *session, void *arg) { ((struct scene *)arg)->changes++; }
+static void count_request(struct session *session, struct bytes payload, struct bytes frame, int64_t started_us, void *arg) { ((struct scene *)arg)->requests++; }
+static void count_key_set(struct session *session, void *arg) { ((struct scene *)arg)->key_sets++; }
+
+static void count_unverified(struct session *session, struct bytes frame, enum jose_reason reason, void *arg)
+{
+	((struct scene *)arg)->unverified++;
+	((struct scene *)arg)->reason = reason;
+}
+
+static void keep_ack(struct session *session, const char *request_id, void *arg)
+{
+	snprintf(((struct scene *)arg)->acknowledged, 64, "%s", request_id);
+}
+
+static int setup(void **state)
+{
+	struct scene *scene = calloc(1, sizeof *scene);
+	scene->base = event_base_new();
+	assert_int_equal(jose_key_generate(JOSE_SIGN, &scene->root), STATUS_OK);
+	assert_int_equal(jose_key_generate(JOSE_SIGN, &scene->signing), STATUS_OK);
+	assert_int_equal(jose_key_generate(JOSE_SIGN, &scene->stranger), STATUS_OK);
+	struct identity *identity = &scene->identity;
+	*identity = (struct identity){ .enrolled = true, .issuer = strdup(ISSUER), .boot = 7 };
+	strcpy(identity->agent_id, AGENT);
+	uuid_random(identity->instance_id);
+	assert_int_equal(jose_key_public(scene->root, &identity->root), STATUS_OK);
+	assert_int_equal(jose_key_generate(JOSE_SIGN, &identity->signing), STATUS_OK);
+	assert_int_equal(jose_key_generate(JOSE_DECRYPT, &identity->decryption), STATUS_OK);
+	struct session_callbacks callbacks = { keep_frame, keep_close, tell_self, count_change, count_request, count_unverified, keep_ack, count_key_set, scene };
+	scene->session = session_new(scene->base, 0, identity, &callbacks);
+	*state = scene;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct scene *scene = *state;
+	session_free(scene->session);
+	identity_clear(&scene->identity);
+	jose_key_free(scene->root);
+	jose_key_free(scene->signing);
+	jose_key_free(scene->stranger);
+	event_base_free(scene->base);
+	free(scene);
+	return 0;
+}
+
+/* What the service says ----------------------------------------------------------------------------------------------------------------- */
+
+static void say(struct scene *scene, struct jose_key *key, const char *typ, char *take_payload)
+{
+	char *jws = NULL;
+	assert_non_null(take_payload);
+	assert_int_equal(jose_sign(key, typ, bytes_of_string(take_payload), &jws), STATUS_OK);
+	session_frame(scene->session, bytes_of_string(jws), NOW);
+	free(jws);
+	free(take_payload);
+}
+
+static void say_keys_of(struct scene *scene, struct jose_key *by, int64_t version, int64_t exp)
+{
+	struct jose_key *const keys[] = { scene->signing };
+	say(scene, by, TYP_KEYS, key_set_build(ISSUER, NOW, exp, version, keys, 1));
+}
+
+static void say_keys(struct scene *scene)
+{
+	say_keys_of(scene, scene->root, 3, NOW + 86400);
+}
+
+static void say_challenge(struct scene *scene, struct jose_key *key, const char *issuer)
+{
+	char nonce[NONCE_SIZE];
+	nonce_random(nonce);
+	struct challenge challenge = { (char *)issuer, NOW, nonce };
+	say(scene, key, TYP_CHALLENGE, challenge_build(&challenge));
+}
+
+/* The hello that the agent sent last, verified with its key. */
+static void read_hello(struct scene *scene, struct hello *ret_hello)
+{
+	struct jose_keys *keys = jose_keys_new();
+	struct jose_key *public = NULL;
+	static const char *const typs[] = { TYP_HELLO, NULL };
+	char *payload = NULL;
+	size_t size;
+	const char *member;
+	assert_true(scene->sent_count > 0);
+	assert_int_equal(jose_key_public(scene->identity.signing, &public), STATUS_OK);
+	assert_int_equal(jose_keys_add(keys, public), STATUS_OK);
+	assert_int_equal(jose_verify(bytes_of_string(scene->sent[scene->sent_count - 1]), typs, keys, &payload, &size, NULL, NULL), JOSE_OK);
+	assert_int_equal(hello_parse(bytes_of(payload, size), ret_hello, &member), STATUS_OK);
+	free(payload);
+	jose_keys_free(keys);
+}
+
+static void say_welcome(struct scene *scene, struct jose_key *key, const char *nonce, const char *agent_id)
+{
+	struct welcome welcome = { (char *)ISSUER, (char *)agent_id, NOW + 2, (char *)nonce, (char *)SESSION, 65536 };
+	say(scene, key, TYP_WELCOME, welcome_build(&welcome));
+}
+
+static void greet_to_hello(struct scene *scene)
+{
+	session_up(scene->session);
+	/* A key set that is signed anew has other bytes, so it needs a version of its own. */
+	say_keys_of(scene, scene->root, 3 + scene->key_sets, NOW + 86400);
+	say_challenge(scene, scene->signing, ISSUER);
+	assert_int_equal(session_state(scene->session), SESSION_WELCOME);
+}
+
+static void greet(struct scene *scene)
+{
+	struct hello hello = { 0 };
+	greet_to_hello(scene);
+	read_hello(scene, &hello);
+	say_welcome(scene, scene->signing, hello.agent_nonce, AGENT);
+	hello_clear(&hello);
+	assert_int_equal(session_state(scene->session), SESSION_READY);
+}
+
+static void assert_refused(struct scene *scene)
+{
+	assert_int_equal(session_state(scene->session), SESSION_DOWN);
+	assert_int_equal(scene->close_code, 1008);
+}
+
+/* The greeting -------------------------------------------------------------------------------------------------------------------------- */
+
+static void test_right_order(void **state)
+{
+	struct scene *scene = *state;
+	struct hello hello = { 0 };
+	greet(scene);
+	read_hello(scene, &hello);
+	assert_string_equal(hello.agent_id, AGENT);
+	assert_string_equal(hello.issuer, ISSUER);
+	assert_int_equal(hello.boot, 7);
+	assert_int_equal(hello.directory_count, 1);
+	assert_string_equal(hello.decryption_key, jose_key_id(scene->identity.decryption));
+	assert_int_equal(scene->sent_count, 1);
+	assert_int_equal(scene->key_sets, 1);
+	assert_int_equal(session_clock_difference_s(scene->session), 2);
+	assert_int_equal(scene->close_code, 0);
+	hello_clear(&hello);
+}
+
+static void test_frame_while_down(void **state)
+{
+	struct scene *scene = *state;
+	say_keys(scene);
+	assert_int_equal(session_state(scene->session), SESSION_DOWN);
+	assert_int_equal(scene->close_code, 0);
+}
+
+static void test_not_enrolled(void **state)
+{
+	struct scene *scene = *state;
+	scene->identity.enrolled = false;
+	session_up(scene->session);
+	assert_int_equal(session_state(scene->session), SESSION_DOWN);
+	assert_int_equal(scene->close_code, 1001);
+}
+
+static void test_wrong_order(void **state)
+{
+	struct scene *scene = *state;
+	session_up(scene->session);
+	say_challenge(scene, scene->signing, ISSUER);
+	assert_refused(scene);
+	assert_int_equal(scene->sent_count, 0);
+}
+
+static void test_request_before_welcome(void **state)
+{
+	struct scene *scene = *state;
+	greet_to_hello(scene);
+	say(scene, scene->signing, TYP_REQUEST, strdup("{}"));
+	assert_refused(scene);
+	assert_int_equal(scene->requests, 0);
+}
+
+static void test_key_set_by_another_root(void **state)
+{
+	struct scene *scene = *state;
+	session_up(scene->session);
+	say_keys_of(scene, scene->stranger, 3, NOW + 86400);
+	assert_refused(scene);
+}
+
+static void test_expired_key_set(void **state)
+{
+	struct scene *scene = *state;
+	session_up(scene->session);
+	say_keys_of(scene, scene->root, 3, NOW - 1);
+	assert_refused(scene);
+}
+
+static void test_older_key_set(void **state)
+{
+	struct scene *scene = *state;
+	scene->identity.key_set_floor = 4;
+	session_up(scene->session);
+	say_keys(scene);
+	assert_refused(scene);
+}
+
+static void test_same_version_with_other_bytes(void **state)
+{
+	struct scene *scene = *state;
+	session_up(scene->session);
+	say_keys(scene);
+	session_down(scene->session);
+	session_up(scene->session);
+	say_keys_of(scene, scene->root, 3, NOW + 86401);
+	assert_refused(scene);
+}
+
+static void test_challenge_by_unknown_key(void **state)
+{
+	struct scene *scene = *state;
+	session_up(scene->session);
+	say_keys(scene);
+	say_challenge(scene, scene->stranger, ISSUER);
+	assert_refused(scene);
+	assert_int_equal(scene->sent_count, 0);
+}
+
+static void test_challenge_by_root(void **state)
+{
+	struct scene *scene = *state;
+	session_up(scene->session);
+	say_keys(scene);
+	say_challenge(scene, scene->root, ISSUER);
+	assert_refused(scene);
+}
+
+static void test_challenge_of_another_issuer(void **state)
+{
+	struct scene *scene = *state;
+	session_up(scene->session);
+	say_keys(scene);
+	say_challenge(scene, scene->signing, "https://reset.example.net");
+	assert_refused(scene);
+}
+
+static void test_welcome_with_another_nonce(void **state)
+{
+	struct scene *scene = *state;
+	char nonce[NONCE_SIZE];
+	greet_to_hello(scene);
+	nonce_random(nonce);
+	say_welcome(scene, scene->signing, nonce, AGENT);
+	assert_refused(scene);
+}
+
+static void test_welcome_for_another_agent(void **state)
+{
+	struct scene *scene = *state;
+	struct hello hello = { 0 };
+	greet_to_hello(scene);
+	read_hello(scene, &hello);
+	say_welcome(scene, scene->signing, hello.agent_nonce, SESSION);
+	hello_clear(&hello);
+	assert_refused(scene);
+}
+
+/* A welcome recorded from the channel before: its nonce was the hello's of then. */
+static void test_replayed_welcome(void **state)
+{
+	struct scene *scene = *state;
+	struct hello first = { 0 };
+	greet(scene);
+	read_hello(scene, &first);
+	session_down(scene->session);
+	greet_to_hello(scene);
+	say_welcome(scene, scene->signing, first.agent_nonce, AGENT);
+	hello_clear(&first);
+	assert_refused(scene);
+}
+
+static void test_garbage(void **state)
+{
+	struct scene *scene = *state;
+	static const char *const frames[] = { "", ".", "..", "a.b.c", "e30.e30.e30", "{}", "not a JWS" };
+	for (size_t i = 0; i < sizeof frames / sizeof frames[0]; i++) {
+		scene->close_code = 0;
+		session_up(scene->session);
+		session_frame(scene->session, bytes_of_string(frames[i]), NOW);
+		assert_refused(scene);
+	}
+}
+
+static int fire(const struct event_base *base, const struct event *event, void *arg)
+{
+	event_active((struct event *)event, EV_TIMEOUT, 0);
+	return 1;
+}
+
+static void test_too_late(void **state)
+{
+	struct scene *scene = *state;
+	session_up(scene->session);
+	say_keys(scene);
+	/* The deadline is the only event there is: made active instead of waited for. */
+	assert_int_equal(event_base_foreach_event(scene->base, fire, NULL), 1);
+	event_base_loop(scene->base, EVLOOP_NONBLOCK);
+	assert_refused(scene);
+	assert_int_equal(event_base_get_num_events(scene->base, EVENT_BASE_COUNT_ADDED), 0);
+}
+
+/* Afterwards ---------------------------------------------------------------------------------------------------------------------------- */
+
+static void test_requests_after_welcome(void **state)
+{
+	struct scene *scene = *state;
+	greet(scene);
+	say(scene, scene->signing, TYP_REQUEST, strdup("{}"));
+	assert_int_equal(scene->requests, 1);
+	say(scene, scene->stranger, TYP_REQUEST, strdup("{}"));
+	assert_int_equal(scene->requests, 1);
+	assert_int_equal(scene->unverified, 1);
+	assert_int_equal(scene->reason, JOSE_KID);
+	assert_int_equal(session_state(scene->session), SESSION_READY);
+}
+
+static void test_what_only_agents_say(void **state)
+{
+	struct scene *scene = *state;
+	greet(scene);
+	say(scene, scene->signing, TYP_RESULT, strdup("{}"));
+	assert_int_equal(scene->unverified, 1);
+	assert_int_equal(scene->reason, JOSE_TYP);
+}
+
+static void test_unknown_type_is_ignored_if_signed(void **state)
+{
+	struct scene *scene = *state;
+	greet(scene);
+	say(scene, scene->signing, "wb-weather+jwt", strdup("{}"));
+	assert_int_equal(scene->unverified, 0);
+	say(scene, scene->stranger, "wb-weather+jwt", strdup("{}"));
+	assert_int_equal(scene->unverified, 1);
+}
+
+static void test_acknowledgement(void **state)
+{
+	struct scene *scene = *state;
+	struct ack ack = { (char *)ISSUER, (char *)AGENT, NOW, (char *)SESSION };
+	greet(scene);
+	say(scene, scene->signing, TYP_ACK, ack_build(&ack));
+	assert_string_equal(scene->acknowledged, SESSION);
+	scene->acknowledged[0] = 0;
+	ack.agent_id = (char *)SESSION; /* another agent's */
+	say(scene, scene->signing, TYP_ACK, ack_build(&ack));
+	assert_string_equal(scene->acknowledged, "");
+}
+
+static void test_newer_key_set(void **state)
+{
+	struct scene *scene = *state;
+	greet(scene);
+	jose_key_free(scene->signing);
+	assert_int_equal(jose_key_generate(JOSE_SIGN, &scene->signing), STATUS_OK);
+	say_keys_of(scene, scene->root, 4, NOW + 86400);
+	assert_int_equal(scene->key_sets, 2);
+	say(scene, scene->signing, TYP_REQUEST, strdup("{}"));
+	assert_int_equal(scene->requests, 1);
+	/* An older one afterwards changes nothing. */
+	say_keys_of(scene, scene->root, 3, NOW + 86400);
+	assert_int_equal(scene->key_sets, 2);
+	assert_int_equal(scene->identity.key_set.version, 4);
+	assert_int_equal(session_state(scene->session), SESSION_READY);
+}
+
+static void test_expired_keys_verify_nothing(void **state)
+{
+	struct scene *scene = *state;
+	greet(scene);
+	scene->identity.key_set.exp = NOW;
+	say(scene, scene->signing, TYP_REQUEST, strdup("{}"));
+	assert_int_equal(scene->requests, 0);
+	assert_int_equal(scene->unverified, 1);
+}
+
+static void test_drain(void **state)
+{
+	struct scene *scene = *state;
+	struct drain drain = { (char *)ISSUER, (char *)AGENT, NOW, (char *)AGENT, (char *)"restart" };
+	greet(scene);
+	say(scene, scene->signing, TYP_DRAIN, drain_build(&drain)); /* another session's */
+	assert_int_equal(session_state(scene->session), SESSION_READY);
+	drain.session = (char *)SESSION;
+	say(scene, scene->signing, TYP_DRAIN, drain_build(&drain));
+	assert_int_equal(session_state(scene->session), SESSION_DRAINING);
+	assert_true(session_talks(scene->session));
+	assert_int_equal(session_send(scene->session, TYP_RESULT, bytes_of_string("{}")), STATUS_OK);
+	session_down(scene->session);
+	assert_int_equal(session_send(scene->session, TYP_RESULT, bytes_of_string("{}")), STATUS_CHANNEL_CLOSED);
+}
+
+#define ROW(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		ROW(test_right_order), ROW(test_frame_while_down), ROW(test_not_enrolled), ROW(test_wrong_order), ROW(test_request_before_welcome), ROW(test_key_set_by_another_root),
+		ROW(test_expired_key_set), ROW(test_older_key_set), ROW(test_same_version_with_other_bytes), ROW(test_challenge_by_unknown_key), ROW(test_challenge_by_root),
+		ROW(test_challenge_of_another_issuer), ROW(test_welcome_with_another_nonce), ROW(test_welcome_for_another_agent), ROW(test_replayed_welcome), ROW(test_garbage), ROW(test_too_late),
+		ROW(test_requests_after_welcome), ROW(test_what_only_agents_say), ROW(test_unknown_type_is_ignored_if_signed), ROW(test_acknowledgement), ROW(test_newer_key_set),
+		ROW(test_expired_keys_verify_nothing), ROW(test_drain),
+	};
+	return cmocka_run_group_tests_name("session", tests, NULL, NULL);
+}

@@ -1,0 +1,159 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "agent/gate/scope.h"
+#include "agent/settings.h"
+#include "proto/messages.h"
+
+static char password_file[] = "/tmp/test-settings-XXXXXX";
+
+static int make_file(void **state)
+{
+	int fd = mkstemp(password_file);
+	return fd < 0 || close(fd) != 0;
+}
+
+static int remove_file(void **state)
+{
+	return unlink(password_file);
+}
+
+/* A file with `scope` as the lines below it and `more` at its top level. */
+static const char *file_with(const char *more, const char *scope)
+{
+	static char text[4096];
+	snprintf(text, sizeof text, "%sdirectories:\n  - name: corp\n    servers: [dc1.corp.example.com]\n    bind:\n      dn: svc@corp.example.com\n      password_file: %s\n    scope:\n%s", more, password_file, scope);
+	return text;
+}
+
+#define SELECTED "      users: selected\n      bases: [\"OU=People,DC=corp,DC=example,DC=com\"]\n"
+
+static void assert_good(const char *text, struct settings *ret_settings)
+{
+	struct config_errors errors = { 0 };
+	enum status status = settings_parse("test.yaml", text, ret_settings, &errors);
+	config_errors_print(&errors, stderr);
+	config_errors_clear(&errors);
+	assert_int_equal(status, STATUS_OK);
+}
+
+/* One finding, at this line, that says this. */
+static void assert_bad(const char *text, unsigned line, const char *says)
+{
+	struct settings settings;
+	struct config_errors errors = { 0 };
+	assert_int_equal(settings_parse("test.yaml", text, &settings, &errors), STATUS_LOCAL_CONFIG);
+	assert_true(errors.count >= 1);
+	if (!strstr(errors.items[0].text, says))
+		fail_msg("said: %s", errors.items[0].text);
+	assert_string_equal(errors.items[0].file, "test.yaml");
+	assert_int_equal(errors.items[0].line, line);
+	config_errors_clear(&errors);
+}
+
+static void test_defaults(void **state)
+{
+	struct settings settings;
+	assert_good(file_with("", SELECTED), &settings);
+	assert_string_equal(settings.state_directory, "/var/lib/writebackd");
+	assert_string_equal(settings.channel_socket, "/run/writebackd/channel.sock");
+	assert_int_equal(settings_operations(&settings), 1u << OP_RESET | 1u << OP_UNLOCK | 1u << OP_CHECK);
+	assert_false(settings.allow_unenforced_policy);
+	assert_int_equal(settings.settling_delay_ms, 30000);
+	assert_int_equal(settings.settling_limit_ms, 900000);
+	assert_int_equal(settings_log_level(&settings), LOG_INFO);
+	struct limits_settings limits;
+	settings_limits(&settings, &limits);
+	assert_int_equal(limits.in_flight, 256);
+	assert_int_equal(limits.per_user_hour, 3);
+	assert_int_equal(limits.latch_per_hour, 300);
+	assert_int_equal(settings_directory_count(&settings), 1);
+	const struct settings_directory *directory = settings_directory_at(&settings, 0);
+	assert_string_equal(directory->servers.items[0], "dc1.corp.example.com");
+	assert_int_equal(directory->scope_users, SCOPE_SELECTED);
+	assert_int_equal(directory->write_timeout_ms, 10000);
+	assert_int_equal(directory->policy_hints, 0);
+	settings_clear(&settings);
+}
+
+static void test_everything(void **state)
+{
+	struct settings settings;
+	assert_good(file_with("operations: [unlock]\nallow_unenforced_policy: true\nlimits: {in_flight: 8, per_minute: 0}\nsettling: {delay: 1s, limit: 1min}\nlog: {level: warning, format: json}\n",
+	                      "      users: all\n      exclude_groups: [S-1-5-21-1-2-3-1104]\n      protect: [\"CN=VIP,DC=corp,DC=example,DC=com\"]\n"), &settings);
+	assert_int_equal(settings_operations(&settings), 1u << OP_UNLOCK);
+	assert_true(settings.allow_unenforced_policy);
+	assert_int_equal(settings.in_flight, 8);
+	assert_int_equal(settings.settling_delay_ms, 1000);
+	assert_int_equal(settings_log_level(&settings), LOG_WARNING);
+	assert_int_equal(settings_directory_at(&settings, 0)->scope_users, SCOPE_ALL);
+	assert_int_equal(settings_directory_at(&settings, 0)->protect.count, 1);
+	settings_clear(&settings);
+}
+
+static void test_judgements(void **state)
+{
+	assert_bad(file_with("", "      users: selected\n"), 8, "needs scope.bases or scope.groups");
+	assert_bad(file_with("", "      users: all\n      bases: [\"DC=corp\"]\n"), 8, "only with \"selected\"");
+	assert_bad(file_with("", "      users: selected\n      bases: [People]\n"), 9, "not a DN");
+	assert_bad(file_with("", "      users: selected\n      groups: [S-1-x]\n"), 9, "neither a SID");
+	assert_bad(file_with("", "      users: selected\n      groups: [Self-Service]\n"), 9, "neither a SID");
+	assert_bad(file_with("operations: [reset, change]\n", SELECTED), 1, "not an operation");
+	assert_bad(file_with("operations: [fly]\n", SELECTED), 1, "not an operation");
+	assert_bad(file_with("settling: {delay: 30s, limit: 30s}\n", SELECTED), 1, "longer than");
+	assert_bad(file_with("limits: {in_flight: 0}\n", SELECTED), 1, "");
+}
+
+static void test_missing_scope_is_an_error(void **state)
+{
+	struct settings settings;
+	struct config_errors errors = { 0 };
+	assert_int_equal(settings_parse("test.yaml", file_with("", "      exclude_bases: [\"DC=corp\"]\n"), &settings, &errors), STATUS_LOCAL_CONFIG);
+	assert_non_null(strstr(errors.items[0].text, "scope.users"));
+	config_errors_clear(&errors);
+}
+
+static void test_missing_file(void **state)
+{
+	static const char text[] = "directories:\n  - name: corp\n    servers: [dc1]\n    bind: {dn: a@b, password_file: /nonexistent/password}\n    scope: {users: none}\n";
+	assert_bad(text, 4, "does not exist");
+}
+
+static void test_names_are_unique(void **state)
+{
+	char text[4096];
+	const char *one = file_with("", SELECTED);
+	snprintf(text, sizeof text, "%s%s", one, strchr(one, '\n') + 1);
+	assert_bad(text, 10, "two directories");
+}
+
+static void test_reloadable(void **state)
+{
+	struct settings before, after;
+	assert_good(file_with("", SELECTED), &before);
+	assert_good(file_with("limits: {per_minute: 7}\nlog: {level: debug}\n", "      users: none\n"), &after);
+	char *fixed = config_not_reloadable(settings_keys, &before, &after);
+	assert_null(fixed);
+	settings_clear(&after);
+	assert_good(file_with("control_socket: /tmp/other.sock\n", SELECTED), &after);
+	fixed = config_not_reloadable(settings_keys, &before, &after);
+	assert_non_null(strstr(fixed, "control_socket"));
+	free(fixed);
+	settings_clear(&before);
+	settings_clear(&after);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything), cmocka_unit_test(test_judgements), cmocka_unit_test(test_missing_scope_is_an_error),
+		cmocka_unit_test(test_missing_file), cmocka_unit_test(test_names_are_unique), cmocka_unit_test(test_reloadable),
+	};
+	return cmocka_run_group_tests_name("settings", tests, make_file, remove_file);
+}
