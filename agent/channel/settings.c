@@ -59,12 +59,12 @@ static void judge_proxy(struct settings *settings, struct config_errors *errors,
 	if (settings->proxy_address && url_parse_address(settings->proxy_address, &settings->proxy, &why) != STATUS_OK)
 		config_error_add(errors, document, "proxy.address", "'%s' is not of the form host:port: %s", settings->proxy_address, why);
 	if (!settings->proxy_address && (settings->proxy_username || settings->proxy_password_file))
-		config_error_add(errors, document, settings->proxy_username ? "proxy.username" : "proxy.password_file", "has no meaning without proxy.address");
+		config_error_add(errors, document, settings->proxy_username ? "proxy.username" : "proxy.password_file", "proxy.username and proxy.password_file have no meaning without proxy.address");
 	if (!settings->proxy_username != !settings->proxy_password_file)
 		config_error_add(errors, document, settings->proxy_username ? "proxy.username" : "proxy.password_file", "proxy.username and proxy.password_file go together");
 	/* RFC 7617 section 2: the first colon ends the user-id. */
 	if (settings->proxy_username && strpbrk(settings->proxy_username, ":\r\n"))
-		config_error_add(errors, document, "proxy.username", "must not contain a colon");
+		config_error_add(errors, document, "proxy.username", "a user name for Basic credentials must not contain a colon");
 	if (!settings->proxy_password_file)
 		return;
 	switch (secret_read_file(settings->proxy_password_file, &password)) {
@@ -85,7 +85,7 @@ static void judge_rest(struct settings *settings, struct config_errors *errors, 
 {
 	AUTO_FREE char *why = NULL;
 	if (settings->silence_limit_ms < 2 * settings->ping_interval_ms)
-		config_error_add(errors, document, "silence_limit", "must be at least twice ping_interval, or a channel that is merely idle is cut");
+		config_error_add(errors, document, "silence_limit", "silence_limit must be at least twice ping_interval, or a channel that is merely idle is cut");
 	if (tls_client_context(settings->ca_file, settings->crl_file, &settings->tls, &why) != STATUS_OK) {
 		settings->tls = NULL;
 		config_error_add(errors, document, settings->crl_file ? "tls.crl_file" : "tls.ca_file", "%s", why ? why : "the TLS context cannot be made");

@@ -380,7 +380,7 @@ def test_it_is_back_within_a_second_of_a_cut(bench, service):
     agent = bench.start(service.url())
     agent.expect("U")
     cut = time.monotonic()
-    service.connections[0].transport.abort()
+    bench.loop.loop.call_soon_threadsafe(service.connections[0].transport.abort)
     down = agent.expect("D")
     assert (down["code"], down["close_code"]) == ("channel.refused", 1006)
     agent.expect("U")
