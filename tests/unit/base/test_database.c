@@ -304,6 +304,7 @@ static void refuses_wrong_files(void **state)
 	assert_int_equal(chmod(f->path, 0640), 0);
 	assert_int_equal(open_database(f), STATUS_LOCAL_PERMISSION);
 	assert_int_equal(rename(f->path, target), 0);
+	assert_int_equal(chmod(target, 0600), 0);
 	assert_int_equal(symlink(target, f->path), 0);
 	assert_int_equal(open_database(f), STATUS_LOCAL_PERMISSION);
 	unlink(f->path);

@@ -268,6 +268,9 @@ static void old_versions_are_refused(void **state)
 	SSL_set_min_proto_version(h.server, TLS1_VERSION);
 	SSL_set_max_proto_version(h.server, TLS1_1_VERSION);
 	turn(&h);
+	/* Not only where the system's openssl.cnf says so. */
+	assert_int_equal(SSL_CTX_get_min_proto_version(h.client_context), TLS1_2_VERSION);
+	assert_int_equal(SSL_CTX_get_min_proto_version(h.server_context), TLS1_2_VERSION);
 	assert_int_equal(h.status, STATUS_TLS_FAILED);
 	assert_non_null(strstr(h.why, "handshake failed"));
 	finish(&h);
@@ -322,6 +325,10 @@ static void odd_hosts_are_refused(void **state)
 	for (size_t i = 0; i < 4; i++)
 		assert_int_equal(tls_client_new(context, hosts[i], &ssl), STATUS_LOCAL_INPUT);
 	assert_null(ssl);
+	/* An address is no name to send (RFC 6066 section 3). */
+	assert_int_equal(tls_client_new(context, "192.0.2.7", &ssl), STATUS_OK);
+	assert_null(SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name));
+	SSL_free(ssl);
 	SSL_CTX_free(context);
 }
 

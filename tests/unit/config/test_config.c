@@ -223,7 +223,8 @@ static void each_fault_is_named(void **state)
 		{ "mode: [", "3: not YAML: " },
 		{ "\tmode: off", "2: not YAML: " },
 		{ "mode: \"\xFF\"", " not YAML at byte" },
-		{ "file: [[[[[[[[[a]]]]]]]]]", "2: nested more than 8 levels deep" },
+		{ "file: [[[[[[[a]]]]]]]", "2: file: should be one value, not a list" },
+		{ "file: [[[[[[[[a]]]]]]]]", "2: nested more than 8 levels deep" },
 	};
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		struct parsed p;
