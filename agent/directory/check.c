@@ -181,3 +181,13 @@ void checks_end(struct directory *directory)
 		end_check(check);
 	}
 }
+
+void checks_try_bind(struct directory *directory)
+{
+	struct check *check;
+	TAILQ_FOREACH(check, &directory->checks, link) {
+		if (check->connection != NULL) {
+			connection_try_bind(check->connection);
+		}
+	}
+}

@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "base/tls.h"
 
-enum { KICK_PAUSE_US = 500000 };
+enum { KICK_PAUSE_US = 500000, PATIENCE = 3 };
 
 static bool server_usable(const struct server *server)
 {
@@ -84,9 +84,18 @@ bool directory_has_usable(const struct directory *directory)
 	return false;
 }
 
+/* A controller that restarts is back within a second or two: the first attempts, whose pauses are short, are waited for. */
+static bool is_worth_waiting(const struct connection *connection)
+{
+	return (connection->failure == STATUS_DIRECTORY_UNAVAILABLE && connection->attempts <= PATIENCE) || (connection->generation > 0 && connection->attempts <= 1 && connection->failure != STATUS_DIRECTORY_CREDENTIAL);
+}
+
 bool directory_is_hopeless(const struct directory *directory)
 {
 	for (unsigned i = 0; i < directory->server_count; i++) {
+		if (is_worth_waiting(directory->servers[i].connections[0])) {
+			return false;
+		}
 		for (unsigned k = 0; k < directory->servers[i].slots; k++) {
 			if (directory->servers[i].connections[k]->state != CONNECTION_DOWN) {
 				return false;
@@ -178,6 +187,7 @@ static void on_turn(void *arg)
 			connection_try_bind(directory->servers[i].connections[k]);
 		}
 	}
+	checks_try_bind(directory);
 }
 
 static void on_news(evutil_socket_t fd, short what, void *arg)

@@ -38,7 +38,7 @@ struct connection *directory_choose(struct directory *directory, const char *pre
 /* Whether another server than this connection's could be used. */
 bool directory_has_other(const struct directory *directory, const struct connection *connection);
 bool directory_has_usable(const struct directory *directory);
-/* Every connection is down and none is on its way. */
+/* Every connection is down, none is on its way, and none was lost so recently that it is worth waiting for. */
 bool directory_is_hopeless(const struct directory *directory);
 /* Tries servers at once that are waiting for their next attempt. */
 void directory_kick(struct directory *directory);
@@ -49,7 +49,8 @@ enum status directory_outage(const struct directory *directory);
 void calls_pump(struct directory *directory);
 /* The end: every callback fires from here. */
 void calls_end(struct directory *directory);
-/* check.c: likewise. */
+/* check.c: likewise; a bind has ended, another may begin. */
 void checks_end(struct directory *directory);
+void checks_try_bind(struct directory *directory);
 
 #endif

@@ -1,0 +1,33 @@
+/* fake_server: an LDAPS server on the test's own loop that answers as it is told: one domain, one user, and every way to misbehave. */
+#ifndef TESTS_FAKE_SERVER_H
+#define TESTS_FAKE_SERVER_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum fake_reaction { FAKE_ANSWER, FAKE_SILENT, FAKE_CLOSE, FAKE_WRONG_TAG, FAKE_GARBAGE, FAKE_HUGE };
+struct fake_server;
+struct fake {
+	struct fake_server *server;
+	char name[32];             /* "localhost:port" */
+	bool no_tls;               /* accepts TCP and says nothing */
+	bool dribble;              /* one byte a record, a record a turn */
+	bool read_only, unsynchronized, has_control, other_pso;
+	unsigned matches;          /* what a search for a user finds */
+	int bind_result, modify_result, user_result;
+	const char *text;          /* diagnostic of modify */
+	enum fake_reaction on_search, on_user_read, on_modify;
+	unsigned connections, binds, modifies, reads;
+	uint8_t modified[512];     /* the last modify as it came */
+	int modified_size;
+};
+
+/* Makes root.pem, and the servers' certificate for localhost and 127.0.0.1, in `folder`. */
+void fake_certificates(const char *folder);
+void fake_start(struct fake *fake, struct event_base *base, const char *folder);
+void fake_stop(struct fake *fake);
+/* Closes every open connection. */
+void fake_hang_up(struct fake *fake);
+
+#endif

@@ -1,0 +1,571 @@
+/* The whole module against a server that misbehaves on demand: every call ends once, in time, and says truly whether a write left. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "agent/directory/directory.h"
+#include "base/clock.h"
+#include "fake_server.h"
+
+#define USER_GUID "33323130-3534-3736-3839-616263646566"
+
+static char folder[] = "/tmp/test_directory.XXXXXX", ca_file[64], password_file[64];
+static struct event_base *base;
+static struct fake one, two;
+static const char *servers[3];
+static struct directory_settings settings;
+static struct directory *directory;
+static struct located *located;
+
+/* How the last call ended. */
+static struct {
+	unsigned fired;
+	enum status status;
+	struct directory_answer answer;
+	struct sid sid;
+	json_t *rows;
+} end;
+
+static void record_end(enum status status, const struct directory_answer *answer)
+{
+	end.fired++;
+	end.status = status;
+	end.answer = *answer;
+}
+
+static void on_located(enum status status, struct located *take_located, const struct directory_answer *answer, void *arg)
+{
+	record_end(status, answer);
+	located_free(located);
+	located = take_located;
+}
+
+static void on_end(enum status status, const struct directory_answer *answer, void *arg)
+{
+	record_end(status, answer);
+}
+
+static void on_sid(enum status status, const struct sid *sid, const struct directory_answer *answer, void *arg)
+{
+	record_end(status, answer);
+	end.sid = sid != NULL ? *sid : (struct sid){ 0 };
+}
+
+static void on_checked(json_t *take_rows, void *arg)
+{
+	end.fired++;
+	end.rows = take_rows;
+}
+
+static int set_up_once(void **state)
+{
+	assert_non_null(mkdtemp(folder));
+	snprintf(ca_file, sizeof ca_file, "%s/root.pem", folder);
+	snprintf(password_file, sizeof password_file, "%s/password", folder);
+	fake_certificates(folder);
+	FILE *file = fopen(password_file, "w");
+	fputs("secret of the agent\n", file);
+	fclose(file);
+	chmod(password_file, 0600);
+	return 0;
+}
+
+static int tear_down_once(void **state)
+{
+	static const char *const NAMES[] = { "root.pem", "server.pem", "server.key", "password" };
+	char path[128];
+	for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
+		snprintf(path, sizeof path, "%s/%s", folder, NAMES[i]);
+		unlink(path);
+	}
+	return rmdir(folder);
+}
+
+static int set_up(void **state)
+{
+	base = event_base_new();
+	one = two = (struct fake){ 0 };
+	memset(&end, 0, sizeof end);
+	fake_start(&one, base, folder);
+	fake_start(&two, base, folder);
+	servers[0] = one.name;
+	servers[1] = NULL;
+	settings = (struct directory_settings){ .name = "test", .servers = servers, .ca_file = ca_file, .bind_dn = "CN=svc,DC=x", .bind_password_file = password_file,
+		.policy_hints = POLICY_HINTS_WHEN_SUPPORTED, .connections = 1, .pipeline = 8, .queue_limit = 16, .connect_timeout_ms = 300, .locate_timeout_ms = 1000,
+		.write_timeout_ms = 1000, .policy_cache_ms = 60000, .idle_probe_ms = 60000 };
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	directory_free(directory);
+	directory = NULL;
+	located_free(located);
+	located = NULL;
+	json_decref(end.rows);
+	fake_stop(&one);
+	fake_stop(&two);
+	event_base_loop(base, EVLOOP_NONBLOCK);
+	event_base_free(base);
+	return 0;
+}
+
+static void start(void)
+{
+	char *why = NULL;
+	assert_int_equal(directory_new(base, &settings, &directory, &why), STATUS_OK);
+	assert_null(why);
+}
+
+/* Until `fired` ends in all, at most `ms` long; how long it took. */
+static int64_t wait_for(unsigned fired, int64_t ms)
+{
+	int64_t begin = clock_monotonic_us();
+	struct timeval tick = { 0, 5000 };
+	while (end.fired < fired && clock_monotonic_us() - begin < ms * 1000) {
+		event_base_loopexit(base, &tick);
+		event_base_dispatch(base);
+	}
+	assert_int_equal(end.fired, fired);
+	return (clock_monotonic_us() - begin) / 1000;
+}
+
+static void locate(int64_t timeout_ms)
+{
+	unsigned before = end.fired;
+	assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, timeout_ms, on_located, NULL, NULL), STATUS_OK);
+	assert_int_equal(end.fired, before); /* never from inside the call */
+	wait_for(before + 1, timeout_ms + 200);
+}
+
+static void locate_well(void)
+{
+	locate(2000);
+	assert_int_equal(end.status, STATUS_OK);
+	assert_non_null(located);
+}
+
+static void begin_write(const struct directory_change *change, int64_t timeout_ms)
+{
+	assert_int_equal(directory_write(located, change, timeout_ms, on_end, NULL, NULL), STATUS_OK);
+}
+
+static const struct directory_change RESET = { .set_password = true, .password = { (const uint8_t *)"Canary-77", 9 }, .clear_lockout = true, .enforce_policy = true };
+static const struct directory_change UNLOCK = { .clear_lockout = true };
+
+static void write_now(const struct directory_change *change, int64_t timeout_ms)
+{
+	unsigned before = end.fired;
+	begin_write(change, timeout_ms);
+	assert_int_equal(end.fired, before);
+	wait_for(before + 1, timeout_ms + 200);
+}
+
+static void reads_everything(void **state)
+{
+	start();
+	locate_well();
+	const struct account *account = located_account(located);
+	assert_string_equal(account->dn, "CN=alice,DC=x");
+	assert_string_equal(account->guid, USER_GUID);
+	assert_string_equal(account->sam_account_name, "alice");
+	assert_null(account->user_principal_name);
+	assert_true(account->is_user && account->locked && account->lockout_time_set && !account->is_self);
+	assert_int_equal(account->uac, 512);
+	assert_int_equal(account->group_count, 1);
+	assert_true(account->account_expires_s == INT64_MAX);
+	assert_int_equal(account->policy.source, POLICY_DOMAIN);
+	assert_int_equal(account->policy.min_length, 10);
+	assert_true(account->policy.complexity && account->policy.min_age_s == 86400);
+	const struct server_position *position = located_position(located);
+	assert_string_equal(position->server, one.name);
+	assert_true(position->invocation_known && position->highest_committed_usn == 4123 && position->current_time_s == 1795349015);
+	assert_true(located_password_record(located)->known);
+	assert_int_equal(located_password_record(located)->version, 7);
+	assert_null(located_policy_control(located));
+	assert_ptr_equal(located_directory(located), directory);
+	struct sid domain;
+	assert_true(directory_domain_sid(directory, &domain));
+	assert_int_equal(domain.size, 24);
+	struct directory_health health;
+	directory_health(directory, &health);
+	assert_int_equal(health.servers_up, 1);
+	assert_int_equal(health.status, STATUS_OK);
+	assert_true(health.clock_skew_ms != INT64_MIN);
+}
+
+static void reads_one_byte_at_a_time(void **state)
+{
+	one.dribble = true;
+	settings.connect_timeout_ms = 2000;
+	start();
+	locate_well();
+	assert_int_equal(located_account(located)->policy.min_length, 10);
+}
+
+static void names_that_match_not_once(void **state)
+{
+	static const struct { unsigned matches; enum status status; } ROWS[] = { { 0, STATUS_USER_NOT_FOUND }, { 2, STATUS_USER_AMBIGUOUS }, { 3, STATUS_USER_AMBIGUOUS } };
+	start();
+	for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++) {
+		one.matches = ROWS[i].matches;
+		locate(1000);
+		assert_int_equal(end.status, ROWS[i].status);
+		assert_null(located);
+	}
+	one.user_result = 32;
+	one.matches = 1;
+	locate(1000);
+	assert_int_equal(end.status, STATUS_USER_NOT_FOUND);
+	assert_int_equal(end.answer.win32, 0x208D);
+}
+
+static void unreadable_policy_is_unknown(void **state)
+{
+	one.other_pso = true;
+	start();
+	locate_well();
+	assert_int_equal(located_account(located)->policy.source, POLICY_UNKNOWN);
+	assert_string_equal(located_account(located)->policy.source_name, "CN=PSO,DC=x");
+}
+
+static void recheck_reads_anew(void **state)
+{
+	start();
+	locate_well();
+	one.user_result = 32;
+	assert_int_equal(directory_recheck(located, 1000, on_end, NULL, NULL), STATUS_OK);
+	wait_for(2, 1000);
+	assert_int_equal(end.status, STATUS_USER_NOT_FOUND);
+	assert_string_equal(located_account(located)->dn, "CN=alice,DC=x"); /* as it was */
+	one.user_result = 0;
+	one.other_pso = true;
+	assert_int_equal(directory_recheck(located, 1000, on_end, NULL, NULL), STATUS_OK);
+	wait_for(3, 1000);
+	assert_int_equal(end.status, STATUS_OK);
+	assert_int_equal(located_account(located)->policy.source, POLICY_UNKNOWN);
+}
+
+static bool modify_contains(const void *bytes, size_t size)
+{
+	return memmem(one.modified, one.modified_size, bytes, size) != NULL;
+}
+
+static void writes_once(void **state)
+{
+	one.has_control = true;
+	start();
+	locate_well();
+	assert_string_equal(located_policy_control(located), "1.2.840.113556.1.4.2239");
+	write_now(&RESET, 1000);
+	assert_int_equal(end.status, STATUS_OK);
+	assert_true(end.answer.sent && end.answer.answered);
+	assert_string_equal(end.answer.server, one.name);
+	assert_int_equal(one.modifies, 1);
+	assert_true(modify_contains("<GUID=", 6));
+	assert_true(modify_contains("unicodePwd", 10) && modify_contains("\"\0C\0a\0n\0a\0r\0y\0-\0007\0007\0\"\0", 22) && modify_contains("lockoutTime", 11));
+	assert_false(modify_contains("pwdLastSet", 10));
+	assert_true(modify_contains("1.2.840.113556.1.4.2239\x01\x01\xff\x04\x05\x30\x03\x02\x01\x01", 33));
+	write_now(&UNLOCK, 1000);
+	assert_int_equal(end.status, STATUS_OK);
+	assert_false(modify_contains("unicodePwd", 10) || modify_contains("1.2.840.113556.1.4.2239", 23));
+}
+
+static void refusals_are_told(void **state)
+{
+	start();
+	locate_well();
+	one.modify_result = 53;
+	one.text = "0000052D: SvcErr: DSID-031A12D2, problem 5003 (WILL_NOT_PERFORM), data 0\n";
+	write_now(&RESET, 1000);
+	assert_int_equal(end.status, STATUS_POLICY_REJECTED);
+	assert_int_equal(end.answer.ldap_result, 53);
+	assert_int_equal(end.answer.win32, 0x52D);
+	assert_true(end.answer.sent && end.answer.answered);
+	assert_false(modify_contains("1.2.840.113556.1.4.2239", 23)); /* not supported there, and not required */
+}
+
+static void an_answer_with_another_tag_counts(void **state)
+{
+	start();
+	locate_well();
+	one.on_modify = FAKE_WRONG_TAG;
+	write_now(&RESET, 1000);
+	assert_int_equal(end.status, STATUS_DIRECTORY_NO_POLICY_CONTROL);
+	assert_true(end.answer.answered);
+	one.on_search = FAKE_WRONG_TAG;
+	locate(1000);
+	assert_int_equal(end.status, STATUS_DIRECTORY_PROTOCOL);
+}
+
+static void the_policy_control_is_required(void **state)
+{
+	settings.policy_hints = POLICY_HINTS_REQUIRE;
+	start();
+	locate_well();
+	assert_int_equal(directory_write(located, &RESET, 1000, on_end, NULL, NULL), STATUS_DIRECTORY_NO_POLICY_CONTROL);
+	write_now(&UNLOCK, 1000); /* needs none */
+	assert_int_equal(end.status, STATUS_OK);
+	assert_int_equal(one.modifies, 1);
+}
+
+static void a_silent_server_leaves_the_truth_open(void **state)
+{
+	start();
+	locate_well();
+	one.on_modify = FAKE_SILENT;
+	begin_write(&RESET, 300);
+	int64_t took = wait_for(2, 1000);
+	assert_true(took >= 290 && took < 800);
+	assert_int_equal(end.status, STATUS_DIRECTORY_TIMEOUT);
+	assert_true(end.answer.sent && !end.answer.answered);
+	assert_int_equal(end.answer.ldap_result, -1);
+	/* that connection is not used again, not even by who was found on it */
+	assert_int_equal(directory_write(located, &RESET, 300, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
+	assert_int_equal(directory_recheck(located, 300, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
+	locate_well(); /* a new one */
+	assert_int_equal(one.connections, 2);
+}
+
+static void a_closed_connection_leaves_the_truth_open(void **state)
+{
+	start();
+	locate_well();
+	one.on_modify = FAKE_CLOSE;
+	write_now(&RESET, 1000);
+	assert_int_equal(end.status, STATUS_DIRECTORY_UNAVAILABLE);
+	assert_true(end.answer.sent && !end.answer.answered);
+	assert_int_equal(one.modifies, 1); /* never again by itself */
+}
+
+static void what_never_left_was_not_sent(void **state)
+{
+	start();
+	locate_well();
+	begin_write(&RESET, 1000);
+	directory_free(directory); /* in the same turn of the loop: nothing has been encrypted yet */
+	directory = NULL;
+	assert_int_equal(end.fired, 2);
+	assert_int_equal(end.status, STATUS_DIRECTORY_UNAVAILABLE);
+	assert_false(end.answer.sent);
+	assert_null(located_directory(located));
+	assert_int_equal(directory_write(located, &RESET, 300, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
+	event_base_loop(base, EVLOOP_NONBLOCK);
+	assert_int_equal(one.modifies, 0);
+}
+
+static void freeing_ends_what_is_under_way(void **state)
+{
+	one.on_search = FAKE_SILENT;
+	start();
+	for (int i = 0; i < 12; i++) { /* more than the pipeline holds: some wait */
+		assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 5000, on_located, NULL, NULL), STATUS_OK);
+	}
+	assert_int_equal(directory_check(directory, on_checked, NULL), STATUS_OK);
+	struct timeval pause = { 0, 50000 };
+	event_base_loopexit(base, &pause);
+	event_base_dispatch(base);
+	unsigned before = end.fired;
+	directory_free(directory);
+	directory = NULL;
+	assert_true(before <= 1 && end.fired == 13);
+	assert_int_equal(end.status, STATUS_DIRECTORY_UNAVAILABLE);
+}
+
+static void the_queue_is_bounded(void **state)
+{
+	one.no_tls = true;
+	start();
+	for (unsigned i = 0; i < settings.queue_limit; i++) {
+		assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 5000, on_located, NULL, NULL), STATUS_OK);
+	}
+	assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 5000, on_located, NULL, NULL), STATUS_AGENT_OVERLOADED);
+	wait_for(settings.queue_limit, 2000); /* the handshake's deadline ends them: there is no other server */
+	assert_int_equal(end.status, STATUS_DIRECTORY_UNAVAILABLE);
+	struct directory_health health;
+	directory_health(directory, &health);
+	assert_int_equal(health.status, STATUS_DIRECTORY_TIMEOUT);
+	assert_non_null(strstr(health.text, "TLS handshake"));
+}
+
+static void a_read_goes_to_another_server(void **state)
+{
+	static const enum fake_reaction REACTIONS[] = { FAKE_CLOSE, FAKE_SILENT, FAKE_GARBAGE, FAKE_HUGE };
+	servers[1] = two.name;
+	start();
+	for (size_t i = 0; i < sizeof REACTIONS / sizeof REACTIONS[0]; i++) {
+		one.on_search = FAKE_ANSWER;
+		for (int tries = 0; tries < 50; tries++) { /* until the first is up again */
+			struct timeval pause = { 0, 20000 };
+			event_base_loopexit(base, &pause);
+			event_base_dispatch(base);
+			struct directory_health health;
+			directory_health(directory, &health);
+			if (health.servers_up == 2) {
+				break;
+			}
+		}
+		one.on_search = REACTIONS[i];
+		locate(600);
+		assert_int_equal(end.status, STATUS_OK);
+		assert_string_equal(end.answer.server, two.name);
+	}
+}
+
+static void a_server_may_be_preferred(void **state)
+{
+	servers[1] = two.name;
+	start();
+	locate_well();
+	struct timeval pause = { 0, 50000 };
+	event_base_loopexit(base, &pause);
+	event_base_dispatch(base);
+	assert_int_equal(directory_locate(directory, LOCATE_OBJECT_GUID, USER_GUID, two.name, 1000, on_located, NULL, NULL), STATUS_OK);
+	wait_for(2, 1000);
+	assert_string_equal(end.answer.server, two.name);
+	assert_int_equal(directory_locate(directory, LOCATE_OBJECT_GUID, USER_GUID, NULL, 1000, on_located, NULL, NULL), STATUS_OK);
+	wait_for(3, 1000);
+	assert_string_equal(end.answer.server, one.name);
+}
+
+static void a_wrong_password_is_tried_once(void **state)
+{
+	servers[1] = two.name;
+	one.bind_result = two.bind_result = 49;
+	start();
+	locate(2000);
+	assert_int_equal(end.status, STATUS_DIRECTORY_CREDENTIAL);
+	locate(500);
+	assert_int_equal(end.status, STATUS_DIRECTORY_CREDENTIAL);
+	struct timeval pause = { 0, 600000 };
+	event_base_loopexit(base, &pause);
+	event_base_dispatch(base);
+	assert_int_equal(one.binds + two.binds, 1);
+	struct directory_health health;
+	directory_health(directory, &health);
+	assert_int_equal(health.status, STATUS_DIRECTORY_CREDENTIAL);
+	assert_non_null(strstr(health.text, "the password or the name is wrong"));
+}
+
+static void unfit_servers_are_skipped(void **state)
+{
+	servers[1] = two.name;
+	one.read_only = true;
+	start();
+	locate_well();
+	assert_string_equal(end.answer.server, two.name);
+	directory_free(directory);
+	two.unsynchronized = true;
+	start();
+	locate(1000);
+	assert_int_equal(end.status, STATUS_DIRECTORY_REFERRAL); /* what needs an administrator most */
+}
+
+static void a_cancelled_call_stays_quiet(void **state)
+{
+	struct directory_call *call = NULL;
+	one.on_search = FAKE_SILENT;
+	start();
+	assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 100, on_located, NULL, &call), STATUS_OK);
+	directory_cancel(call); /* while it waits */
+	locate(500);
+	assert_int_equal(end.status, STATUS_DIRECTORY_TIMEOUT);
+	one.on_search = FAKE_ANSWER;
+	locate_well();
+	one.on_user_read = FAKE_SILENT;
+	assert_int_equal(directory_recheck(located, 100, on_end, NULL, &call), STATUS_OK);
+	event_base_loop(base, EVLOOP_NONBLOCK);
+	directory_cancel(call); /* while it is asked */
+	struct timeval pause = { 0, 200000 };
+	event_base_loopexit(base, &pause);
+	event_base_dispatch(base);
+	assert_int_equal(end.fired, 2);
+}
+
+static void looks_up_a_sid(void **state)
+{
+	start();
+	assert_int_equal(directory_lookup_sid(directory, "DC=x", 1000, on_sid, NULL, NULL), STATUS_OK);
+	wait_for(1, 1000);
+	assert_int_equal(end.status, STATUS_OK);
+	assert_int_equal(end.sid.size, 24);
+	assert_int_equal(directory_lookup_sid(directory, "CN=none,DC=x", 1000, on_sid, NULL, NULL), STATUS_OK);
+	wait_for(2, 1000);
+	assert_int_equal(end.status, STATUS_USER_NOT_FOUND);
+	assert_int_equal(end.sid.size, 0);
+}
+
+static void checks_each_server(void **state)
+{
+	servers[1] = two.name;
+	two.read_only = true;
+	settings.policy_hints = POLICY_HINTS_REQUIRE;
+	start();
+	assert_int_equal(directory_check(directory, on_checked, NULL), STATUS_OK);
+	wait_for(1, 2000);
+	assert_int_equal(json_array_size(end.rows), 8 + 5);
+	static const struct { size_t row; const char *step; bool ok; } ROWS[] = { { 0, "resolve", true }, { 3, "bind", true }, { 6, "policy", true }, { 7, "policy_control", false },
+		{ 12, "rootdse", false } };
+	for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++) {
+		json_t *row = json_array_get(end.rows, ROWS[i].row);
+		assert_string_equal(json_string_value(json_object_get(row, "step")), ROWS[i].step);
+		assert_int_equal(json_is_true(json_object_get(row, "ok")), ROWS[i].ok);
+	}
+}
+
+static void an_idle_connection_is_probed(void **state)
+{
+	settings.idle_probe_ms = 50;
+	start();
+	locate_well();
+	unsigned before = one.reads;
+	struct timeval pause = { 0, 250000 };
+	event_base_loopexit(base, &pause);
+	event_base_dispatch(base);
+	assert_true(one.reads >= before + 2);
+	assert_int_equal(one.connections, 1);
+}
+
+static void refuses_what_cannot_work(void **state)
+{
+	char *why = NULL;
+	chmod(password_file, 0604);
+	assert_int_equal(directory_new(base, &settings, &directory, &why), STATUS_LOCAL_PERMISSION);
+	chmod(password_file, 0600);
+	assert_non_null(strstr(why, password_file));
+	free(why);
+	settings.bind_password_file = "/dev/null";
+	assert_int_not_equal(directory_new(base, &settings, &directory, NULL), STATUS_OK);
+	settings.bind_password_file = password_file;
+	servers[0] = "host:99999";
+	assert_int_equal(directory_new(base, &settings, &directory, &why), STATUS_LOCAL_CONFIG);
+	free(why);
+	assert_null(directory);
+}
+
+static void knows_its_domains(void **state)
+{
+	static const char *const DOMAINS[] = { "corp.example.com", "CORP", NULL };
+	start();
+	assert_true(directory_serves(directory, "anything"));
+	settings.domains = DOMAINS;
+	assert_true(directory_serves(directory, "Corp.Example.COM"));
+	assert_false(directory_serves(directory, "corp.example"));
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+int main(void)
+{
+	const struct CMUnitTest tests[] = { CASE(reads_everything), CASE(reads_one_byte_at_a_time), CASE(names_that_match_not_once), CASE(unreadable_policy_is_unknown),
+		CASE(recheck_reads_anew), CASE(writes_once), CASE(refusals_are_told), CASE(an_answer_with_another_tag_counts), CASE(the_policy_control_is_required),
+		CASE(a_silent_server_leaves_the_truth_open), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
+		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
+		CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
+	return cmocka_run_group_tests(tests, set_up_once, tear_down_once);
+}
