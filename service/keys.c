@@ -176,52 +176,45 @@ static enum status load_root_private(const char *directory, const char *root_fil
 	return status == STATUS_OK ? status : because(status, ret_why, "%s: %s", root_file, status_code(status));
 }
 
+/* The public keys that the present set names besides `signing`, newest first. Their private halves are gone. */
+static size_t older_keys(const char *key_set, const struct jose_key *signing, struct jose_key *ret_keys[], size_t capacity)
+{
+	char kid[JOSE_KID_SIZE];
+	json_t *payload = NULL, *jwk;
+	size_t index, count = 0;
+	/* keys_load has verified it. */
+	if (jose_peek_unverified(bytes_of_string(key_set), TYP_KEYS, kid, &payload) != JOSE_OK)
+		return 0;
+	json_array_foreach(json_object_get(payload, "keys"), index, jwk) {
+		const char *other = json_string_value(json_object_get(jwk, "kid"));
+		if (count < capacity && other != NULL && strcmp(other, jose_key_id(signing)) != 0 && jose_key_from_jwk(jwk, JOSE_SIGN, false, &ret_keys[count]) == STATUS_OK)
+			count++;
+	}
+	json_decref(payload);
+	return count;
+}
+
 enum status keys_rotate(const char *directory, const char *root_file, const char *issuer, int64_t now, char **ret_why)
 {
-	/* An expired set may be renewed: now = 0 asks keys_load not to look at the clock. */
 	struct keys present = { 0 };
+	struct jose_key *root = NULL, *all[KEY_SET_MAX_KEYS] = { NULL };
+	/* An expired set may be renewed: now = 0 asks keys_load not to look at the clock. */
 	enum status status = keys_load(directory, issuer, 0, &present, ret_why);
 	if (status != STATUS_OK)
 		return status;
-	struct jose_key *root = NULL, *all[KEY_SET_MAX_KEYS] = { NULL };
-	struct key_set old = { 0 };
-	size_t count = 0;
 	status = load_root_private(directory, root_file, &root, ret_why);
 	if (status == STATUS_OK && strcmp(jose_key_id(root), jose_key_id(present.root)) != 0)
 		status = because(STATUS_LOCAL_TRUST, ret_why, "the root key is not the one that agents have pinned (%s)", jose_key_id(present.root));
 	if (status == STATUS_OK)
-		status = key_set_verify(bytes_of_string(present.key_set), present.root, issuer, 0, &old);
-	if (status == STATUS_OK)
-		status = jose_key_generate(JOSE_SIGN, &all[count]);
+		status = jose_key_generate(JOSE_SIGN, &all[0]);
 	if (status == STATUS_OK) {
-		struct jose_key *fresh = all[count++];
-		/* The present one; older ones have no private half here, so only what the last set still names besides it is kept. */
-		all[count++] = present.signing;
-		AUTO_FREE char *payload = NULL;
-		size_t size = 0;
-		struct jose_keys *roots = jose_keys_new();
-		struct jose_key *public_root = NULL;
-		static const char *const typs[] = { TYP_KEYS, NULL };
-		json_t *set = NULL;
-		if (roots != NULL && jose_key_public(root, &public_root) == STATUS_OK && jose_keys_add(roots, public_root) == STATUS_OK &&
-		    jose_verify(bytes_of_string(present.key_set), typs, roots, &payload, &size, NULL, NULL) == JOSE_OK)
-			set = jose_json_parse(bytes_of(payload, size));
-		size_t index;
-		json_t *jwk;
-		struct jose_key *older = NULL;
-		json_array_foreach(json_object_get(set, "keys"), index, jwk) {
-			const char *kid = json_string_value(json_object_get(jwk, "kid"));
-			if (older == NULL && kid != NULL && strcmp(kid, jose_key_id(present.signing)) != 0 &&
-			    jose_key_from_jwk(jwk, JOSE_SIGN, false, &older) == STATUS_OK)
-				all[count++] = older;
-		}
-		json_decref(set);
-		jose_keys_free(roots);
-		status = store_set(directory, issuer, now, old.version + 1, root, fresh, all, count, ret_why);
-		jose_key_free(older);
-		jose_key_free(fresh);
+		size_t older = older_keys(present.key_set, present.signing, &all[2], KEY_SET_MAX_KEYS - 2);
+		all[1] = present.signing;
+		present.signing = NULL;
+		status = store_set(directory, issuer, now, present.version + 1, root, all[0], all, 2 + older, ret_why);
 	}
-	key_set_clear(&old);
+	for (size_t i = 0; i < KEY_SET_MAX_KEYS; i++)
+		jose_key_free(all[i]);
 	jose_key_free(root);
 	keys_clear(&present);
 	if (status != STATUS_OK)

@@ -1,0 +1,99 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "service/settings.h"
+
+static void issuers(void **state)
+{
+	static const char *const good[] = { "https://reset.example.org", "https://reset.example.org:8443", "https://127.0.0.1:1", "https://[::1]", "https://[2001:db8::1]:65535", NULL };
+	static const char *const bad[] = { "", "https://", "http://reset.example.org", "https://reset.example.org/", "https://Reset.example.org", "https://reset.example.org:0",
+		"https://reset.example.org:", "https://reset.example.org:65536", "https://reset.example.org:080", "https://u@reset.example.org", "https://reset.example.org?x",
+		"https://[::1", "https://[]", "https://[::1]x", "https://reset.example.org:8443/", "https://reset example.org", NULL };
+	for (size_t i = 0; good[i] != NULL; i++)
+		assert_true(settings_issuer_valid(good[i]));
+	for (size_t i = 0; bad[i] != NULL; i++)
+		assert_false(settings_issuer_valid(bad[i]));
+}
+
+static void listens(void **state)
+{
+	static const struct { const char *text, *host; unsigned port; } good[] = { { "127.0.0.1:8443", "127.0.0.1", 8443 }, { "[::1]:0", "::1", 0 }, { "localhost:65535", "localhost", 65535 } };
+	static const char *const bad[] = { "", "8443", ":8443", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:8443x", "::1:8443", "[]:1", "[::1:8443", "127.0.0.1:-1", NULL };
+	char *host;
+	unsigned port;
+	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+		assert_true(settings_listen_split(good[i].text, &host, &port));
+		assert_string_equal(host, good[i].host);
+		assert_int_equal(port, good[i].port);
+		free(host);
+	}
+	for (size_t i = 0; bad[i] != NULL; i++)
+		assert_false(settings_listen_split(bad[i], &host, &port));
+}
+
+static enum status load(const char *text, struct settings *ret_settings)
+{
+	char path[] = "/tmp/test-settings-XXXXXX";
+	int fd = mkstemp(path);
+	assert_true(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+	close(fd);
+	enum status status = settings_load(path, ret_settings, NULL);
+	unlink(path);
+	return status;
+}
+
+#define REQUIRED "issuer: https://reset.example.org:9443\ntls:\n  certificate_file: /c\n  key_file: /k\n"
+
+static void defaults(void **state)
+{
+	struct settings settings;
+	assert_int_equal(load(REQUIRED, &settings), STATUS_OK);
+	assert_int_equal(settings.channel_endpoints.count, 1);
+	assert_string_equal(settings.channel_endpoints.items[0], "wss://reset.example.org:9443/v1/agent");
+	assert_string_equal(settings.enrollment_endpoint, "https://reset.example.org:9443/v1/enroll");
+	assert_int_equal(settings.request_lifetime_ms, 30000);
+	assert_int_equal(settings.max_body, 65536);
+	assert_int_equal(settings.listen_port, 8443);
+	assert_int_equal(settings_log_level(&settings), LOG_INFO);
+	settings_clear(&settings);
+}
+
+static void refused(void **state)
+{
+	static const char *const more[] = { "request_lifetime: 121s\n", "request_lifetime: 30\n", "wait: 21s\n", "listen: 8443\n", "channel_endpoints: [ws://x/v1/agent]\n", "unknown: 1\n",
+		"limits:\n  body: 1\n", NULL };
+	struct settings settings;
+	char text[512];
+	for (size_t i = 0; more[i] != NULL; i++) {
+		snprintf(text, sizeof text, "%s%s", REQUIRED, more[i]);
+		assert_int_equal(load(text, &settings), STATUS_LOCAL_CONFIG);
+	}
+	assert_int_equal(load("issuer: https://reset.example.org\n", &settings), STATUS_LOCAL_CONFIG);
+	assert_int_equal(load("issuer: https://reset.example.org/\ntls:\n  certificate_file: /c\n  key_file: /k\n", &settings), STATUS_LOCAL_CONFIG);
+}
+
+/* The sample that is shipped says what the program does where it says nothing. */
+static void sample(void **state)
+{
+	char path[512];
+	struct settings given, initial;
+	snprintf(path, sizeof path, "%s/config/reset-service.yaml", getenv("SOURCE_ROOT"));
+	assert_int_equal(settings_load(path, &given, NULL), STATUS_OK);
+	assert_int_equal(load("issuer: https://reset.example.org\ntls:\n  certificate_file: /etc/reset-service/tls.crt\n  key_file: /etc/reset-service/tls.key\n", &initial), STATUS_OK);
+	assert_null(config_not_reloadable(settings_keys, &given, &initial));
+	settings_clear(&given);
+	settings_clear(&initial);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(issuers), cmocka_unit_test(listens), cmocka_unit_test(defaults), cmocka_unit_test(refused), cmocka_unit_test(sample) };
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,202 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "service/store.h"
+
+static char folder[64];
+static struct database *database;
+
+static int set_up(void **state)
+{
+	char *why = NULL;
+	strcpy(folder, "/tmp/test-store-XXXXXX");
+	assert_non_null(mkdtemp(folder));
+	assert_int_equal(store_open(NULL, folder, &database, &why), STATUS_OK);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	static const char *const names[] = { "store.sqlite", "store.sqlite-wal", "store.sqlite-shm", NULL };
+	char path[128];
+	database_close(database);
+	for (size_t i = 0; names[i] != NULL; i++) {
+		snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+		unlink(path);
+	}
+	return rmdir(folder);
+}
+
+static void add_ticket(uint8_t first, int64_t now, int64_t expires)
+{
+	struct store_ticket ticket = { .hash = { first }, .now = now, .expires = expires };
+	assert_int_equal(database_run(database, store_ticket_add, &ticket), STATUS_OK);
+}
+
+static bool enroll(uint8_t ticket, const char *id, const char *key, int64_t now)
+{
+	struct store_enrollment enrollment = { .ticket = { ticket }, .now = now, .agent = { .name = (char *)"host", .signing_key = (char *)key, .decryption_key = (char *)id, .enrolled_at = now } };
+	snprintf(enrollment.agent.agent_id, UUID_SIZE, "%s", id);
+	assert_int_equal(database_run(database, store_enroll, &enrollment), STATUS_OK);
+	return enrollment.accepted;
+}
+
+static void tickets(void **state)
+{
+	add_ticket(1, 1000, 1900);
+	add_ticket(2, 1000, 1900);
+	add_ticket(3, 1000, 1900);
+	assert_false(enroll(9, "a", "key-a", 1000)); /* unknown */
+	assert_false(enroll(1, "a", "key-a", 1901)); /* expired */
+	assert_true(enroll(1, "a", "key-a", 1900));
+	assert_false(enroll(1, "b", "key-b", 1900)); /* used */
+	assert_false(enroll(2, "c", "key-a", 1900)); /* a key that is enrolled already */
+	assert_true(enroll(3, "b", "key-b", 1900));
+	struct agent_rows rows = { 0 };
+	assert_int_equal(database_run(database, store_agents, &rows), STATUS_OK);
+	assert_int_equal(rows.count, 2);
+	agent_rows_clear(&rows);
+	struct store_agent_change change = { .agent_id = "a", .now = 2000 };
+	assert_int_equal(database_run(database, store_agent_revoke, &change), STATUS_OK);
+	assert_true(change.found);
+	assert_int_equal(database_run(database, store_agent_revoke, &change), STATUS_OK);
+	assert_false(change.found);
+}
+
+static bool key_job(database_job job, uint8_t hash, const char *name)
+{
+	struct store_api_key key = { .hash = { hash }, .name = name, .now = 1000 };
+	assert_int_equal(database_run(database, job, &key), STATUS_OK);
+	return key.found;
+}
+
+static void api_keys(void **state)
+{
+	assert_true(key_job(store_api_key_add, 1, "portal"));
+	assert_false(key_job(store_api_key_add, 2, "portal"));
+	assert_true(key_job(store_api_key_check, 1, NULL));
+	assert_false(key_job(store_api_key_check, 2, NULL));
+	assert_true(key_job(store_api_key_revoke, 0, "portal"));
+	assert_false(key_job(store_api_key_revoke, 0, "portal"));
+	assert_false(key_job(store_api_key_check, 1, NULL));
+}
+
+static void content_key_stays(void **state)
+{
+	uint8_t one[32] = { 0 }, two[32] = { 1 };
+	assert_int_equal(database_run(database, store_hash_key, one), STATUS_OK);
+	assert_int_equal(database_run(database, store_hash_key, two), STATUS_OK);
+	assert_memory_equal(one, two, 32);
+}
+
+static bool create(const char *id, uint8_t content)
+{
+	struct operation_row operation = { .op = "reset", .subject = (char *)"{}", .content = { content }, .created_ms = 1000, .status = "pending", .agent_id = "agent", .request_id = "request" };
+	struct request_row request = { .request_id = "request", .agent_id = "agent", .created_ms = 1000, .expires = 31, .frame = (char *)"the-frame-itself" };
+	snprintf(operation.operation_id, UUID_SIZE, "%s", id);
+	snprintf(request.operation_id, UUID_SIZE, "%s", id);
+	snprintf(request.request_id, UUID_SIZE, "request-%s", id);
+	memcpy(operation.request_id, request.request_id, UUID_SIZE);
+	struct store_create job = { .operation = &operation, .request = &request };
+	assert_int_equal(database_run(database, store_operation_create, &job), STATUS_OK);
+	if (job.exists)
+		assert_string_equal(job.existing.operation_id, id);
+	operation_row_clear(&job.existing);
+	return !job.exists;
+}
+
+static struct store_finish finish(const char *id, const char *agent, const char *request, const char *code, bool final)
+{
+	struct store_finish job = { .now_ms = 2000, .final = final };
+	snprintf(job.operation_id, UUID_SIZE, "%s", id);
+	snprintf(job.agent_id, UUID_SIZE, "%s", agent);
+	snprintf(job.request_id, UUID_SIZE, "%s", request);
+	snprintf(job.status, sizeof job.status, "%s", final ? "applied" : "settling");
+	snprintf(job.code, sizeof job.code, "%s", code);
+	assert_int_equal(database_run(database, store_operation_finish, &job), STATUS_OK);
+	return job;
+}
+
+static void assert_code(const char *id, const char *code)
+{
+	struct store_find find = { 0 };
+	snprintf(find.operation_id, UUID_SIZE, "%s", id);
+	assert_int_equal(database_run(database, store_operation_find, &find), STATUS_OK);
+	assert_true(find.found);
+	assert_string_equal(find.row.code, code);
+	operation_row_clear(&find.row);
+}
+
+static size_t open_count(void)
+{
+	struct open_operations rows = { 0 };
+	assert_int_equal(database_run(database, store_operations_open, &rows), STATUS_OK);
+	size_t count = rows.count;
+	for (size_t i = 0; i < count; i++)
+		assert_string_equal(rows.items[i].request.frame, "the-frame-itself");
+	open_operations_clear(&rows);
+	return count;
+}
+
+static void first_final_outcome_stands(void **state)
+{
+	assert_true(create("one", 1));
+	assert_false(create("one", 2));
+	assert_int_equal(open_count(), 1);
+	assert_false(finish("", "other", "request-one", "ok", true).known); /* another agent's word */
+	assert_false(finish("", "agent", "request-two", "ok", true).known);
+	assert_true(finish("", "agent", "request-one", "settling", false).changed);
+	assert_int_equal(open_count(), 1);
+	assert_true(finish("", "agent", "request-one", "ok", true).changed);
+	assert_int_equal(open_count(), 0);
+	struct store_finish again = finish("", "agent", "request-one", "policy.history", true);
+	assert_true(again.known);
+	assert_false(again.changed);
+	assert_false(finish("one", "", "", "service.no_answer", true).changed);
+	assert_code("one", "ok");
+}
+
+static void the_agents_word_replaces_no_answer(void **state)
+{
+	assert_true(create("two", 1));
+	assert_true(finish("two", "", "", "service.no_answer", true).changed);
+	assert_code("two", "service.no_answer");
+	assert_false(finish("", "agent", "request-two", "settling", false).changed);
+	assert_true(finish("", "agent", "request-two", "ok", true).changed);
+	assert_code("two", "ok");
+}
+
+/* What only the agent can decrypt is not kept either. */
+static void frames_are_removed(void **state)
+{
+	char path[128], text[4096];
+	assert_true(create("three", 1));
+	finish("", "agent", "request-three", "ok", true);
+	database_close(database); /* the write-ahead log goes into the file */
+	snprintf(path, sizeof path, "%s/store.sqlite", folder);
+	FILE *file = fopen(path, "rb");
+	assert_non_null(file);
+	size_t size;
+	while ((size = fread(text, 1, sizeof text, file)) > 0)
+		assert_null(memmem(text, size, "the-frame-itself", 16));
+	fclose(file);
+	char *why = NULL;
+	assert_int_equal(store_open(NULL, folder, &database, &why), STATUS_OK);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(tickets, set_up, tear_down), cmocka_unit_test_setup_teardown(api_keys, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(content_key_stays, set_up, tear_down), cmocka_unit_test_setup_teardown(first_final_outcome_stands, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(the_agents_word_replaces_no_answer, set_up, tear_down), cmocka_unit_test_setup_teardown(frames_are_removed, set_up, tear_down),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
