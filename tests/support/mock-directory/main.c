@@ -138,6 +138,9 @@ static bool run(struct server *server, const struct options *options)
 		evconnlistener_free(secure);
 	if (plain)
 		evconnlistener_free(plain);
+	/* libevent ends bufferevents in the loop's next turns: the filter's first, then what is below it. */
+	for (unsigned turn = 0; turn < 3; turn++)
+		event_base_loop(server->base, EVLOOP_NONBLOCK);
 	SSL_CTX_free(server->tls);
 	return good;
 }
