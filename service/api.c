@@ -281,11 +281,10 @@ static json_t *agent_json(const struct agent *agent)
 			json_array_append_new(operations, json_string(operation_name((enum operation)op)));
 	for (size_t i = 0; i < agent->hello.directory_count; i++)
 		json_array_append_new(directories, json_pack("{s:s, s:s}", "name", agent->hello.directories[i].name, "flavor", agent->hello.directories[i].flavor));
-	char seen[CLOCK_TEXT_SIZE] = "";
-	clock_format(agent->session != NULL ? clock_now_ms() : agent->row.last_seen * 1000, seen);
-	json_t *json = json_pack("{s:s, s:s, s:b, s:o, s:o, s:o, s:s*}", "agent_id", agent->row.agent_id, "name", agent->row.name, "connected", agent->session != NULL,
+	int64_t seen = agent->session != NULL ? clock_now_ms() / 1000 : agent->row.last_seen;
+	json_t *json = json_pack("{s:s, s:s, s:b, s:o, s:o, s:o, s:s?}", "agent_id", agent->row.agent_id, "name", agent->row.name, "connected", agent->session != NULL,
 		"decryption_key", jose_key_public_jwk(agent->decryption), "operations", operations, "directories", directories, "software", agent->row.software);
-	json_object_set_new(json, "last_seen", agent->session != NULL || agent->row.last_seen != 0 ? json_string(seen) : json_null());
+	json_object_set_new(json, "last_seen", seen != 0 ? json_integer(seen) : json_null());
 	return json;
 }
 
@@ -336,7 +335,7 @@ static void delete_agent(struct exchange *exchange, void *arg)
 
 const struct http_route api_routes[] = {
 	{ EVHTTP_REQ_GET, "/.well-known/writeback-configuration", HTTP_OPEN, NULL, get_configuration },
-	{ EVHTTP_REQ_POST, "/v1/enroll", HTTP_OPEN, "application/jose", enroll_handle },
+	{ EVHTTP_REQ_POST, "/v1/agents", HTTP_OPEN, "application/jose", enroll_handle },
 	{ EVHTTP_REQ_GET, "/v1/agent", HTTP_OPEN, NULL, get_channel },
 	{ EVHTTP_REQ_POST, "/v1/operations", HTTP_API_KEY, "application/json", post_operation },
 	{ EVHTTP_REQ_GET, "/v1/operations/{}", HTTP_API_KEY, NULL, get_operation },

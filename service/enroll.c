@@ -1,4 +1,4 @@
-/* POST /v1/enroll: a ticket and a proof of the new keys against an agent id (proto/README.md section 4). */
+/* POST /v1/agents: a ticket and a proof of the new keys against an agent id (proto/README.md section 4). */
 #include <stdio.h>
 #include <string.h>
 

@@ -36,7 +36,7 @@ int server_run(struct settings *settings, int log_format);
 extern const struct http_route api_routes[];
 /* http_options.authorize */
 void api_authorize(struct exchange *exchange, const uint8_t hash[32], void *arg);
-/* The handler of POST /v1/enroll. */
+/* The handler of POST /v1/agents. */
 void enroll_handle(struct exchange *exchange, void *arg);
 
 #endif

@@ -85,7 +85,7 @@ bool settings_listen_split(const char *listen, char **ret_host, unsigned *ret_po
 
 static bool derive_endpoints(struct settings *settings)
 {
-	if (asprintf(&settings->enrollment_endpoint, "%s/v1/enroll", settings->issuer) < 0) {
+	if (asprintf(&settings->enrollment_endpoint, "%s/v1/agents", settings->issuer) < 0) {
 		settings->enrollment_endpoint = NULL;
 		return false;
 	}

@@ -1,7 +1,6 @@
 /* The operations' half of service/store.h. */
 #include <string.h>
 
-#include "base/clock.h"
 #include "service/sql.h"
 #include "service/store.h"
 
@@ -56,8 +55,6 @@ static void read_operation(sqlite3_stmt *statement, struct operation_row *row)
 
 json_t *operation_row_json(const struct operation_row *row)
 {
-	char created[CLOCK_TEXT_SIZE];
-	clock_format(row->created_ms, created);
 	json_t *json = row->answer != NULL ? json_loads(row->answer, 0, NULL) : json_object();
 	json_t *subject = row->subject != NULL ? json_loads(row->subject, 0, NULL) : NULL;
 	enum status status;
@@ -65,7 +62,7 @@ json_t *operation_row_json(const struct operation_row *row)
 	json_object_set_new(json, "operation_id", json_string(row->operation_id));
 	json_object_set_new(json, "op", json_string(row->op));
 	json_object_set_new(json, "sub_id", subject != NULL ? subject : json_null());
-	json_object_set_new(json, "created_at", json_string(created));
+	json_object_set_new(json, "created_at", json_integer(row->created_ms / 1000));
 	json_object_set_new(json, "status", json_string(row->status));
 	if (row->code[0] != '\0')
 		json_object_set_new(json, "code", json_string(row->code));

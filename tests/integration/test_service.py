@@ -110,7 +110,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(None, lambda: self.ask(**members))
 
     def post_enrollment(self, text):
-        return self.http("POST", "/v1/enroll", text, headers={"Content-Type": "application/jose"})
+        return self.http("POST", "/v1/agents", text, headers={"Content-Type": "application/jose"})
 
 
 class Agent:
@@ -229,7 +229,7 @@ def run(coroutine):
 def test_discovery(service):
     status, found = service.http("GET", "/.well-known/writeback-configuration", headers={"Authorization": ""})
     assert status == 200 and found["issuer"] == service.issuer and found["channel_endpoints"] == ["wss://reset.example.test/v1/agent"]
-    assert found["enrollment_endpoint"] == service.issuer + "/v1/enroll" and found["limits"] == {"max_frame_bytes": 65536}
+    assert found["enrollment_endpoint"] == service.issuer + "/v1/agents" and found["limits"] == {"max_frame_bytes": 65536}
     root = jwk.JWK(**found["root_key"])
     key_set = verify(found["key_set"], root)
     assert root.thumbprint() == service.init["root_key"] and key_set["version"] == 1 and key_set["keys"][0]["kid"] == service.init["signing_key"]
@@ -297,6 +297,36 @@ def test_reset(service, agent):
         # A later word does not change a final one.
         await agent.answer(request, status="refused", code="policy.history")
         assert service.http("GET", f"/v1/operations/{operation_id}") == (200, operation)
+        await agent.close()
+    run(main())
+
+
+def readable_memory(pid):
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb") as memory:
+        for line in maps:
+            start, end = (int(part, 16) for part in line.split(" ", 1)[0].split("-"))
+            if " r" in line and "[v" not in line:
+                memory.seek(start)
+                with contextlib.suppress(OSError):
+                    yield memory.read(end - start)
+
+
+def test_password_is_not_in_memory(service, agent):
+    with open(f"/proc/{service.process.pid}/maps") as maps:
+        if "libasan" in maps.read():
+            pytest.skip("the sanitizer's shadow is too large to be read")
+
+    def search():
+        return [needle for block in readable_memory(service.process.pid) for needle in (b"Canary-", b"Rosenkohl", b"kohl-77") if needle in block]
+
+    async def main():
+        await agent.connect()
+        asked = [asyncio.ensure_future(service.ask_later()) for _ in range(4)]
+        requests = [(await agent.request())[1] for _ in asked]
+        assert search() == []  # not even while they are pending
+        for request in requests:
+            await agent.answer(request)
+        assert [(await a)[1]["code"] for a in asked] == ["ok"] * 4 and search() == []
         await agent.close()
     run(main())
 
@@ -517,7 +547,7 @@ def test_other_http(service):
     assert service.http("POST", "/v1/operations", b'{"op":"reset","op":"check"}')[0] == 400
     assert service.http("POST", "/v1/operations", b"[]")[0] == 400
     assert service.http("POST", "/v1/operations", b"{}", headers={"Content-Type": "text/plain"})[0] == 415
-    assert service.http("PUT", "/v1/agents", b"{}")[0] == 405 and service.headers["Allow"] == "GET"
+    assert service.http("PUT", "/v1/agents", b"{}")[0] == 405 and service.headers["Allow"] == "POST, GET"
     assert service.http("GET", f"/v1/operations/{uuid.uuid4()}")[0] == 404
     assert service.http("DELETE", f"/v1/agents/{uuid.uuid4()}")[0] == 404
     assert service.http("GET", "/v1/agent")[0] == 426

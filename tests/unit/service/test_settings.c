@@ -57,7 +57,7 @@ static void defaults(void **state)
 	assert_int_equal(load(REQUIRED, &settings), STATUS_OK);
 	assert_int_equal(settings.channel_endpoints.count, 1);
 	assert_string_equal(settings.channel_endpoints.items[0], "wss://reset.example.org:9443/v1/agent");
-	assert_string_equal(settings.enrollment_endpoint, "https://reset.example.org:9443/v1/enroll");
+	assert_string_equal(settings.enrollment_endpoint, "https://reset.example.org:9443/v1/agents");
 	assert_int_equal(settings.request_lifetime_ms, 30000);
 	assert_int_equal(settings.max_body, 65536);
 	assert_int_equal(settings.listen_port, 8443);
