@@ -1,7 +1,7 @@
 /* messages: the payloads of proto/README.md as C structs; JSON in, JSON out, nothing else: no signatures, no clock, no policy.
  *
  * Parsing is strict about what the text requires and fails with STATUS_REQUEST_INVALID (requests) or STATUS_LOCAL_INPUT (the others) and
- * the name of the offending member in *ret_member (a static string, or "" when the payload is no JSON object). Parsed structs own their strings; free them by
+ * the name of the offending member in *ret_member (a static string; where the text is no JSON object "", "payload" for requests and "plaintext" for secrets). Parsed structs own their strings; free them by
  * their _clear function, which takes half-filled and cleared ones. Building returns a malloc'ed compact JSON text, NULL when memory is out. */
 #ifndef PROTO_MESSAGES_H
 #define PROTO_MESSAGES_H

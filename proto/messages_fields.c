@@ -26,7 +26,7 @@ static bool has_others(const struct form *form, const json_t *json)
 
 enum status form_parse_json(const struct form *form, const json_t *json, void *object, const char **ret_member)
 {
-	*ret_member = "";
+	*ret_member = form->whole ? form->whole : "";
 	if (!json_is_object(json))
 		return form->malformed;
 	for (size_t i = 0; i < form->count; i++) {

@@ -30,6 +30,7 @@ struct form {
 	size_t count;
 	enum status malformed;
 	bool closed;       /* refuses members that no row names */
+	const char *whole; /* what *ret_member says where the text is no JSON object; NULL: "" */
 };
 #define FORM_FIELDS(array) (array), sizeof(array) / sizeof(*(array))
 

@@ -238,7 +238,7 @@ static const struct field request_fields[] = {
 	{ "first_iat", &field_int64, offsetof(struct request_claims, first_iat), 1, MAX_TIME, .optional = true },
 	{ "prior_server", &field_text, offsetof(struct request_claims, prior_server), 1, MAX_NAME, .optional = true },
 };
-static const struct form request_form = { FORM_FIELDS(request_fields), STATUS_REQUEST_INVALID, .closed = true };
+static const struct form request_form = { FORM_FIELDS(request_fields), STATUS_REQUEST_INVALID, .closed = true, .whole = "payload" };
 
 /* What a refusal is addressed by, and how long the journal keeps it. */
 static const struct field address_fields[] = {
@@ -318,7 +318,7 @@ static const struct field secret_fields[] = {
 	{ "new_password", &field_password, offsetof(struct secret_claims, new_password), .optional = true },
 	{ "old_password", &field_password, offsetof(struct secret_claims, old_password), .optional = true },
 };
-static const struct form secret_form = { FORM_FIELDS(secret_fields), STATUS_REQUEST_UNDECRYPTABLE, .closed = true };
+static const struct form secret_form = { FORM_FIELDS(secret_fields), STATUS_REQUEST_UNDECRYPTABLE, .closed = true, .whole = "plaintext" };
 
 void secret_claims_clear(struct secret_claims *claims)
 {
@@ -366,7 +366,7 @@ static size_t skip_space(struct bytes text, size_t at)
 /* Where jansson refused the text: the password whose characters cannot be, so that its user is told and not the service's implementer. */
 static const char *unsayable_password(struct bytes text)
 {
-	const char *member = "";
+	const char *const whole = secret_form.whole, *member = whole;
 
 	for (size_t at = 0; at < text.size;) {
 		size_t from = at;
@@ -382,9 +382,9 @@ static const char *unsayable_password(struct bytes text)
 		at = skip_space(text, at);
 		if (at >= text.size || text.data[at] != ':')
 			continue;
-		member = bytes_equal(token, bytes_of_string("\"new_password\"")) ? "new_password" : bytes_equal(token, bytes_of_string("\"old_password\"")) ? "old_password" : "";
+		member = bytes_equal(token, bytes_of_string("\"new_password\"")) ? "new_password" : bytes_equal(token, bytes_of_string("\"old_password\"")) ? "old_password" : whole;
 	}
-	return "";
+	return whole;
 }
 
 static enum status check_presence(const struct secret_claims *claims, const char **ret_member)

@@ -59,7 +59,7 @@ static void challenges(void **state)
 {
 	challenge_comes_back(challenge_text);
 	EXPECT_TWINS(challenge_text, twin_challenge, challenge_twins);
-	expect_no_message(twin_challenge, STATUS_LOCAL_INPUT, challenge_text);
+	expect_no_message(twin_challenge, STATUS_LOCAL_INPUT, "", challenge_text);
 }
 
 static const char hello_text[] = "{\"iss\":\"" AGENT "\",\"aud\":\"https://reset.example\",\"iat\":1790000000,\"nonce\":\"" NONCE "\",\"agent_nonce\":\"" NONCE2 "\",\"instance_id\":\"" OTHER "\","
@@ -85,7 +85,7 @@ static void hellos(void **state)
 
 	hello_comes_back(hello_text);
 	EXPECT_TWINS(hello_text, twin_hello, hello_twins);
-	expect_no_message(twin_hello, STATUS_LOCAL_INPUT, hello_text);
+	expect_no_message(twin_hello, STATUS_LOCAL_INPUT, "", hello_text);
 	AUTO_FREE char *text = twin_text(hello_text, "operations", "[\"policy\",\"later\",\"reset\",\"reset\"]");
 	assert_int_equal(hello_parse(bytes_of_string(text), &hello, &member), STATUS_OK);
 	assert_int_equal(hello.operations, 1u << OP_POLICY | 1u << OP_RESET);
@@ -119,7 +119,7 @@ static void welcomes(void **state)
 {
 	welcome_comes_back(welcome_text);
 	EXPECT_TWINS(welcome_text, twin_welcome, welcome_twins);
-	expect_no_message(twin_welcome, STATUS_LOCAL_INPUT, welcome_text);
+	expect_no_message(twin_welcome, STATUS_LOCAL_INPUT, "", welcome_text);
 }
 
 static const char drain_text[] = "{\"iss\":\"https://reset.example\",\"aud\":\"" AGENT "\",\"iat\":1790000000,\"session\":\"" OTHER "\",\"reason\":\"going down\"}";
@@ -135,7 +135,7 @@ static void drains(void **state)
 
 	drain_comes_back(drain_text);
 	EXPECT_TWINS(drain_text, twin_drain, drain_twins);
-	expect_no_message(twin_drain, STATUS_LOCAL_INPUT, drain_text);
+	expect_no_message(twin_drain, STATUS_LOCAL_INPUT, "", drain_text);
 	/* text for people never carries a line's end or an escape sequence into a log */
 	AUTO_FREE char *text = twin_text(drain_text, "reason", "\"a\\r\\nb\\u001bc\\u0085\\u00e9\"");
 	assert_int_equal(drain_parse(bytes_of_string(text), &drain, &member), STATUS_OK);
@@ -150,7 +150,7 @@ static void acks(void **state)
 {
 	ack_comes_back(ack_text);
 	EXPECT_TWINS(ack_text, twin_ack, ack_twins);
-	expect_no_message(twin_ack, STATUS_LOCAL_INPUT, ack_text);
+	expect_no_message(twin_ack, STATUS_LOCAL_INPUT, "", ack_text);
 }
 
 /* Enrolment -------------------------------------------------------------------------------------------------------------------------- */
@@ -180,7 +180,7 @@ static void enrolments(void **state)
 	AUTO_FREE char *text = enroll_text(signing, decryption), *swapped = enroll_text(decryption, signing);
 	enroll_comes_back(text);
 	EXPECT_TWINS(text, twin_enroll, enroll_twins);
-	expect_no_message(twin_enroll, STATUS_LOCAL_INPUT, text);
+	expect_no_message(twin_enroll, STATUS_LOCAL_INPUT, "", text);
 	assert_int_equal(twin_enroll(bytes_of_string(swapped), &member), STATUS_LOCAL_INPUT);
 	assert_string_equal(member, "signing_key");
 	/* 64 characters, however many bytes */

@@ -61,7 +61,7 @@ static void requests_are_exact(void **state)
 {
 	EXPECT_TWINS(reset_text, twin_request, reset_twins);
 	EXPECT_TWINS(unlock_text, twin_request, unlock_twins);
-	expect_no_message(twin_request, STATUS_REQUEST_INVALID, reset_text);
+	expect_no_message(twin_request, STATUS_REQUEST_INVALID, "payload", reset_text);
 }
 
 static void requests_come_back(void **state)
@@ -266,7 +266,7 @@ static const struct twin secret_twins[] = {
 static void secrets_are_exact(void **state)
 {
 	EXPECT_TWINS(secret_text, twin_secret, secret_twins);
-	expect_no_message(twin_secret, STATUS_REQUEST_UNDECRYPTABLE, secret_text);
+	expect_no_message(twin_secret, STATUS_REQUEST_UNDECRYPTABLE, "plaintext", secret_text);
 }
 
 /* Characters that no password can have are the password's fault; other bad JSON is not. */
@@ -280,8 +280,8 @@ static void half_characters_are_refused_by_name(void **state)
 		{ "{" BOUND ",\"new_password\":\"\\uD83D\\uD83D\"}", "new_password" }, { "{" BOUND ",\"new_password\" : \"a\\u0000b\"}", "new_password" },
 		{ "{\"new_password\":\"\\\\\\udc00\"," BOUND "}", "new_password" }, { "{" BOUND ",\"new_password\":\"\\\"\\u0000\"}", "new_password" },
 		{ "{" BOUND ",\"new_password\":\"a\",\"old_password\":\"\\ud800\"}", "old_password" },
-		{ "{\"operation_id\":\"\\ud800\",\"new_password\":\"a\"}", "" }, { "{" BOUND ",\"new_password\":\"\\\\ud800\"", "" }, { "{" BOUND ",\"new_password\":\"a\\u12\"}", "" },
-		{ "{" BOUND ",\"new_password\":\"\xff\"}", "" }, { "{\"\\ud800\":1}", "" }, { "{" BOUND ",\"new_password\":\"a\\", "" }, { "{" BOUND ",\"new_password\":\"", "" },
+		{ "{\"operation_id\":\"\\ud800\",\"new_password\":\"a\"}", "plaintext" }, { "{" BOUND ",\"new_password\":\"\\\\ud800\"", "plaintext" }, { "{" BOUND ",\"new_password\":\"a\\u12\"}", "plaintext" },
+		{ "{" BOUND ",\"new_password\":\"\xff\"}", "plaintext" }, { "{\"\\ud800\":1}", "plaintext" }, { "{" BOUND ",\"new_password\":\"a\\", "plaintext" }, { "{" BOUND ",\"new_password\":\"", "plaintext" },
 	};
 	const char *member;
 

@@ -52,7 +52,7 @@ static const struct twin twins[] = {
 static void results_are_exact(void **state)
 {
 	EXPECT_TWINS(full_text, twin_result, twins);
-	expect_no_message(twin_result, STATUS_LOCAL_INPUT, full_text);
+	expect_no_message(twin_result, STATUS_LOCAL_INPUT, "", full_text);
 }
 
 static void results_come_back(void **state)

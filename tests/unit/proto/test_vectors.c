@@ -1,0 +1,235 @@
+/* The published vectors (proto/vectors), as an agent goes through them: signature, form, audience, times, secret. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/gate/verify.h"
+
+static json_t *load(const char *name)
+{
+	AUTO_FREE char *path = NULL;
+	const char *root = getenv("SOURCE_ROOT");
+
+	assert_true(asprintf(&path, "%s/proto/vectors/%s", root ? root : ".", name) > 0);
+	json_t *json = json_load_file(path, 0, NULL);
+	assert_non_null(json);
+	return json;
+}
+
+static const char *text_of(const json_t *json, const char *name)
+{
+	const char *text = json_string_value(json_object_get(json, name));
+
+	assert_non_null(text);
+	return text;
+}
+
+static struct jose_key *load_key(const char *name, enum jose_use use)
+{
+	json_t *keys = load("keys.json");
+	struct jose_key *key;
+
+	assert_int_equal(jose_key_from_jwk(json_object_get(keys, name), use, true, &key), STATUS_OK);
+	json_decref(keys);
+	return key;
+}
+
+/* Requests --------------------------------------------------------------------------------------------------------------------------- */
+
+struct agent {
+	struct gate_identity identity;
+	struct key_set set;
+	struct jose_key *decryption;
+};
+
+/* What the agent would answer: a code and its reason. */
+static enum status check_secret(const struct agent *agent, const struct request_claims *claims, const json_t *vector, const char **ret_reason)
+{
+	struct jose_key *const keys[] = { agent->decryption, NULL };
+	AUTO_SECRET struct secret plaintext = SECRET_EMPTY;
+	struct secret_claims secret;
+
+	enum jose_reason reason = jose_decrypt(bytes_of_string(claims->secret), keys, &plaintext);
+	*ret_reason = jose_reason_name(reason);
+	if (reason != JOSE_OK)
+		return STATUS_REQUEST_UNDECRYPTABLE;
+	enum status status = secret_claims_parse(&plaintext, claims, &secret, ret_reason);
+	const char *expected = json_string_value(json_object_get(vector, "new_password"));
+	if (status == STATUS_OK && expected)
+		assert_true(bytes_equal(secret_bytes(&secret.new_password), bytes_of_string(expected)));
+	secret_claims_clear(&secret);
+	return status;
+}
+
+static enum status check_request(const struct agent *agent, const json_t *vector, const char **ret_reason)
+{
+	static const char *const typs[] = { TYP_REQUEST, NULL };
+	const char *frame = text_of(vector, "frame");
+	AUTO_FREE char *payload = NULL;
+	struct verified_request *request;
+	struct request_ids ids;
+	size_t size;
+
+	enum jose_reason reason = jose_verify(bytes_of_string(frame), typs, agent->set.keys, &payload, &size, NULL, NULL);
+	*ret_reason = jose_reason_name(reason);
+	if (reason != JOSE_OK)
+		return STATUS_REQUEST_SIGNATURE;
+	enum status status = gate_verify(bytes_of(payload, size), &agent->identity, json_integer_value(json_object_get(vector, "now")), &request, &ids, ret_reason);
+	if (status == STATUS_OK && verified_claims(request)->secret)
+		status = check_secret(agent, verified_claims(request), vector, ret_reason);
+	if (status == STATUS_OK)
+		*ret_reason = "";
+	verified_free(request);
+	return status;
+}
+
+static void requests(void **state)
+{
+	json_t *file = load("requests.json"), *vectors = json_object_get(file, "vectors");
+	struct jose_key *root = load_key("root", JOSE_SIGN);
+	struct agent agent = {
+		.identity = { .issuer = text_of(file, "issuer"), .agent_id = text_of(file, "agent_id"), .operations = 1u << OP_RESET | 1u << OP_UNLOCK | 1u << OP_CHECK },
+		.decryption = load_key("agent_decryption", JOSE_DECRYPT),
+	};
+	unsigned accepted = 0;
+
+	assert_int_equal(key_set_verify(bytes_of_string(text_of(file, "key_set")), root, agent.identity.issuer, 0, &agent.set), STATUS_OK);
+	assert_true(json_array_size(vectors) > 150);
+	for (size_t i = 0; i < json_array_size(vectors); i++) {
+		const json_t *vector = json_array_get(vectors, i);
+		const char *reason = NULL;
+
+		print_message("%s\n", text_of(vector, "name"));
+		enum status status = check_request(&agent, vector, &reason);
+		assert_string_equal(status_code(status), text_of(vector, "code"));
+		assert_string_equal(reason, text_of(vector, "reason"));
+		accepted += status == STATUS_OK;
+	}
+	assert_true(accepted >= 20);
+	key_set_clear(&agent.set);
+	jose_key_free(agent.decryption);
+	jose_key_free(root);
+	json_decref(file);
+}
+
+static void key_sets(void **state)
+{
+	json_t *file = load("key_sets.json"), *vectors = json_object_get(file, "vectors");
+	struct jose_key *root = load_key("root", JOSE_SIGN);
+
+	assert_string_equal(jose_key_id(root), text_of(file, "root"));
+	assert_true(json_array_size(vectors) > 10);
+	for (size_t i = 0; i < json_array_size(vectors); i++) {
+		const json_t *vector = json_array_get(vectors, i);
+		struct key_set set;
+
+		print_message("%s\n", text_of(vector, "name"));
+		enum status status = key_set_verify(bytes_of_string(text_of(vector, "frame")), root, text_of(file, "issuer"), json_integer_value(json_object_get(vector, "now")), &set);
+		assert_string_equal(status_code(status), text_of(vector, "code"));
+		key_set_clear(&set);
+	}
+	jose_key_free(root);
+	json_decref(file);
+}
+
+/* The octets of unicodePwd: in quotes, UTF-16LE. */
+static void passwords(void **state)
+{
+	json_t *file = load("passwords.json"), *vectors = json_object_get(file, "vectors");
+
+	assert_true(json_array_size(vectors) >= 10);
+	for (size_t i = 0; i < json_array_size(vectors); i++) {
+		const json_t *vector = json_array_get(vectors, i);
+		AUTO_FREE char *quoted = NULL;
+		uint8_t octets[1200];
+		char hex[2 * sizeof(octets) + 1];
+
+		print_message("%s\n", text_of(vector, "name"));
+		assert_true(asprintf(&quoted, "\"%s\"", text_of(vector, "password")) > 0);
+		struct bytes text = bytes_of_string(quoted);
+		assert_true(utf8_valid(text));
+		utf8_to_utf16le(text, octets);
+		hex_encode(bytes_of(octets, 2 * utf8_utf16_units(text)), hex);
+		assert_string_equal(hex, text_of(vector, "unicode_pwd"));
+	}
+	json_decref(file);
+}
+
+/* Examples: each parses as what it says it is --------------------------------------------------------------------------------------- */
+
+#define EXAMPLE(name) \
+	static enum status parse_##name(struct bytes payload, const char **ret_member) \
+	{ \
+		struct name message; \
+		enum status status = name##_parse(payload, &message, ret_member); \
+		name##_clear(&message); \
+		return status; \
+	}
+EXAMPLE(key_set)
+EXAMPLE(challenge)
+EXAMPLE(hello)
+EXAMPLE(welcome)
+EXAMPLE(drain)
+EXAMPLE(ack)
+EXAMPLE(enroll)
+EXAMPLE(result)
+
+static enum status parse_request(struct bytes payload, const char **ret_member)
+{
+	struct request_claims request;
+	enum status status = request_parse(payload, &request, ret_member);
+
+	request_claims_clear(&request);
+	return status;
+}
+
+static const struct {
+	const char *typ;
+	enum status (*parse)(struct bytes payload, const char **ret_member);
+} parsers[] = {
+	{ TYP_KEYS, parse_key_set }, { TYP_CHALLENGE, parse_challenge }, { TYP_HELLO, parse_hello }, { TYP_WELCOME, parse_welcome }, { TYP_REQUEST, parse_request },
+	{ TYP_RESULT, parse_result }, { TYP_ACK, parse_ack }, { TYP_DRAIN, parse_drain }, { TYP_ENROLL, parse_enroll },
+};
+
+static void examples(void **state)
+{
+	static const char *const names[] = { "root", "service", "agent_signing" };
+	json_t *file = load("examples.json"), *messages = json_object_get(file, "messages");
+	struct jose_keys *keys = jose_keys_new();
+	unsigned seen = 0;
+
+	for (size_t i = 0; i < 3; i++)
+		assert_int_equal(jose_keys_add(keys, load_key(names[i], JOSE_SIGN)), STATUS_OK);
+	for (size_t i = 0; i < json_array_size(messages); i++) {
+		const json_t *message = json_array_get(messages, i);
+		const char *const typs[] = { text_of(message, "typ"), NULL };
+		AUTO_FREE char *payload = NULL;
+		const char *member = NULL;
+		struct jose_key *key;
+		size_t size;
+
+		print_message("%s\n", typs[0]);
+		assert_int_equal(jose_verify(bytes_of_string(text_of(message, "frame")), typs, keys, &payload, &size, NULL, &key), JOSE_OK);
+		assert_string_equal(jose_key_id(key), text_of(message, "kid"));
+		for (size_t parser = 0; parser < sizeof(parsers) / sizeof(*parsers); parser++)
+			if (strcmp(parsers[parser].typ, typs[0]) == 0) {
+				assert_int_equal(parsers[parser].parse(bytes_of(payload, size), &member), STATUS_OK);
+				seen |= 1u << parser;
+			}
+	}
+	assert_int_equal(seen, (1u << sizeof(parsers) / sizeof(*parsers)) - 1);
+	jose_keys_free(keys);
+	json_decref(file);
+}
+
+int main(void)
+{
+	secret_json_init();
+	const struct CMUnitTest tests[] = { cmocka_unit_test(requests), cmocka_unit_test(key_sets), cmocka_unit_test(passwords), cmocka_unit_test(examples) };
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
