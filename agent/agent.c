@@ -117,6 +117,16 @@ static void describe_self(struct session_self *ret_self, void *arg)
 	                                   .max_in_flight = agent->settings->in_flight };
 }
 
+/* The service has asked for this channel to end: as soon as nothing is owed any more. */
+static void finish_drained(struct agent *agent)
+{
+	if (agent->stopping || requests_running(agent->requests) > 0 || journal_unacknowledged(agent->journal) > 0)
+		return;
+	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
+		if (agent->sessions[i])
+			session_end_drain(agent->sessions[i]);
+}
+
 static void handle_session_changed(struct session *session, void *arg)
 {
 	struct agent *agent = arg;
@@ -127,6 +137,7 @@ static void handle_session_changed(struct session *session, void *arg)
 			log_event(LOG_WARNING, "clock.difference", NULL, "the service's clock is %lld s ahead of ours", (long long)difference);
 		outbox_repeat(agent->outbox, 0);
 	}
+	finish_drained(agent);
 	tell_ready(agent);
 	tell_status(agent);
 }
@@ -149,6 +160,7 @@ static void handle_acknowledged(struct session *session, const char *request_id,
 {
 	struct agent *agent = arg;
 	journal_acknowledge(agent->journal, request_id);
+	finish_drained(agent);
 }
 
 static void handle_key_set(struct session *session, void *arg)
@@ -514,7 +526,6 @@ static void free_event(struct event *event)
 
 void agent_close(struct agent *agent)
 {
-	control_free(agent->control);
 	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
 		session_free(agent->sessions[i]);
 	memset(agent->sessions, 0, sizeof agent->sessions);
@@ -522,6 +533,7 @@ void agent_close(struct agent *agent)
 	if (agent->requests)
 		requests_close(agent->requests);
 	realms_free(agent->realms);
+	control_free(agent->control); /* answers of `check` come until here */
 	if (agent->journal)
 		journal_close(agent->journal);
 	requests_free(agent->requests);

@@ -467,10 +467,11 @@ static enum status leave_if_unlocked(struct request *request)
 static void handle_intent(enum status status, void *arg)
 {
 	struct request *request = arg;
-	request->awaits_record = false;
 	request->intent = status == STATUS_OK;
 	request_mark(request, STAGE_INTENT);
-	resume(request, request->all->closing && status == STATUS_OK ? STATUS_DIRECTORY_UNAVAILABLE : status);
+	/* Closing: the intent stays, and is settled at the next start. */
+	if (!request->all->closing)
+		resume(request, status);
 }
 
 static enum status record_intent(struct request *request)
@@ -490,7 +491,7 @@ static enum status record_intent(struct request *request)
 	entry->intent_at_ms = clock_now_ms();
 	request->marked_us = clock_monotonic_us();
 	enum status status = journal_intent(request->all->world.journal, entry, handle_intent, request);
-	request->awaits_record = request->pending = status == STATUS_OK;
+	request->pending = status == STATUS_OK;
 	return status;
 }
 
@@ -565,6 +566,7 @@ struct requests *requests_new(const struct requests_world *world)
 	if (requests) {
 		requests->world = *world;
 		requests->unverified_us = clock_monotonic_us();
+		requests->unverified_tokens = UNVERIFIED_A_SECOND;
 	}
 	return requests;
 }

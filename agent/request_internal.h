@@ -24,7 +24,7 @@ struct request {
 	bool pending;                     /* a stage waits for a callback */
 	struct secret_claims secret;
 	enum status write_status;         /* of a write whose answer was lost */
-	bool intent, wrote, settling, awaits_record;
+	bool intent, wrote, settling;
 	int64_t settle_began_us;
 	struct event *timer;
 	struct journal_entry entry;

@@ -75,6 +75,8 @@ static void record_again(evutil_socket_t fd, short what, void *arg)
 /* The outcome cannot be written. Behind an intent it is tried until it can: nothing of it may be told before. Else nothing was done, and that is told. */
 static void handle_unrecorded(struct request *request)
 {
+	if (request->all->closing)
+		return; /* requests_free takes it; the journal settles it at the next start, or the service delivers it again */
 	if (request->intent) {
 		log_event(LOG_CRIT, "journal.unwritten", LOG_FIELDS({ LOG_REQUEST_ID, request->entry.request_id }), "an outcome cannot be written to the journal; it is tried again");
 		if (!request->timer)
@@ -92,10 +94,8 @@ static void handle_unrecorded(struct request *request)
 static void handle_recorded(enum status status, void *arg)
 {
 	struct request *request = arg;
-	request->awaits_record = false;
 	if (status != STATUS_OK) {
-		if (!request->all->closing)
-			handle_unrecorded(request);
+		handle_unrecorded(request);
 		return;
 	}
 	request_mark(request, STAGE_RECORD);
@@ -115,7 +115,6 @@ static void record(struct request *request)
 		snprintf(entry->server, sizeof entry->server, "%s", request->result.server);
 	request->marked_us = clock_monotonic_us();
 	enum status status = entry->result ? journal_outcome(request->all->world.journal, entry, handle_recorded, request) : STATUS_AGENT_INTERNAL;
-	request->awaits_record = status == STATUS_OK;
 	if (status != STATUS_OK)
 		handle_unrecorded(request);
 }

@@ -87,10 +87,17 @@ static void handle_deadline(evutil_socket_t fd, short what, void *arg)
 	struct session *session = arg;
 	if (states[session->state].greeting)
 		refuse_peer(session, "the greeting took longer than 15 s");
-	else if (session->state == SESSION_DRAINING) {
-		set_state(session, SESSION_DOWN);
-		session->callbacks.close(session, 1001, "drained", session->callbacks.arg);
-	}
+	else
+		session_end_drain(session);
+}
+
+void session_end_drain(struct session *session)
+{
+	if (session->state != SESSION_DRAINING)
+		return;
+	event_del(session->deadline);
+	set_state(session, SESSION_DOWN);
+	session->callbacks.close(session, 1001, "drained", session->callbacks.arg);
 }
 
 struct session *session_new(struct event_base *base, uint8_t endpoint, struct identity *identity, const struct session_callbacks *callbacks)
@@ -321,8 +328,8 @@ static void handle_drain(struct session *session, struct bytes payload, struct b
 	bool good = drain_parse(payload, &drain, &member) == STATUS_OK && is_ours(session, drain.issuer, drain.audience) && strcmp(drain.session, session->id) == 0;
 	if (good && session->state == SESSION_READY) {
 		log_event(LOG_NOTICE, "session.drain", NULL, "endpoint %u: the service drains this channel: %s", session->endpoint, drain.reason ? drain.reason : "");
-		set_state(session, SESSION_DRAINING);
 		event_add(session->deadline, &(struct timeval){ DRAIN_S, 0 });
+		set_state(session, SESSION_DRAINING);
 	}
 	drain_clear(&drain);
 }

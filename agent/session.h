@@ -49,6 +49,8 @@ void session_frame(struct session *session, struct bytes frame, int64_t now_s);
 enum status session_send(struct session *session, const char *typ, struct bytes payload) MUST_USE;
 /* Tells the service that nothing new may come. */
 void session_drain(struct session *session, const char *reason);
+/* Draining, and nothing is owed any more: closes with 1001. Nothing in other states. */
+void session_end_drain(struct session *session);
 enum session_state session_state(const struct session *session);
 const char *session_state_name(enum session_state state);
 uint8_t session_endpoint(const struct session *session);

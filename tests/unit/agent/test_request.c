@@ -1,0 +1,558 @@
+/* The stages of a request, with the real gate, limits and journal and a directory that is played here: what is written, what is answered and what is remembered. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "agent/outbox.h"
+#include "agent/request.h"
+#include "base/clock.h"
+
+#define ISSUER "https://reset.example.org"
+#define AGENT "6f9619ff-8b86-4d01-b42d-00c04fc964ff"
+#define ALICE "bee16f7b-e397-47cb-b09d-19fe6a9b229f"
+#define GOOD "Gr33n-Field-Harbour"
+
+/* The directory ------------------------------------------------------------------------------------------------------------------------- */
+
+struct directory { struct event_base *base; };
+struct located {
+	struct account account;
+	struct server_position position;
+	struct replication_record record;
+};
+struct later {
+	locate_done located;
+	recheck_done rechecked;
+	write_done written;
+	struct located *found;
+	void *arg;
+};
+
+enum writing { WRITE_GOOD, WRITE_REJECTED, WRITE_DENIED, WRITE_LOST_APPLIED, WRITE_LOST, WRITE_REPLACED };
+static struct played {
+	struct directory directory;
+	struct account alice;
+	uint32_t version;
+	uint64_t usn;
+	uint8_t originator[16];
+	enum writing writing;
+	enum status locating;
+	bool disable_at_recheck;
+	bool policy_control;
+	unsigned located, rechecked, written;
+	bool cleared_lockout, must_change, enforced;
+	char password[64];
+} played;
+static const uint8_t here[16] = { 1 }, elsewhere[16] = { 2 };
+
+const struct account *located_account(const struct located *located) { return &located->account; }
+const struct server_position *located_position(const struct located *located) { return &located->position; }
+const struct replication_record *located_password_record(const struct located *located) { return &located->record; }
+const char *located_policy_control(const struct located *located) { return played.policy_control ? "1.2.840.113556.1.4.2239" : NULL; }
+void located_free(struct located *located) { free(located); }
+enum status directory_new(struct event_base *base, const struct directory_settings *settings, struct directory **ret_directory, char **ret_why)
+{
+	played.directory.base = base;
+	*ret_directory = &played.directory;
+	return STATUS_OK;
+}
+void directory_free(struct directory *directory) {}
+void directory_on_health(struct directory *directory, void (*changed)(struct directory *, void *arg), void *arg) {}
+bool directory_serves(const struct directory *directory, const char *domain) { return strcasecmp(domain, "corp.example.com") == 0; }
+void directory_health(const struct directory *directory, struct directory_health *ret_health)
+{
+	*ret_health = (struct directory_health){ .servers_up = 1, .servers = 1, .clock_skew_ms = 0 };
+}
+bool directory_domain_sid(const struct directory *directory, struct sid *ret_sid) { return sid_parse("S-1-5-21-1-2-3", ret_sid) == STATUS_OK; }
+enum status directory_lookup_sid(struct directory *directory, const char *dn, int64_t timeout_ms, lookup_sid_done done, void *arg, struct directory_call **ret_call)
+{
+	return STATUS_DIRECTORY_UNAVAILABLE;
+}
+
+static void run_later(evutil_socket_t fd, short what, void *arg)
+{
+	struct later *later = arg;
+	struct directory_answer answer = { .ldap_result = 0, .server = "dc1", .sent = true, .answered = true };
+	enum status status = STATUS_OK;
+	if (later->located && played.locating != STATUS_OK) {
+		located_free(later->found);
+		later->found = NULL;
+		status = played.locating;
+	}
+	if (later->rechecked && played.disable_at_recheck)
+		later->found->account.uac |= UAC_ACCOUNTDISABLE;
+	if (later->written) {
+		static const enum status statuses[] = { STATUS_OK, STATUS_POLICY_REJECTED, STATUS_DIRECTORY_DENIED, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT };
+		status = statuses[played.writing];
+		answer.answered = status != STATUS_DIRECTORY_TIMEOUT;
+		answer.ldap_result = status == STATUS_OK ? 0 : answer.answered ? 53 : -1;
+	}
+	if (later->located)
+		later->located(status, later->found, &answer, later->arg);
+	else if (later->rechecked)
+		later->rechecked(status, &answer, later->arg);
+	else
+		later->written(status, &answer, later->arg);
+	free(later);
+}
+
+static enum status soon(struct later later)
+{
+	struct later *copy = malloc(sizeof *copy);
+	*copy = later;
+	return event_base_once(played.directory.base, -1, EV_TIMEOUT, run_later, copy, &(struct timeval){ 0, 0 }) == 0 ? STATUS_OK : STATUS_AGENT_INTERNAL;
+}
+
+enum status directory_locate(struct directory *directory, enum locate_by by, const char *id, const char *prefer_server, int64_t timeout_ms, locate_done done, void *arg,
+                             struct directory_call **ret_call)
+{
+	struct located *found = calloc(1, sizeof *found);
+	played.located++;
+	found->account = played.alice;
+	found->position = (struct server_position){ .server = (char *)"dc1", .invocation_known = true, .highest_committed_usn = 1000 + played.usn };
+	memcpy(found->position.invocation_id, here, 16);
+	found->record = (struct replication_record){ .known = true, .version = played.version, .originating_usn = played.usn };
+	memcpy(found->record.originator, played.originator, 16);
+	return soon((struct later){ .located = done, .found = found, .arg = arg });
+}
+
+enum status directory_recheck(struct located *located, int64_t timeout_ms, recheck_done done, void *arg, struct directory_call **ret_call)
+{
+	played.rechecked++;
+	return soon((struct later){ .rechecked = done, .found = located, .arg = arg });
+}
+
+enum status directory_write(struct located *located, const struct directory_change *change, int64_t timeout_ms, write_done done, void *arg, struct directory_call **ret_call)
+{
+	played.written++;
+	played.cleared_lockout = change->clear_lockout;
+	played.must_change = change->must_change;
+	played.enforced = change->enforce_policy;
+	snprintf(played.password, sizeof played.password, "%.*s", (int)change->password.size, (const char *)change->password.data);
+	if (played.writing == WRITE_GOOD || played.writing == WRITE_LOST_APPLIED || played.writing == WRITE_REPLACED) {
+		played.version++;
+		played.usn = located->position.highest_committed_usn + 1;
+		memcpy(played.originator, played.writing == WRITE_REPLACED ? elsewhere : here, 16);
+	}
+	return soon((struct later){ .written = done, .arg = arg });
+}
+
+/* The scene ----------------------------------------------------------------------------------------------------------------------------- */
+
+struct scene {
+	struct event_base *base;
+	char folder[32];
+	struct settings settings, *current;
+	struct identity identity;
+	struct journal *journal;
+	struct limits *limits;
+	struct realms *realms;
+	struct requests *requests;
+	struct result results[16];
+	unsigned count, ended;
+};
+
+static void keep_result(uint8_t endpoint, const char *payload, void *arg)
+{
+	struct scene *scene = arg;
+	const char *member = NULL;
+	assert_true(scene->count < 16);
+	/* The payload has no time of its own before it is stamped. */
+	char *stamped = outbox_stamp(&scene->identity, payload, clock_now_ms() / 1000);
+	assert_non_null(stamped);
+	assert_int_equal(result_parse(bytes_of_string(stamped), &scene->results[scene->count++], &member), STATUS_OK);
+	free(stamped);
+}
+
+static void count_end(void *arg) { ((struct scene *)arg)->ended++; }
+
+static void play_alice(void)
+{
+	static struct sid groups[1];
+	memset(&played, 0, sizeof played);
+	assert_int_equal(sid_parse("S-1-5-21-1-2-3-513", &groups[0]), STATUS_OK);
+	played.policy_control = true;
+	played.version = 2;
+	played.usn = 500;
+	memcpy(played.originator, here, 16);
+	played.alice = (struct account){ .dn = (char *)"CN=alice,OU=People,DC=corp,DC=example,DC=com", .guid = ALICE, .sam_account_name = (char *)"alice", .is_user = true,
+	                                 .uac = UAC_NORMAL_ACCOUNT, .account_expires_s = INT64_MAX, .groups = groups, .group_count = 1,
+	                                 .policy = { .source = POLICY_DOMAIN, .min_length = 10, .complexity = true, .history = 5 } };
+	assert_int_equal(sid_parse("S-1-5-21-1-2-3-1104", &played.alice.sid), STATUS_OK);
+}
+
+static void open_scene(struct scene *scene)
+{
+	char path[64], *why = NULL;
+	snprintf(path, sizeof path, "%s/journal.db", scene->folder);
+	struct journal_settings journal_settings = { path, 3600000, 1000 };
+	scene->base = event_base_new();
+	assert_int_equal(journal_open(scene->base, &journal_settings, &scene->journal, &why), STATUS_OK);
+	struct limits_settings limits;
+	settings_limits(&scene->settings, &limits);
+	scene->limits = limits_new(&limits);
+	assert_int_equal(realms_new(scene->base, &scene->settings, &scene->realms, &why), STATUS_OK);
+	scene->current = &scene->settings;
+	struct requests_world world = { scene->base, &scene->identity, scene->journal, scene->limits, scene->realms, (const struct settings *const *)&scene->current, keep_result, count_end, scene };
+	scene->requests = requests_new(&world);
+	requests_restore(scene->requests);
+}
+
+static void close_scene(struct scene *scene)
+{
+	requests_close(scene->requests);
+	realms_free(scene->realms);
+	journal_close(scene->journal);
+	requests_free(scene->requests);
+	limits_free(scene->limits);
+	event_base_free(scene->base);
+}
+
+static int setup(void **state)
+{
+	struct scene *scene = calloc(1, sizeof *scene);
+	struct config_errors errors = { 0 };
+	strcpy(scene->folder, "/tmp/test-request-XXXXXX");
+	assert_non_null(mkdtemp(scene->folder));
+	play_alice();
+	assert_int_equal(settings_parse("test.yaml", "limits: {per_user_hour: 2, in_flight: 3}\nsettling: {delay: 100ms, limit: 1s}\ndirectories:\n  - name: corp\n    servers: [dc1]\n"
+	                                             "    bind: {dn: a@b, password_file: /dev/null}\n    scope: {users: selected, bases: [\"OU=People,DC=corp,DC=example,DC=com\"]}\n",
+	                                &scene->settings, &errors), STATUS_OK);
+	scene->identity = (struct identity){ .enrolled = true, .issuer = strdup(ISSUER) };
+	strcpy(scene->identity.agent_id, AGENT);
+	assert_int_equal(jose_key_generate(JOSE_DECRYPT, &scene->identity.decryption), STATUS_OK);
+	open_scene(scene);
+	*state = scene;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct scene *scene = *state;
+	char command[64];
+	close_scene(scene);
+	for (unsigned i = 0; i < scene->count; i++)
+		result_clear(&scene->results[i]);
+	settings_clear(&scene->settings);
+	identity_clear(&scene->identity);
+	snprintf(command, sizeof command, "rm -r %s", scene->folder);
+	int failed = system(command);
+	free(scene);
+	return failed;
+}
+
+/* Asking -------------------------------------------------------------------------------------------------------------------------------- */
+
+struct ask {
+	enum operation op;
+	const char *password;
+	bool must_change, keep_locked;
+	const char *user;
+	const char *request_id;    /* NULL: a new one */
+	const char *secret_for;    /* the operation_id in the secret, where it differs */
+};
+
+static void ask(struct scene *scene, struct ask ask)
+{
+	struct request_claims claims = { .issuer = (char *)ISSUER, .audience = (char *)AGENT, .iat = clock_now_ms() / 1000, .op = ask.op, .must_change = ask.must_change, .unlock = !ask.keep_locked,
+	                                 .enforce_policy = true, .subject = { SUBJECT_UPN, (char *)(ask.user ? ask.user : "alice@corp.example.com"), NULL } };
+	claims.exp = claims.iat + 30;
+	uuid_random(claims.request_id);
+	uuid_random(claims.operation_id);
+	if (ask.request_id)
+		strcpy(claims.request_id, ask.request_id);
+	if (ask.op != OP_UNLOCK) {
+		struct request_claims inner = claims;
+		struct secret plaintext = SECRET_EMPTY;
+		if (ask.secret_for)
+			strcpy(inner.operation_id, ask.secret_for);
+		assert_int_equal(secret_claims_build(&inner, bytes_of_string(ask.password), bytes_of(NULL, 0), &plaintext), STATUS_OK);
+		assert_int_equal(jose_encrypt(scene->identity.decryption, secret_bytes(&plaintext), &claims.secret), STATUS_OK);
+		secret_wipe(&plaintext);
+	}
+	char *payload = request_build(&claims);
+	/* The frame's bytes stand for the signed message. */
+	requests_handle(scene->requests, 0, bytes_of_string(payload), bytes_of_string(payload), clock_monotonic_us());
+	free(payload);
+	free(claims.secret);
+}
+
+static void stop_waiting(evutil_socket_t fd, short what, void *arg) { *(bool *)arg = true; }
+
+static void run_until(struct scene *scene, unsigned ended)
+{
+	bool late = false;
+	struct event *deadline = event_new(scene->base, -1, 0, stop_waiting, &late);
+	event_add(deadline, &(struct timeval){ 4, 0 });
+	while (scene->ended < ended && !late)
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	event_free(deadline);
+	assert_int_equal(scene->ended, ended);
+}
+
+static const struct result *ask_one(struct scene *scene, struct ask what)
+{
+	unsigned ended = scene->ended;
+	ask(scene, what);
+	run_until(scene, ended + 1);
+	return &scene->results[scene->count - 1];
+}
+
+static const struct journal_entry *entry_of(struct scene *scene, const struct result *result)
+{
+	return journal_find(scene->journal, result->request_id);
+}
+
+/* Tests --------------------------------------------------------------------------------------------------------------------------------- */
+
+static void test_reset(void **state)
+{
+	struct scene *scene = *state;
+	played.alice.locked = played.alice.lockout_time_set = true;
+	const struct result *result = ask_one(scene, (struct ask){ OP_RESET, GOOD });
+	assert_int_equal(result->code, STATUS_OK);
+	assert_string_equal(result->user_guid, ALICE);
+	assert_int_equal(result->was_locked, 1);
+	assert_string_equal(result->directory, "corp");
+	assert_string_equal(result->server, "dc1");
+	assert_int_equal(result->ldap_result, 0);
+	assert_string_equal(played.password, GOOD);
+	assert_true(played.cleared_lockout && played.enforced);
+	assert_false(played.must_change);
+	assert_int_equal(played.rechecked, 1);
+	const struct journal_entry *entry = entry_of(scene, result);
+	assert_int_equal(entry->state, JOURNAL_OUTCOME);
+	assert_true(entry->counts && entry->sets_password);
+	assert_null(strstr(entry->result, GOOD));
+	assert_int_equal(limits_in_flight(scene->limits), 0);
+}
+
+static void test_reset_keeps_the_lockout_if_told(void **state)
+{
+	struct scene *scene = *state;
+	played.alice.locked = played.alice.lockout_time_set = true;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD, .keep_locked = true, .must_change = true })->code, STATUS_OK);
+	assert_false(played.cleared_lockout);
+	assert_true(played.must_change);
+}
+
+static void test_check_writes_nothing(void **state)
+{
+	struct scene *scene = *state;
+	const struct result *result = ask_one(scene, (struct ask){ OP_CHECK, GOOD });
+	assert_int_equal(result->code, STATUS_PLAUSIBLE);
+	assert_int_equal(played.written, 0);
+	assert_false(entry_of(scene, result)->counts);
+}
+
+static void test_unlock(void **state)
+{
+	struct scene *scene = *state;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_UNLOCK })->code, STATUS_OK);
+	assert_int_equal(played.written, 0);
+	assert_int_equal(scene->results[0].was_locked, 0);
+	played.alice.locked = played.alice.lockout_time_set = true;
+	const struct result *result = ask_one(scene, (struct ask){ OP_UNLOCK });
+	assert_int_equal(result->code, STATUS_OK);
+	assert_int_equal(result->was_locked, 1);
+	assert_int_equal(played.written, 1);
+	assert_string_equal(played.password, "");
+}
+
+/* Refused before anything is written. */
+static void assert_refused(struct scene *scene, struct ask what, enum status code)
+{
+	const struct result *result = ask_one(scene, what);
+	assert_string_equal(status_code(result->code), status_code(code));
+	assert_int_equal(played.written, 0);
+}
+
+static void test_refusals(void **state)
+{
+	struct scene *scene = *state;
+	assert_refused(scene, (struct ask){ OP_RESET, "short" }, STATUS_POLICY_TOO_SHORT);
+	assert_int_equal(scene->results[0].rules[0].required, 10);
+	assert_refused(scene, (struct ask){ OP_RESET, GOOD, .secret_for = AGENT }, STATUS_REQUEST_SECRET_MISMATCH);
+	assert_refused(scene, (struct ask){ OP_RESET, GOOD, .user = "alice@other.example.com" }, STATUS_USER_NOT_FOUND);
+	assert_refused(scene, (struct ask){ OP_CHANGE, GOOD }, STATUS_REQUEST_UNSUPPORTED);
+	played.alice.dn = (char *)"CN=alice,OU=Outside,DC=corp,DC=example,DC=com";
+	assert_refused(scene, (struct ask){ OP_RESET, GOOD }, STATUS_USER_OUT_OF_SCOPE);
+	play_alice();
+	played.alice.uac |= UAC_ACCOUNTDISABLE;
+	played.directory.base = scene->base;
+	assert_refused(scene, (struct ask){ OP_RESET, GOOD }, STATUS_USER_DISABLED);
+	play_alice();
+	played.directory.base = scene->base;
+	played.policy_control = false;
+	assert_refused(scene, (struct ask){ OP_RESET, GOOD }, STATUS_DIRECTORY_NO_POLICY_CONTROL);
+	played.policy_control = true;
+	played.locating = STATUS_USER_AMBIGUOUS;
+	assert_refused(scene, (struct ask){ OP_RESET, GOOD }, STATUS_USER_AMBIGUOUS);
+}
+
+static void test_disabled_between_reading_and_writing(void **state)
+{
+	struct scene *scene = *state;
+	played.disable_at_recheck = true;
+	assert_refused(scene, (struct ask){ OP_RESET, GOOD }, STATUS_USER_DISABLED);
+	assert_int_equal(played.rechecked, 1);
+}
+
+static void test_rejected_by_the_directory(void **state)
+{
+	struct scene *scene = *state;
+	played.writing = WRITE_REJECTED;
+	const struct result *result = ask_one(scene, (struct ask){ OP_RESET, GOOD });
+	assert_int_equal(result->code, STATUS_POLICY_HISTORY_OR_FILTER);
+	assert_int_equal(result->rules[0].kind, RULE_HISTORY_OR_FILTER);
+	assert_false(entry_of(scene, result)->counts);
+	played.writing = WRITE_DENIED;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_DIRECTORY_DENIED);
+}
+
+static void test_delivered_again(void **state)
+{
+	struct scene *scene = *state;
+	char first[4096], payload[8192];
+	struct request_claims claims = { .issuer = (char *)ISSUER, .audience = (char *)AGENT, .iat = clock_now_ms() / 1000, .op = OP_UNLOCK, .unlock = true, .enforce_policy = true,
+	                                 .subject = { SUBJECT_UPN, (char *)"alice@corp.example.com", NULL } };
+	claims.exp = claims.iat + 30;
+	uuid_random(claims.request_id);
+	uuid_random(claims.operation_id);
+	char *text = request_build(&claims);
+	snprintf(payload, sizeof payload, "%s", text);
+	free(text);
+	played.alice.lockout_time_set = true;
+	/* Twice at once: one write, one result; again afterwards: the recorded outcome. */
+	requests_handle(scene->requests, 0, bytes_of_string(payload), bytes_of_string(payload), clock_monotonic_us());
+	requests_handle(scene->requests, 0, bytes_of_string(payload), bytes_of_string(payload), clock_monotonic_us());
+	run_until(scene, 1);
+	assert_int_equal(scene->count, 1);
+	requests_handle(scene->requests, 0, bytes_of_string(payload), bytes_of_string(payload), clock_monotonic_us());
+	assert_int_equal(scene->count, 2);
+	assert_int_equal(scene->results[1].code, STATUS_OK);
+	assert_string_equal(scene->results[1].request_id, claims.request_id);
+	assert_int_equal(played.written, 1);
+	/* The same id with other bytes. */
+	snprintf(first, sizeof first, "%s", claims.request_id);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD, .request_id = first })->code, STATUS_REQUEST_REPLAYED);
+	assert_string_equal(journal_find(scene->journal, first)->code, "ok");
+	assert_int_equal(played.written, 1);
+}
+
+static void test_limits(void **state)
+{
+	struct scene *scene = *state;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
+	const struct result *result = ask_one(scene, (struct ask){ OP_RESET, GOOD });
+	assert_int_equal(result->code, STATUS_AGENT_THROTTLED);
+	assert_true(result->retry_after > 0);
+	/* The counts survive a restart. */
+	close_scene(scene);
+	open_scene(scene);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_AGENT_THROTTLED);
+	assert_int_equal(played.written, 2);
+}
+
+static void test_overload_is_answered_and_not_kept(void **state)
+{
+	struct scene *scene = *state;
+	for (unsigned i = 0; i < 3; i++)
+		ask(scene, (struct ask){ OP_CHECK, GOOD });
+	ask(scene, (struct ask){ OP_CHECK, GOOD });
+	assert_int_equal(scene->count, 1);
+	assert_int_equal(scene->results[0].code, STATUS_AGENT_OVERLOADED);
+	assert_null(entry_of(scene, &scene->results[0]));
+	run_until(scene, 4);
+}
+
+/* The second reads before the first has written: it must read again, or its intent would hold the record from before. */
+static void test_one_at_a_time_for_one_user(void **state)
+{
+	struct scene *scene = *state;
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	run_until(scene, 2);
+	assert_int_equal(played.written, 2);
+	assert_int_equal(played.located, 3);
+	assert_int_equal(entry_of(scene, &scene->results[0])->password_version, 2);
+	assert_int_equal(entry_of(scene, &scene->results[1])->password_version, 3);
+}
+
+static void settle(struct scene *scene, enum writing writing, enum status code)
+{
+	played.writing = writing;
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	run_until(scene, 1);
+	assert_int_equal(scene->count, 2);
+	assert_int_equal(scene->results[0].code, STATUS_SETTLING);
+	assert_string_equal(status_code(scene->results[1].code), status_code(code));
+	assert_string_equal(entry_of(scene, &scene->results[1])->code, status_code(code));
+	assert_int_equal(entry_of(scene, &scene->results[1])->counts, code != STATUS_DIRECTORY_TIMEOUT);
+	assert_int_equal(played.written, 1);
+}
+
+static void test_lost_answer_applied(void **state) { settle(*state, WRITE_LOST_APPLIED, STATUS_OK); }
+static void test_lost_answer_not_applied(void **state) { settle(*state, WRITE_LOST, STATUS_DIRECTORY_TIMEOUT); }
+static void test_lost_answer_replaced(void **state) { settle(*state, WRITE_REPLACED, STATUS_OUTCOME_UNKNOWN); }
+
+static void test_others_are_busy_while_one_is_settled(void **state)
+{
+	struct scene *scene = *state;
+	played.writing = WRITE_LOST;
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	run_until(scene, 1);
+	assert_int_equal(scene->results[0].code, STATUS_SETTLING);
+	assert_int_equal(scene->results[1].code, STATUS_USER_BUSY);
+	run_until(scene, 2);
+	assert_int_equal(played.written, 1);
+}
+
+static void test_intent_of_a_crash_is_settled(void **state)
+{
+	struct scene *scene = *state;
+	played.writing = WRITE_LOST_APPLIED;
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	while (scene->count == 0)
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	assert_int_equal(scene->results[0].code, STATUS_SETTLING);
+	close_scene(scene);
+	open_scene(scene);
+	assert_int_equal(requests_settling(scene->requests), 1);
+	run_until(scene, 1);
+	assert_int_equal(scene->results[1].code, STATUS_OK);
+	assert_string_equal(scene->results[1].request_id, scene->results[0].request_id);
+	assert_int_equal(played.written, 1);
+}
+
+static void test_unverified_frames_are_bounded(void **state)
+{
+	struct scene *scene = *state;
+	for (unsigned i = 0; i < 15; i++)
+		requests_handle_unverified(scene->requests, 0, bytes_of_string("forged"), JOSE_SIGNATURE);
+	assert_in_range(scene->count, 9, 11);
+	assert_int_equal(scene->results[0].code, STATUS_REQUEST_SIGNATURE);
+	assert_string_equal(scene->results[0].reason, "signature");
+	assert_string_equal(scene->results[0].request_id, "");
+	assert_int_equal(strlen(scene->results[0].frame_sha256), 64);
+	assert_int_equal(journal_unacknowledged(scene->journal), 0);
+}
+
+#define ROW(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		ROW(test_reset), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
+		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_one_at_a_time_for_one_user),
+		ROW(test_lost_answer_applied), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),
+		ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded),
+	};
+	return cmocka_run_group_tests_name("request", tests, NULL, NULL);
+}
