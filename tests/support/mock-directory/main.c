@@ -16,14 +16,14 @@
 
 struct options {
 	const char *users, *listen, *plain_listen, *host, *tls_dir, *control;
-	unsigned seed;
+	unsigned seed, max_idle; /* max_idle 0: as the forest's file says */
 	bool no_policy_hints, wrong_name, require_signing;
 };
 
 static int usage(void)
 {
 	fprintf(stderr, "usage: mock-directory --users FILE [--listen 127.0.0.1:0] [--plain-listen ADDR:PORT] [--host NAME] [--tls-dir DIR]\n"
-		"                      [--control PATH] [--seed N] [--no-policy-hints] [--wrong-name] [--require-signing] [--threads no]\n");
+		"                      [--control PATH] [--seed N] [--no-policy-hints] [--wrong-name] [--require-signing] [--max-idle SECONDS] [--threads no]\n");
 	return 2;
 }
 
@@ -32,7 +32,7 @@ static bool read_options(int argc, char **argv, struct options *ret)
 	static const struct option table[] = { { "users", required_argument, NULL, 'u' }, { "listen", required_argument, NULL, 'l' }, { "plain-listen", required_argument, NULL, 'p' },
 		{ "host", required_argument, NULL, 'h' }, { "tls-dir", required_argument, NULL, 't' }, { "control", required_argument, NULL, 'c' },
 		{ "seed", required_argument, NULL, 's' }, { "no-policy-hints", no_argument, NULL, 'n' }, { "wrong-name", no_argument, NULL, 'w' },
-		{ "require-signing", no_argument, NULL, 'r' }, { "threads", required_argument, NULL, 'T' }, { 0 } };
+		{ "require-signing", no_argument, NULL, 'r' }, { "max-idle", required_argument, NULL, 'i' }, { "threads", required_argument, NULL, 'T' }, { 0 } };
 	for (int option; (option = getopt_long(argc, argv, "", table, NULL)) != -1;) {
 		switch (option) {
 		case 'u': ret->users = optarg; break;
@@ -42,6 +42,7 @@ static bool read_options(int argc, char **argv, struct options *ret)
 		case 't': ret->tls_dir = optarg; break;
 		case 'c': ret->control = optarg; break;
 		case 's': ret->seed = (unsigned)strtoul(optarg, NULL, 10); break;
+		case 'i': ret->max_idle = (unsigned)strtoul(optarg, NULL, 10); break;
 		case 'n': ret->no_policy_hints = true; break;
 		case 'w': ret->wrong_name = true; break;
 		case 'r': ret->require_signing = true; break;
@@ -161,6 +162,8 @@ int main(int argc, char **argv)
 		free(why);
 		return 2;
 	}
+	if (options.max_idle)
+		server.forest->idle_seconds = options.max_idle;
 	server.policy_hints = !options.no_policy_hints;
 	server.require_signing = options.require_signing;
 	server.base = event_base_new();

@@ -82,12 +82,14 @@ static bool decode_substrings(struct decoder *decoder, struct filter *filter)
 
 static bool decode_extensible(struct decoder *decoder, struct filter *filter)
 {
+	bool valued = false;
 	ber_len_t length;
 	char *last;
 	for (ber_tag_t tag = ber_first_element(decoder->ber, &length, &last); tag != LBER_DEFAULT; tag = ber_next_element(decoder->ber, &length, last)) {
 		struct value part;
 		ber_int_t ignored;
 		bool good;
+		valued |= tag == LDAP_FILTER_EXT_VALUE;
 		if (tag == LDAP_FILTER_EXT_DNATTRS)
 			good = ber_scanf(decoder->ber, "b", &ignored) != LBER_ERROR;
 		else
@@ -96,7 +98,7 @@ static bool decode_extensible(struct decoder *decoder, struct filter *filter)
 		if (!good)
 			return false;
 	}
-	return filter->value.data;
+	return valued;
 }
 
 static bool decode_children(struct decoder *decoder, struct filter *filter, unsigned depth)
@@ -116,7 +118,7 @@ static bool decode_filter(struct decoder *decoder, unsigned depth, struct filter
 {
 	ber_len_t length;
 	struct filter *filter = arena_take(decoder->arena, sizeof *filter);
-	*filter = (struct filter){ .kind = ber_peek_tag(decoder->ber, &length) };
+	*filter = (struct filter){ .kind = ber_peek_tag(decoder->ber, &length), .attribute = { "", 0 }, .rule = { "", 0 }, .value = { "", 0 } };
 	struct berval attribute, value;
 	bool good = depth < FILTER_DEPTH_MAX;
 	*ret_filter = filter;
@@ -310,7 +312,7 @@ bool message_decode(struct arena *arena, const uint8_t *pdu, size_t size, struct
 	memcpy(copy, pdu, size);
 	copy[size] = 0;
 	struct decoder decoder = { .ber = message_reader(copy, size), .arena = arena };
-	*ret_request = (struct request){ .attributes.arena = arena };
+	*ret_request = (struct request){ .name = { "", 0 }, .attributes.arena = arena };
 	bool good = decode_message(&decoder, ret_request);
 	ber_free(decoder.ber, 0);
 	return good;
