@@ -80,7 +80,7 @@ json_t *form_json(const struct form *form, const void *object)
 	return json;
 }
 
-char *json_text(json_t *take_json)
+static char *json_text(json_t *take_json)
 {
 	char *text = take_json ? json_dumps(take_json, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
 
@@ -107,7 +107,7 @@ static bool is_control(uint32_t c)
 	return c < 0x20 || (c >= 0x7f && c < 0xa0);
 }
 
-bool plain_text(const json_t *value, int64_t min, int64_t max)
+bool field_is_plain(const json_t *value, int64_t min, int64_t max)
 {
 	if (!json_is_string(value) || (int64_t)json_string_length(value) < min || (int64_t)json_string_length(value) > max)
 		return false;
@@ -118,7 +118,7 @@ bool plain_text(const json_t *value, int64_t min, int64_t max)
 	return true;
 }
 
-enum status replace_text(char **to, const char *text)
+enum status field_set_text(char **to, const char *text)
 {
 	char *copy = strdup(text);
 
@@ -138,7 +138,8 @@ static size_t sequence_size(const char *at, size_t left)
 	return 0;
 }
 
-char *shown_text(const char *text, size_t max)
+/* A malloc'ed copy of at most max bytes, invalid UTF-8 and control characters replaced by '?'. */
+static char *shown_text(const char *text, size_t max)
 {
 	size_t left = strnlen(text, max + 4), used = 0;
 	char *out = malloc(max + 1);
@@ -165,9 +166,9 @@ char *shown_text(const char *text, size_t max)
 
 static enum status parse_text(const struct field *field, const json_t *value, void *object)
 {
-	if (!plain_text(value, field->min, field->max))
+	if (!field_is_plain(value, field->min, field->max))
 		return STATUS_LOCAL_INPUT;
-	return replace_text(FIELD_AT(field, object, char *), json_string_value(value));
+	return field_set_text(FIELD_AT(field, object, char *), json_string_value(value));
 }
 
 static bool build_text(const struct field *field, const void *object, json_t **ret_value)
@@ -215,7 +216,7 @@ static enum status parse_uuid_text(const struct field *field, const json_t *valu
 {
 	if (!json_is_string(value) || !uuid_valid(json_string_value(value)))
 		return STATUS_LOCAL_INPUT;
-	return replace_text(FIELD_AT(field, object, char *), json_string_value(value));
+	return field_set_text(FIELD_AT(field, object, char *), json_string_value(value));
 }
 
 const struct field_type field_uuid_text = { parse_uuid_text, build_text, clear_text };
@@ -245,7 +246,7 @@ static enum status parse_random(const struct field *field, const json_t *value, 
 
 	if (!json_is_string(value) || base64url_decode(bytes_of_string(json_string_value(value)), octets, sizeof(octets), &size) != STATUS_OK || size != sizeof(octets))
 		return STATUS_LOCAL_INPUT;
-	return replace_text(FIELD_AT(field, object, char *), json_string_value(value));
+	return field_set_text(FIELD_AT(field, object, char *), json_string_value(value));
 }
 
 const struct field_type field_random = { parse_random, build_text, clear_text };

@@ -56,12 +56,9 @@ char *form_build(const struct form *form, const void *object);
 /* Frees what the members own; the caller zeroes the struct. */
 void form_clear(const struct form *form, void *object);
 
-char *json_text(json_t *take_json);
 /* Bytes between min and max and no control characters. */
-bool plain_text(const json_t *value, int64_t min, int64_t max);
+bool field_is_plain(const json_t *value, int64_t min, int64_t max);
 /* Sets *to, freeing what it held. */
-enum status replace_text(char **to, const char *text) MUST_USE;
-/* A malloc'ed copy of at most max bytes, invalid UTF-8 and control characters replaced by '?'. */
-char *shown_text(const char *text, size_t max);
+enum status field_set_text(char **to, const char *text) MUST_USE;
 
 #endif

@@ -68,8 +68,8 @@ enum status subject_parse(const json_t *json, struct subject *ret_subject)
 	if (!word || format == SUBJECT_COUNT)
 		return STATUS_REQUEST_INVALID;
 	const struct subject_row *row = &subjects[format];
-	if (json_object_size(json) != (row->has_domain ? 3 : 2) || !plain_text(id, 1, MAX_ID) || (row->is_uuid && !uuid_valid(json_string_value(id))) ||
-	    (row->has_domain && !plain_text(domain, 1, MAX_NAME)))
+	if (json_object_size(json) != (row->has_domain ? 3 : 2) || !field_is_plain(id, 1, MAX_ID) || (row->is_uuid && !uuid_valid(json_string_value(id))) ||
+	    (row->has_domain && !field_is_plain(domain, 1, MAX_NAME)))
 		return STATUS_REQUEST_INVALID;
 
 	ret_subject->format = (enum subject_format)format;
@@ -125,7 +125,7 @@ static enum status parse_operation(const struct field *field, const json_t *valu
 {
 	enum operation *op = FIELD_AT(field, object, enum operation);
 
-	if (!plain_text(value, 1, 64))
+	if (!field_is_plain(value, 1, 64))
 		return STATUS_LOCAL_INPUT;
 	if (!operation_from_name(json_string_value(value), op))
 		*op = OP_COUNT;
@@ -166,10 +166,10 @@ static enum status parse_actor(const struct field *field, const json_t *value, v
 
 	if (type && strcmp(type, "self") == 0 && json_object_size(value) == 1)
 		return STATUS_OK;
-	if (!type || strcmp(type, "administrator") != 0 || json_object_size(value) != 2 || !plain_text(id, 1, MAX_ID))
+	if (!type || strcmp(type, "administrator") != 0 || json_object_size(value) != 2 || !field_is_plain(id, 1, MAX_ID))
 		return STATUS_LOCAL_INPUT;
 	request->actor = ACTOR_ADMINISTRATOR;
-	return replace_text(&request->actor_id, json_string_value(id));
+	return field_set_text(&request->actor_id, json_string_value(id));
 }
 
 static bool build_actor(const struct field *field, const void *object, json_t **ret_value)

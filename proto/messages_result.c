@@ -180,10 +180,10 @@ static enum status parse_code(const struct field *field, const json_t *value, vo
 	struct result *result = object;
 	enum status code;
 
-	if (!plain_text(value, 1, 64))
+	if (!field_is_plain(value, 1, 64))
 		return STATUS_LOCAL_INPUT;
 	if (!status_from_code(json_string_value(value), &code))
-		return replace_text(&result->reason, json_string_value(value));
+		return field_set_text(&result->reason, json_string_value(value));
 	if (status_outcome(code) != status_outcome(result->code))
 		return STATUS_LOCAL_INPUT;
 	result->code = code;

@@ -339,6 +339,50 @@ static void nonces_differ(void **state)
 	assert_string_not_equal(a, b);
 }
 
+/* Memory that is out -------------------------------------------------------------------------------------------------------------------- */
+
+static long allocations_left;
+
+static void *scarce_malloc(size_t size)
+{
+	return allocations_left-- > 0 ? malloc(size) : NULL;
+}
+
+/* With n allocations of jansson's granted, for every n: nothing leaks, nothing is half built. */
+static void scarce_memory_fails_whole(void **state)
+{
+	struct hello hello;
+	const char *member;
+	json_malloc_t json_malloc;
+	json_free_t json_free;
+	unsigned failed = 0;
+
+	json_get_alloc_funcs(&json_malloc, &json_free);
+	for (long granted = 0;; granted++) {
+		allocations_left = granted;
+		json_set_alloc_funcs(scarce_malloc, free);
+		enum status status = hello_parse(bytes_of_string(hello_text), &hello, &member);
+		json_set_alloc_funcs(json_malloc, json_free);
+		hello_clear(&hello);
+		if (status == STATUS_OK)
+			break;
+		failed++;
+	}
+	assert_true(failed > 20);
+	assert_int_equal(hello_parse(bytes_of_string(hello_text), &hello, &member), STATUS_OK);
+	for (long granted = 0;; granted++) {
+		allocations_left = granted;
+		json_set_alloc_funcs(scarce_malloc, free);
+		AUTO_FREE char *text = hello_build(&hello);
+		json_set_alloc_funcs(json_malloc, json_free);
+		if (!text)
+			continue;
+		assert_string_equal(text, hello_text);
+		break;
+	}
+	hello_clear(&hello);
+}
+
 int main(void)
 {
 	secret_json_init();
@@ -346,7 +390,7 @@ int main(void)
 		cmocka_unit_test(challenges), cmocka_unit_test(hellos), cmocka_unit_test(a_hello_has_at_most_64_directories), cmocka_unit_test(welcomes), cmocka_unit_test(drains),
 		cmocka_unit_test(acks), cmocka_unit_test(enrolments), cmocka_unit_test(a_published_key_is_whole), cmocka_unit_test_setup_teardown(key_sets, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_key_set_has_no_key_twice_and_none_to_encrypt_to, setup, teardown),
-		cmocka_unit_test_setup_teardown(only_the_root_vouches_for_a_key_set, setup, teardown), cmocka_unit_test(nonces_differ),
+		cmocka_unit_test_setup_teardown(only_the_root_vouches_for_a_key_set, setup, teardown), cmocka_unit_test(nonces_differ), cmocka_unit_test(scarce_memory_fails_whole),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
