@@ -42,7 +42,7 @@ static inline void expect_twins(const char *text, twin_parser parser, const stru
 	for (size_t i = 0; i < count; i++) {
 		AUTO_FREE char *twin = twin_text(text, twins[i].member, twins[i].value);
 
-		print_message("%s: %.100s\n", twins[i].member, twins[i].value ? twins[i].value : "-");
+		print_message("# %s: %.100s\n", twins[i].member, twins[i].value ? twins[i].value : "-");
 		assert_string_equal(status_code(parser(bytes_of_string(twin), &member)), status_code(twins[i].status));
 		if (twins[i].status != STATUS_OK)
 			assert_string_equal(member, twins[i].named ? twins[i].named : twins[i].member);

@@ -126,7 +126,7 @@ static const struct {
 	const char *header;
 } headers[] = {
 	{ JOSE_OK, "{\"typ\":\"wb-request+jwt\",\"kid\":\"%s\",\"alg\":\"ES256\"}" },
-	{ JOSE_OK, " {\"alg\" : \"ES256\", \"kid\":\"%s\",\n\"typ\":\"wb-ack+jwt\"} " },
+	{ JOSE_OK, " {\"alg\" : \"ES256\", \"kid\":\"%s\",\t\"typ\":\"wb-ack+jwt\"} " },
 	{ JOSE_ALG, "{\"alg\":\"none\",\"kid\":\"%s\",\"typ\":\"wb-request+jwt\"}" },
 	{ JOSE_ALG, "{\"alg\":\"NONE\",\"kid\":\"%s\",\"typ\":\"wb-request+jwt\"}" },
 	{ JOSE_ALG, "{\"alg\":\"\",\"kid\":\"%s\",\"typ\":\"wb-request+jwt\"}" },
@@ -176,7 +176,7 @@ static void the_header_is_exact(void **state)
 		char header[512];
 
 		snprintf(header, sizeof(header), headers[i].header, jose_key_id(f->key));
-		print_message("%s\n", header);
+		print_message("# %s\n", header);
 		expect(f, headers[i].reason, forge_jws(f->key, header, payload));
 	}
 }

@@ -159,7 +159,7 @@ static void the_header_is_exact(void **state)
 		char header[512];
 
 		snprintf(header, sizeof(header), headers[i].header, jose_key_id(f->key), f->retired->x, f->retired->y);
-		print_message("%s\n", header);
+		print_message("# %s\n", header);
 		expect(f, headers[i].reason, forge_part_bytes(f->jwe, 0, bytes_of_string(header)));
 	}
 	/* none of them has spoiled the key */

@@ -77,7 +77,7 @@ static void a_jwk_is_exact(void **state)
 			json_object_set_new(jwk, twins[i].name, json_string(twins[i].value));
 		else
 			json_object_del(jwk, twins[i].name);
-		print_message("%s %s\n", twins[i].name, twins[i].value ? twins[i].value : "-");
+		print_message("# %s %s\n", twins[i].name, twins[i].value ? twins[i].value : "-");
 		assert_int_equal(from_jwk(jwk, JOSE_SIGN, false), STATUS_LOCAL_INPUT);
 		json_decref(jwk);
 	}

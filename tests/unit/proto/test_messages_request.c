@@ -183,7 +183,7 @@ static void subjects_are_exact(void **state)
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-		print_message("%s\n", rows[i].text);
+		print_message("# %s\n", rows[i].text);
 		assert_int_equal(subject_status(rows[i].text), rows[i].good ? STATUS_OK : STATUS_REQUEST_INVALID);
 	}
 }
@@ -286,7 +286,7 @@ static void half_characters_are_refused_by_name(void **state)
 	const char *member;
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-		print_message("%s\n", rows[i].text);
+		print_message("# %s\n", rows[i].text);
 		assert_int_equal(secret_status(rows[i].text, OP_RESET, &member), STATUS_REQUEST_UNDECRYPTABLE);
 		assert_string_equal(member, rows[i].member);
 	}

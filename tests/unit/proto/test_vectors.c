@@ -103,7 +103,7 @@ static void requests(void **state)
 		const json_t *vector = json_array_get(vectors, i);
 		const char *reason = NULL;
 
-		print_message("%s\n", text_of(vector, "name"));
+		print_message("# %s\n", text_of(vector, "name"));
 		enum status status = check_request(&agent, vector, &reason);
 		assert_string_equal(status_code(status), text_of(vector, "code"));
 		assert_string_equal(reason, text_of(vector, "reason"));
@@ -127,7 +127,7 @@ static void key_sets(void **state)
 		const json_t *vector = json_array_get(vectors, i);
 		struct key_set set;
 
-		print_message("%s\n", text_of(vector, "name"));
+		print_message("# %s\n", text_of(vector, "name"));
 		enum status status = key_set_verify(bytes_of_string(text_of(vector, "frame")), root, text_of(file, "issuer"), json_integer_value(json_object_get(vector, "now")), &set);
 		assert_string_equal(status_code(status), text_of(vector, "code"));
 		key_set_clear(&set);
@@ -148,7 +148,7 @@ static void passwords(void **state)
 		uint8_t octets[1200];
 		char hex[2 * sizeof(octets) + 1];
 
-		print_message("%s\n", text_of(vector, "name"));
+		print_message("# %s\n", text_of(vector, "name"));
 		assert_true(asprintf(&quoted, "\"%s\"", text_of(vector, "password")) > 0);
 		struct bytes text = bytes_of_string(quoted);
 		assert_true(utf8_valid(text));
@@ -212,7 +212,7 @@ static void examples(void **state)
 		struct jose_key *key;
 		size_t size;
 
-		print_message("%s\n", typs[0]);
+		print_message("# %s\n", typs[0]);
 		assert_int_equal(jose_verify(bytes_of_string(text_of(message, "frame")), typs, keys, &payload, &size, NULL, &key), JOSE_OK);
 		assert_string_equal(jose_key_id(key), text_of(message, "kid"));
 		for (size_t parser = 0; parser < sizeof(parsers) / sizeof(*parsers); parser++)
