@@ -345,6 +345,9 @@ static bool new_wslay(struct websocket *ws)
 
 static void begin_closing(struct websocket *ws)
 {
+	/* A bufferevent whose callbacks are not deferred may have broken while it took the close frame. */
+	if (ws->state == ENDED)
+		return;
 	ws->state = CLOSING;
 	ws->closing_at = clock_monotonic_us();
 	linger_when_flushed(ws);
@@ -563,6 +566,9 @@ static void read_answer(struct websocket *ws)
 static void process_input(struct websocket *ws)
 {
 	struct evbuffer *input = bufferevent_get_input(ws->bev);
+	/* Likewise, reading on while wslay takes bytes; it comes to the new ones by itself. */
+	if (ws->in_wslay)
+		return;
 	ws->received_at = clock_monotonic_us();
 	ws->depth++;
 	if (ws->state == UPGRADING)

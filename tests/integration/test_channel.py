@@ -89,7 +89,7 @@ class Service:
     """Echoes text; remembers its connections."""
 
     def __init__(self, loop, tls, subprotocols=("writeback.v1",), answer=None, sock=None):
-        self.loop, self.answer, self.connections, self.arrivals, self.closes = loop, answer, [], [], []
+        self.loop, self.answer, self.connections, self.arrivals, self.closes, self.received, self.echo = loop, answer, [], [], [], 0, True
 
         async def serve():
             self.server = await websockets.serve(self.handle, "127.0.0.1", 0, ssl=tls, subprotocols=subprotocols and list(subprotocols), max_size=None,
@@ -105,7 +105,9 @@ class Service:
         self.connections.append(connection)
         try:
             async for message in connection:
-                await connection.send(message)
+                self.received += 1
+                if self.echo:
+                    await connection.send(message)
         except websockets.ConnectionClosed:
             pass
         self.closes.append((connection.close_code, connection.close_reason))
@@ -259,7 +261,7 @@ def test_frames_pass_both_ways(bench, service):
     agent = bench.start(service.url())
     up = agent.expect("U")
     assert up["url"] == service.url() and up["tls"] == "TLSv1.3" and len(up["peer_sha256"]) == 64 and up["peer_not_after"] > time.time()
-    assert service.connections[0].subprotocol == "writeback.v1"
+    assert service.wait_for_connection().subprotocol == "writeback.v1"
     agent.send("F", b"hello")
     assert agent.expect("F") == b"hello"
     agent.send("F", b"x" * 65536)
@@ -274,9 +276,9 @@ def test_frames_pass_both_ways(bench, service):
 def test_messages_above_the_limit_close_with_1009(bench, service):
     agent = bench.start(service.url())
     agent.expect("U")
-    bench.loop.run(service.connections[0].send("y" * 65536))
+    bench.loop.run(service.wait_for_connection().send("y" * 65536))
     assert agent.expect("F") == b"y" * 65536
-    bench.loop.run(service.connections[0].send("y" * (65 * 1024)))
+    bench.loop.run(service.wait_for_connection().send("y" * (65 * 1024)))
     assert agent.expect("D")["code"] == "channel.too_big"
     until(lambda: service.closes)
     assert service.closes[0][0] == 1009
@@ -286,7 +288,7 @@ def test_messages_above_the_limit_close_with_1009(bench, service):
 def test_binary_closes_with_1003(bench, service):
     agent = bench.start(service.url())
     agent.expect("U")
-    bench.loop.run(service.connections[0].send(b"binary"))
+    bench.loop.run(service.wait_for_connection().send(b"binary"))
     assert agent.expect("D")["code"] == "channel.protocol"
     until(lambda: service.closes)
     assert service.closes[0][0] == 1003
@@ -297,7 +299,7 @@ def test_pings_are_answered_and_sent(bench, service):
     agent.expect("U")
 
     async def ping():
-        await asyncio.wait_for(await service.connections[0].ping(), 2)
+        await asyncio.wait_for(await service.wait_for_connection().ping(), 2)
     bench.loop.run(ping())
     # The service sends nothing by itself: only its pongs keep the channel past the limit.
     ready, _, _ = select.select([agent.peer], [], [], 3)
@@ -380,7 +382,7 @@ def test_it_is_back_within_a_second_of_a_cut(bench, service):
     agent = bench.start(service.url())
     agent.expect("U")
     cut = time.monotonic()
-    bench.loop.loop.call_soon_threadsafe(service.connections[0].transport.abort)
+    bench.loop.loop.call_soon_threadsafe(service.wait_for_connection().transport.abort)
     down = agent.expect("D")
     assert (down["code"], down["close_code"]) == ("channel.refused", 1006)
     agent.expect("U")
@@ -394,7 +396,7 @@ def test_two_endpoints(bench, service, good_tls):
     assert kinds == [("U", 0), ("U", 1)]
     agent.send("F", b"to the second", endpoint=1)
     assert agent.take() == ("F", 1, b"to the second")
-    bench.loop.run(other.connections[0].close(4005, "1790000000"))
+    bench.loop.run(other.wait_for_connection().close(4005, "1790000000"))
     kind, endpoint, payload = agent.take()
     down = json.loads(payload)
     assert (kind, endpoint, down["code"], down["close_code"], down["reason"]) == ("D", 1, "channel.closed", 4005, "1790000000")
@@ -408,7 +410,7 @@ def test_two_endpoints(bench, service, good_tls):
 def test_the_services_close_codes_arrive(bench, service, close_code):
     agent = bench.start(service.url())
     agent.expect("U")
-    bench.loop.run(service.connections[0].close(close_code, "because"))
+    bench.loop.run(service.wait_for_connection().close(close_code, "because"))
     down = agent.expect("D")
     assert (down["close_code"], down["reason"]) == (close_code, "because")
     assert down["code"] == ("channel.rejected" if close_code == 4001 else "channel.closed")
@@ -482,8 +484,21 @@ def test_the_agent_closes_an_endpoint(bench, service):
     agent.send("C", b'{"close_code":1008,"reason":"greeting"}')
     down = agent.expect("D")
     assert down["code"] == "channel.closed"
+    until(lambda: service.closes)
     assert service.closes[0] == (1008, "greeting")
     agent.expect("U")
+
+
+def test_what_is_queued_goes_out_before_the_close(bench, service):
+    agent = bench.start(service.url())
+    agent.expect("U")
+    service.echo = False
+    for _ in range(40):
+        agent.send("F", b"z" * 65536)
+    agent.send("C", b'{"close_code":1000}')
+    agent.expect("D")
+    until(lambda: service.closes)
+    assert service.received == 40 and service.closes[0][0] == 1000
 
 
 # Signals --------------------------------------------------------------------------------------------------------------------------------

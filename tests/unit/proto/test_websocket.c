@@ -654,7 +654,12 @@ static void pings_are_sent(void **state)
 	assert_int_equal(websocket_round_trip_us(rig->ws), -1);
 	put_frame(rig, 0x8a, false, payload, size);
 	turns(rig);
-	assert_true(websocket_round_trip_us(rig->ws) >= 0);
+	int64_t round_trip = websocket_round_trip_us(rig->ws);
+	assert_true(round_trip >= 0);
+	usleep(2000);
+	put_frame(rig, 0x8a, false, payload, size); /* the same again answers nothing */
+	turns(rig);
+	assert_int_equal(websocket_round_trip_us(rig->ws), round_trip);
 	assert_int_equal(rig->closes, 0);
 	rig_free(rig);
 }
@@ -841,6 +846,7 @@ static void answer_and_close(struct rig *rig)
 {
 	assert_int_equal(websocket_send(rig->ws, bytes_of_string("answer")), STATUS_OK);
 	websocket_close(rig->ws, 1000, "done");
+	websocket_close(rig->ws, 1001, "twice");
 	assert_int_equal(websocket_send(rig->ws, bytes_of_string("late")), STATUS_CHANNEL_CLOSED);
 }
 
