@@ -1,4 +1,4 @@
-#include "service/operations.h"
+#include "service/operations_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,170 +8,7 @@
 #include "base/log.h"
 #include "service/request.h"
 
-#define BUCKETS 1024
 #define SWEEP_MS 200
-
-enum stage_of_life { LIFE_RECORDING, LIFE_QUEUED, LIFE_SENT, LIFE_FINISHING };
-
-struct waiter {
-	struct waiter *next;
-	struct task *task;
-	struct event *timer;
-	bool due;                       /* its time is up, but the operation is not yet durable */
-	operation_answer answer;
-	void *arg;
-};
-
-struct task {
-	struct task *next, *previous;   /* in the order they were asked */
-	struct task *same_bucket;
-	struct operations *owner;
-	struct operation_row row;
-	struct request_row request;
-	struct agent *agent;            /* NULL: there was none */
-	enum stage_of_life life;
-	bool on_wire;                   /* counts against the agent's max_in_flight */
-	bool sent_before;               /* the agent may know it: no longer ours to give up */
-	int64_t queue_until_ms;
-	struct waiter *waiters;
-};
-
-struct operations {
-	struct event_base *base;
-	const struct settings *settings;
-	const struct keys *keys;
-	struct database *database;
-	struct hub *hub;
-	struct event *sweep;
-	struct task *first, *last;
-	struct task *buckets[BUCKETS];
-	unsigned count;
-};
-
-static void advance(struct operations *operations, struct agent *agent);
-
-/* Tasks ------------------------------------------------------------------------------------------------------------------------------ */
-
-static struct task **bucket_of(struct operations *operations, const char *operation_id)
-{
-	return &operations->buckets[strtoul((char[]){ operation_id[0], operation_id[1], operation_id[2], operation_id[3], 0 }, NULL, 16) % BUCKETS];
-}
-
-static struct task *find_task(struct operations *operations, const char *operation_id)
-{
-	struct task *task = *bucket_of(operations, operation_id);
-	while (task != NULL && strcmp(task->row.operation_id, operation_id) != 0)
-		task = task->same_bucket;
-	return task;
-}
-
-static struct task *task_new(struct operations *operations, const char *operation_id)
-{
-	struct task *task = calloc(1, sizeof *task);
-	if (task == NULL)
-		return NULL;
-	memcpy(task->row.operation_id, operation_id, UUID_SIZE);
-	task->owner = operations;
-	struct task **bucket = bucket_of(operations, operation_id);
-	task->same_bucket = *bucket;
-	*bucket = task;
-	task->previous = operations->last;
-	*(operations->last != NULL ? &operations->last->next : &operations->first) = task;
-	operations->last = task;
-	operations->count++;
-	return task;
-}
-
-/* Those that are only being recorded count too, or a burst would go to one agent. */
-static bool waits_for_place(enum stage_of_life life)
-{
-	return life == LIFE_RECORDING || life == LIFE_QUEUED;
-}
-
-static void set_life(struct task *task, enum stage_of_life life)
-{
-	if (task->agent != NULL && waits_for_place(task->life))
-		task->agent->queued--;
-	if (task->agent != NULL && waits_for_place(life))
-		task->agent->queued++;
-	task->life = life;
-}
-
-static void bind_agent(struct task *task, struct agent *agent)
-{
-	task->agent = agent;
-	if (agent != NULL && waits_for_place(task->life))
-		agent->queued++;
-}
-
-static void leave_wire(struct task *task)
-{
-	if (task->on_wire)
-		task->agent->on_wire--;
-	task->on_wire = false;
-}
-
-static void task_free(struct task *task)
-{
-	struct operations *operations = task->owner;
-	set_life(task, LIFE_FINISHING);
-	leave_wire(task);
-	struct task **link = bucket_of(operations, task->row.operation_id);
-	while (*link != task)
-		link = &(*link)->same_bucket;
-	*link = task->same_bucket;
-	*(task->previous != NULL ? &task->previous->next : &operations->first) = task->next;
-	*(task->next != NULL ? &task->next->previous : &operations->last) = task->previous;
-	operations->count--;
-	operation_row_clear(&task->row);
-	request_row_clear(&task->request);
-	free(task);
-}
-
-/* Waiters ---------------------------------------------------------------------------------------------------------------------------- */
-
-static void answer_waiter(struct waiter *waiter, enum status status, const struct operation_row *row)
-{
-	struct waiter **link = &waiter->task->waiters;
-	while (*link != waiter)
-		link = &(*link)->next;
-	*link = waiter->next;
-	waiter->answer(status, row, waiter->arg);
-	event_free(waiter->timer);
-	free(waiter);
-}
-
-static void answer_waiters(struct task *task, enum status status, const struct operation_row *row, bool only_due)
-{
-	for (struct waiter *waiter = task->waiters, *next; waiter != NULL; waiter = next) {
-		next = waiter->next;
-		if (!only_due || waiter->due)
-			answer_waiter(waiter, status, row);
-	}
-}
-
-static void on_waited(evutil_socket_t fd, short what, void *arg)
-{
-	struct waiter *waiter = arg;
-	waiter->due = true;
-	if (waiter->task->life != LIFE_RECORDING)
-		answer_waiter(waiter, STATUS_OK, &waiter->task->row);
-}
-
-static void add_waiter(struct task *task, int64_t wait_ms, operation_answer answer, void *arg)
-{
-	struct waiter *waiter = calloc(1, sizeof *waiter);
-	struct event *timer = waiter != NULL ? evtimer_new(task->owner->base, on_waited, waiter) : NULL;
-	if (timer == NULL) {
-		free(waiter);
-		answer(STATUS_SERVICE_OVERLOADED, NULL, arg);
-		return;
-	}
-	*waiter = (struct waiter){ task->waiters, task, timer, wait_ms <= 0, answer, arg };
-	task->waiters = waiter;
-	const struct timeval interval = { wait_ms / 1000, wait_ms % 1000 * 1000 };
-	evtimer_add(timer, &interval);
-}
 
 /* The final word --------------------------------------------------------------------------------------------------------------------- */
 
@@ -193,35 +30,52 @@ static void log_done(const struct task *task)
 		{ LOG_DURATION_MS, duration }), "%s: %s", task->row.op, task->row.code);
 }
 
+static void conclude(struct task *task, struct store_finish *store)
+{
+	task->finished = true;
+	task->row.finished_ms = store->now_ms;
+	memcpy(task->row.status, store->status, sizeof task->row.status);
+	memcpy(task->row.code, store->code, sizeof task->row.code);
+	free(task->row.answer);
+	task->row.answer = store->answer;
+	store->answer = NULL;
+	if (store->agent_id[0] != '\0') {
+		memcpy(task->row.agent_id, store->agent_id, UUID_SIZE);
+		memcpy(task->row.request_id, store->request_id, UUID_SIZE);
+	}
+	log_done(task);
+	task_answer_waiters(task, STATUS_OK, &task->row, false);
+}
+
+static void on_recorded(struct finish_job *job)
+{
+	struct store_finish *store = &job->store;
+	struct agent *agent = hub_find(job->owner->hub, store->agent_id);
+	/* An earlier attempt's agent may have the first word: then the task is found by its operation. */
+	struct task *task = job->task != NULL ? job->task : store->final && store->changed ? task_find(job->owner, store->operation_id) : NULL;
+	if (!store->known)
+		log_event(LOG_WARNING, "result.unknown", LOG_FIELDS({ LOG_AGENT_ID, store->agent_id }, { LOG_REQUEST_ID, store->request_id }), "a result for no request to this agent");
+	else if (job->acknowledge && agent != NULL)
+		hub_acknowledge(agent, store->request_id);
+	if (task == NULL && store->changed && store->final)
+		log_event(LOG_NOTICE, "operation.late", LOG_FIELDS({ LOG_OPERATION_ID, store->operation_id }, { LOG_CODE, store->code }), "the agent's word replaces service.no_answer");
+	if (task != NULL && store->final && !task->finished)
+		conclude(task, store);
+	/* Otherwise the job that is under way frees it. */
+	if (task != NULL && (task == job->task || task->life == LIFE_QUEUED || task->life == LIFE_SENT))
+		task_free(task);
+}
+
 static void on_finished(enum status status, void *arg)
 {
 	struct finish_job *job = arg;
-	struct operations *operations = job->owner;
-	struct agent *agent = hub_find(operations->hub, job->store.agent_id);
-	struct task *task = job->task;
-	if (status != STATUS_OK) {
+	if (status == STATUS_OK) {
+		on_recorded(job);
+	} else {
 		log_event(LOG_CRIT, "store.failed", LOG_FIELDS({ LOG_OPERATION_ID, job->store.operation_id }, { LOG_CODE, status_code(status) }),
 			"an outcome could not be recorded; the agent will repeat it");
-		if (task != NULL)
-			set_life(task, LIFE_SENT);
-	} else {
-		if (!job->store.known)
-			log_event(LOG_WARNING, "result.unknown", LOG_FIELDS({ LOG_AGENT_ID, job->store.agent_id }, { LOG_REQUEST_ID, job->store.request_id }), "a result for no request to this agent");
-		else if (job->acknowledge && agent != NULL)
-			hub_acknowledge(agent, job->store.request_id);
-		if (task != NULL) {
-			task->row.finished_ms = job->store.now_ms;
-			memcpy(task->row.status, job->store.status, sizeof task->row.status);
-			memcpy(task->row.code, job->store.code, sizeof task->row.code);
-			free(task->row.answer);
-			task->row.answer = job->store.answer;
-			job->store.answer = NULL;
-			log_done(task);
-			answer_waiters(task, STATUS_OK, &task->row, false);
-			task_free(task);
-		} else if (job->store.changed && job->store.final) {
-			log_event(LOG_NOTICE, "operation.late", LOG_FIELDS({ LOG_OPERATION_ID, job->store.operation_id }, { LOG_CODE, job->store.code }), "the agent's word replaces service.no_answer");
-		}
+		if (job->task != NULL)
+			task_set_life(job->task, LIFE_SENT);
 	}
 	free(job->store.answer);
 	free(job);
@@ -254,7 +108,7 @@ static void finish(struct operations *operations, struct task *task, const struc
 		return;
 	}
 	if (task != NULL && store->final)
-		set_life(task, LIFE_FINISHING);
+		task_set_life(task, LIFE_FINISHING);
 }
 
 /* To the agent ----------------------------------------------------------------------------------------------------------------------- */
@@ -266,13 +120,13 @@ static void send_task(struct task *task)
 		return;
 	log_event(LOG_INFO, "request.sent", LOG_FIELDS({ LOG_OPERATION_ID, task->row.operation_id }, { LOG_REQUEST_ID, task->request.request_id },
 		{ LOG_AGENT_ID, agent->row.agent_id }, { LOG_OP, task->row.op }), "%s%s to %s", task->row.op, task->sent_before ? ", again," : "", agent->row.name);
-	set_life(task, LIFE_SENT);
+	task_set_life(task, LIFE_SENT);
 	task->sent_before = true;
 	task->on_wire = true;
 	agent->on_wire++;
 }
 
-static void advance(struct operations *operations, struct agent *agent)
+void operations_advance(struct operations *operations, struct agent *agent)
 {
 	for (struct task *task = operations->first; task != NULL && agent->queued > 0; task = task->next) {
 		if (agent->session == NULL || agent->draining || agent->on_wire >= agent->hello.max_in_flight)
@@ -284,7 +138,7 @@ static void advance(struct operations *operations, struct agent *agent)
 
 static void on_ready(struct agent *agent, void *arg)
 {
-	advance(arg, agent);
+	operations_advance(arg, agent);
 }
 
 static void on_lost(struct agent *agent, void *arg)
@@ -293,16 +147,16 @@ static void on_lost(struct agent *agent, void *arg)
 	for (struct task *task = operations->first; task != NULL; task = task->next) {
 		if (task->agent != agent)
 			continue;
-		leave_wire(task);
+		task_leave_wire(task);
 		if (task->life == LIFE_SENT)
-			set_life(task, LIFE_QUEUED);
+			task_set_life(task, LIFE_QUEUED);
 	}
 }
 
 static struct task *task_of_result(struct operations *operations, const struct agent *agent, const struct result *result)
 {
 	if (result->frame_sha256[0] == '\0') {
-		struct task *task = find_task(operations, result->operation_id);
+		struct task *task = task_find(operations, result->operation_id);
 		return task != NULL && task->agent == agent && strcmp(task->request.request_id, result->request_id) == 0 ? task : NULL;
 	}
 	uint8_t hash[32];
@@ -329,13 +183,15 @@ static void on_result(struct agent *agent, const struct result *result, void *ar
 	if (task != NULL && !final) {
 		if (strcmp(task->row.status, "settling") == 0)
 			return;
+		free(task->prior_server);
+		task->prior_server = result->server != NULL ? strdup(result->server) : NULL;
 		snprintf(task->row.status, sizeof task->row.status, "settling");
 		snprintf(task->row.code, sizeof task->row.code, "%s", status_code(result->code));
 	} else if (task != NULL) {
-		leave_wire(task);
+		task_leave_wire(task);
 	}
 	finish(operations, task, agent, result, result->code);
-	advance(operations, agent);
+	operations_advance(operations, agent);
 }
 
 struct hub_callbacks operations_hub_callbacks(struct operations *operations)
@@ -381,16 +237,16 @@ static void on_created(enum status status, void *arg)
 	struct operations *operations = task->owner;
 	if (status != STATUS_OK || job->store.exists) {
 		bool same = job->store.exists && bytes_equal(bytes_of(job->store.existing.content, 32), bytes_of(task->row.content, 32));
-		answer_waiters(task, status != STATUS_OK ? status : same ? STATUS_OK : STATUS_REQUEST_REPLAYED, same ? &job->store.existing : NULL, false);
+		task_answer_waiters(task, status != STATUS_OK ? status : same ? STATUS_OK : STATUS_REQUEST_REPLAYED, same ? &job->store.existing : NULL, false);
 		task_free(task);
 	} else if (task->agent == NULL) {
 		log_done(task);
-		answer_waiters(task, STATUS_OK, &task->row, false);
+		task_answer_waiters(task, STATUS_OK, &task->row, false);
 		task_free(task);
 	} else {
-		set_life(task, LIFE_QUEUED);
-		answer_waiters(task, STATUS_OK, &task->row, true);
-		advance(operations, task->agent);
+		task_set_life(task, LIFE_QUEUED);
+		task_answer_waiters(task, STATUS_OK, &task->row, true);
+		operations_advance(operations, task->agent);
 	}
 	operation_row_clear(&job->store.existing);
 	free(job);
@@ -429,7 +285,9 @@ static enum status begin(struct task *task, const struct operation_question *que
 	if (agent != NULL)
 		status = request_make(question, agent, operations->settings->issuer, operations->keys->signing, now_ms / 1000,
 			operations->settings->request_lifetime_ms / 1000, &task->request);
-	bind_agent(task, agent);
+	task_bind(task, agent);
+	if (status == STATUS_OK && agent != NULL)
+		attempts_prepare(task, question);
 	struct create_job *job = status == STATUS_OK ? calloc(1, sizeof *job) : NULL;
 	if (status == STATUS_OK)
 		status = job != NULL ? describe(task, question, now_ms) : STATUS_AGENT_INTERNAL;
@@ -444,14 +302,14 @@ static enum status begin(struct task *task, const struct operation_question *que
 
 void operations_ask(struct operations *operations, const struct operation_question *question, operation_answer answer, void *arg)
 {
-	struct task *task = find_task(operations, question->operation_id);
+	struct task *task = task_find(operations, question->operation_id);
 	if (task != NULL) {
 		if (!bytes_equal(bytes_of(task->row.content, 32), bytes_of(question->content, 32)))
 			answer(STATUS_REQUEST_REPLAYED, NULL, arg);
 		else if (question->wait_ms <= 0 && task->life != LIFE_RECORDING)
 			answer(STATUS_OK, &task->row, arg);
 		else
-			add_waiter(task, question->wait_ms, answer, arg);
+			task_add_waiter(task, question->wait_ms, answer, arg);
 		return;
 	}
 	task = operations->count < (unsigned)operations->settings->max_operations ? task_new(operations, question->operation_id) : NULL;
@@ -464,12 +322,12 @@ void operations_ask(struct operations *operations, const struct operation_questi
 	}
 	log_event(LOG_INFO, "operation.accepted", LOG_FIELDS({ LOG_OPERATION_ID, task->row.operation_id }, { LOG_OP, task->row.op },
 		{ LOG_AGENT_ID, task->row.agent_id[0] ? task->row.agent_id : NULL }), "%s is asked", task->row.op);
-	add_waiter(task, question->wait_ms, answer, arg);
+	task_add_waiter(task, question->wait_ms, answer, arg);
 }
 
 const struct operation_row *operations_find(struct operations *operations, const char *operation_id)
 {
-	struct task *task = find_task(operations, operation_id);
+	struct task *task = task_find(operations, operation_id);
 	return task != NULL && task->life != LIFE_RECORDING ? &task->row : NULL;
 }
 
@@ -477,7 +335,7 @@ void operations_answer_all(struct operations *operations)
 {
 	for (struct task *task = operations->first; task != NULL; task = task->next)
 		if (task->life != LIFE_RECORDING)
-			answer_waiters(task, STATUS_OK, &task->row, false);
+			task_answer_waiters(task, STATUS_OK, &task->row, false);
 }
 
 unsigned operations_on_wire(const struct operations *operations)
@@ -496,13 +354,13 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 	int64_t now = clock_now_ms();
 	for (struct task *task = operations->first, *next; task != NULL; task = next) {
 		next = task->next;
-		if (task->life != LIFE_QUEUED && task->life != LIFE_SENT)
+		if ((task->life != LIFE_QUEUED && task->life != LIFE_SENT) || attempts_next(task, now))
 			continue;
 		if (task->life == LIFE_QUEUED && !task->sent_before) {
 			if (now > task->queue_until_ms)
 				finish(operations, task, NULL, NULL, task->agent->session != NULL ? STATUS_SERVICE_OVERLOADED : STATUS_SERVICE_NO_AGENT);
 		} else if (now > task->row.created_ms + operations->settings->no_answer_after_ms) {
-			leave_wire(task);
+			task_leave_wire(task);
 			finish(operations, task, NULL, NULL, STATUS_SERVICE_NO_ANSWER);
 		}
 	}
@@ -544,10 +402,10 @@ enum status operations_restore(struct operations *operations)
 		task->row = rows.items[i].operation;
 		task->request = rows.items[i].request;
 		rows.items[i] = (struct open_operation){ 0 };
-		bind_agent(task, agent);
+		task_bind(task, agent);
 		/* Whether it was sent before the end is not recorded: the agent knows. */
 		task->sent_before = true;
-		set_life(task, LIFE_QUEUED);
+		task_set_life(task, LIFE_QUEUED);
 	}
 	if (rows.count > 0)
 		log_event(LOG_NOTICE, "operations.restored", NULL, "%zu operations of the former run have no final outcome yet", rows.count);

@@ -24,41 +24,78 @@ static enum status encrypt(const struct request_claims *claims, struct bytes new
 	return status == STATUS_OK ? jose_encrypt(recipient, secret_bytes(&plaintext), ret_jwe) : status;
 }
 
-enum status request_make(const struct operation_question *question, const struct agent *agent, const char *issuer, struct jose_key *signing,
-                         int64_t now, int64_t lifetime_s, struct request_row *ret_request)
+/* Signs `claims` with a fresh jti. */
+static enum status seal(struct request_claims *claims, struct jose_key *signing, struct request_row *ret_request)
 {
-	AUTO_FREE char *jwe = NULL;
-	AUTO_FREE char *payload = NULL;
-	struct request_claims claims = {
-		.issuer = (char *)issuer, .audience = (char *)agent->row.agent_id, .iat = now, .exp = now + lifetime_s, .op = question->op,
-		.subject = question->subject, .must_change = question->must_change, .unlock = question->unlock, .enforce_policy = question->enforce_policy,
-		.directory = (char *)question->directory, .actor = question->actor, .actor_id = (char *)question->actor_id,
-	};
-	uuid_random(claims.request_id);
-	memcpy(claims.operation_id, question->operation_id, UUID_SIZE);
-	enum status status = STATUS_OK;
-	if (request_needs_secret(question->op))
-		status = question->secrets != NULL ? take_jwe(question->secrets, jose_key_id(agent->decryption), &jwe)
-		                                   : encrypt(&claims, question->new_password, agent->decryption, &jwe);
-	if (status != STATUS_OK)
-		return status;
-	claims.secret = jwe;
-	payload = request_build(&claims);
+	uuid_random(claims->request_id);
+	AUTO_FREE char *payload = request_build(claims);
 	if (payload == NULL)
 		return STATUS_AGENT_INTERNAL;
-	*ret_request = (struct request_row){ .expires = claims.exp };
-	status = jose_sign(signing, TYP_REQUEST, bytes_of_string(payload), &ret_request->frame);
+	*ret_request = (struct request_row){ .expires = claims->exp };
+	enum status status = jose_sign(signing, TYP_REQUEST, bytes_of_string(payload), &ret_request->frame);
 	if (status != STATUS_OK)
 		return status;
 	if (strlen(ret_request->frame) > MAX_FRAME_BYTES) {
 		request_row_clear(ret_request);
 		return STATUS_REQUEST_INVALID;
 	}
-	memcpy(ret_request->request_id, claims.request_id, UUID_SIZE);
-	memcpy(ret_request->operation_id, claims.operation_id, UUID_SIZE);
-	memcpy(ret_request->agent_id, agent->row.agent_id, UUID_SIZE);
+	memcpy(ret_request->request_id, claims->request_id, UUID_SIZE);
+	memcpy(ret_request->operation_id, claims->operation_id, UUID_SIZE);
+	memcpy(ret_request->agent_id, claims->audience, UUID_SIZE);
 	sha256(bytes_of_string(ret_request->frame), ret_request->frame_sha256);
 	return STATUS_OK;
+}
+
+enum status request_secret(const struct operation_question *question, const struct agent *agent, char **ret_jwe)
+{
+	struct request_claims claims = { .op = question->op, .subject = question->subject };
+	memcpy(claims.operation_id, question->operation_id, UUID_SIZE);
+	*ret_jwe = NULL;
+	if (!request_needs_secret(question->op))
+		return STATUS_OK;
+	return question->secrets != NULL ? take_jwe(question->secrets, jose_key_id(agent->decryption), ret_jwe)
+	                                 : encrypt(&claims, question->new_password, agent->decryption, ret_jwe);
+}
+
+enum status request_make(const struct operation_question *question, const struct agent *agent, const char *issuer, struct jose_key *signing,
+                         int64_t now, int64_t lifetime_s, struct request_row *ret_request)
+{
+	AUTO_FREE char *jwe = NULL;
+	struct request_claims claims = {
+		.issuer = (char *)issuer, .audience = (char *)agent->row.agent_id, .iat = now, .exp = now + lifetime_s, .op = question->op,
+		.subject = question->subject, .must_change = question->must_change, .unlock = question->unlock, .enforce_policy = question->enforce_policy,
+		.directory = (char *)question->directory, .actor = question->actor, .actor_id = (char *)question->actor_id,
+	};
+	memcpy(claims.operation_id, question->operation_id, UUID_SIZE);
+	enum status status = request_secret(question, agent, &jwe);
+	claims.secret = jwe;
+	return status == STATUS_OK ? seal(&claims, signing, ret_request) : status;
+}
+
+enum status request_make_again(const char *frame, const struct agent *agent, const char *jwe, const char *prior_server, struct jose_key *signing, int64_t now,
+                               int64_t lifetime_s, struct request_row *ret_request)
+{
+	char kid[JOSE_KID_SIZE];
+	json_t *json = NULL;
+	const char *member;
+	struct request_claims claims = { 0 };
+	if (jose_peek_unverified(bytes_of_string(frame), TYP_REQUEST, kid, &json) != JOSE_OK) /* our own signature */
+		return STATUS_AGENT_INTERNAL;
+	AUTO_FREE char *payload = json_dumps(json, JSON_COMPACT);
+	json_decref(json);
+	enum status status = payload != NULL ? request_parse(bytes_of_string(payload), &claims, &member) : STATUS_AGENT_INTERNAL;
+	if (status == STATUS_OK) {
+		struct request_claims again = claims;
+		again.first_iat = claims.first_iat != 0 ? claims.first_iat : claims.iat;
+		again.iat = now;
+		again.exp = now + lifetime_s;
+		again.audience = (char *)agent->row.agent_id;
+		again.secret = (char *)jwe;
+		again.prior_server = (char *)prior_server;
+		status = seal(&again, signing, ret_request);
+	}
+	request_claims_clear(&claims);
+	return status;
 }
 
 static void set_string(json_t *object, const char *name, const char *value)

@@ -8,6 +8,11 @@
  * `ret_request` is complete but for created_ms. STATUS_REQUEST_INVALID where a JWE is none or not for the key it stands under. */
 enum status request_make(const struct operation_question *question, const struct agent *agent, const char *issuer, struct jose_key *signing,
                          int64_t now, int64_t lifetime_s, struct request_row *ret_request) MUST_USE;
+/* The JWE for this agent alone; NULL where the operation has none. */
+enum status request_secret(const struct operation_question *question, const struct agent *agent, char **ret_jwe) MUST_USE;
+/* The same operation for another agent: new jti and times, first_iat, `jwe` for that agent, prior_server where one is known. */
+enum status request_make_again(const char *frame, const struct agent *agent, const char *jwe, const char *prior_server, struct jose_key *signing, int64_t now,
+                               int64_t lifetime_s, struct request_row *ret_request) MUST_USE;
 /* Whether this operation carries a secret. */
 bool request_needs_secret(enum operation op);
 /* What the agent said besides status and code, as JSON text; NULL when memory is out. */

@@ -16,7 +16,7 @@ const struct config_key settings_keys[] = {
 	{ "tls.key_file", CONFIG_PATH, AT(key_file), .required = true, .help = "its private key, PEM" },
 	{ "state_directory", CONFIG_PATH, AT(state_directory), "/var/lib/reset-service", .help = "keys and database" },
 	{ "channel_endpoints", CONFIG_STRINGS, AT(channel_endpoints), .min = 0, .max = 8, .help = "wss:// URLs told to agents; default: the issuer's, with /v1/agent" },
-	{ "request_lifetime", CONFIG_DURATION_MS, AT(request_lifetime_ms), "30s", .min = 5000, .max = 120000, .help = "time from a request's iat to its exp" },
+	{ "request_lifetime", CONFIG_DURATION_MS, AT(request_lifetime_ms), "30s", .min = 1000, .max = 120000, .help = "time from a request's iat to its exp" },
 	{ "queue_wait", CONFIG_DURATION_MS, AT(queue_wait_ms), "2s", .min = 0, .max = 60000, .help = "how long an operation waits for a place at its agent" },
 	{ "wait", CONFIG_DURATION_MS, AT(wait_ms), "20s", .min = 0, .max = 20000, .help = "how long POST /v1/operations waits for the outcome" },
 	{ "ticket_lifetime", CONFIG_DURATION_MS, AT(ticket_lifetime_ms), "15min", .min = 1000, .max = 86400000, .help = "how long an enrolment ticket is good" },

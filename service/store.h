@@ -106,6 +106,9 @@ struct store_create {
 /* arg: struct store_create *. */
 enum status store_operation_create(sqlite3 *db, void *arg);
 
+/* arg: const struct request_row *: one more attempt of its operation, which is bound to it now. STATUS_LOCAL_INPUT where the operation is finished. */
+enum status store_request_add(sqlite3 *db, void *arg);
+
 struct store_finish {
 	char operation_id[UUID_SIZE];
 	char request_id[UUID_SIZE];         /* the request whose answer this is; "" for the service's own verdict */

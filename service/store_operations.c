@@ -88,6 +88,13 @@ enum status store_operation_find(sqlite3 *db, void *arg)
 	return find->found || result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
 }
 
+static enum status insert_request(sqlite3 *db, const struct request_row *request)
+{
+	struct bytes hash = bytes_of(request->frame_sha256, sizeof request->frame_sha256);
+	return sql_run(db, "INSERT INTO requests(request_id, operation_id, agent_id, created_ms, expires, frame_sha256, frame) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+		"tttiibt", request->request_id, request->operation_id, request->agent_id, request->created_ms, request->expires, &hash, request->frame);
+}
+
 enum status store_operation_create(sqlite3 *db, void *arg)
 {
 	struct store_create *create = arg;
@@ -107,11 +114,17 @@ enum status store_operation_create(sqlite3 *db, void *arg)
 	status = sql_run(db, "INSERT INTO operations(" OPERATION_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)", "tttbiittttt",
 		operation->operation_id, operation->op, operation->subject, &content, operation->created_ms, operation->finished_ms, operation->status,
 		operation->code, operation->answer, operation->agent_id, operation->request_id);
-	if (status != STATUS_OK || request == NULL)
+	return status == STATUS_OK && request != NULL ? insert_request(db, request) : status;
+}
+
+enum status store_request_add(sqlite3 *db, void *arg)
+{
+	const struct request_row *request = arg;
+	enum status status = sql_run(db, "UPDATE operations SET agent_id = ?2, request_id = ?3 WHERE operation_id = ?1 AND finished_ms = 0", "ttt",
+		request->operation_id, request->agent_id, request->request_id);
+	if (status != STATUS_OK)
 		return status;
-	struct bytes hash = bytes_of(request->frame_sha256, sizeof request->frame_sha256);
-	return sql_run(db, "INSERT INTO requests(request_id, operation_id, agent_id, created_ms, expires, frame_sha256, frame) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-		"tttiibt", request->request_id, request->operation_id, request->agent_id, request->created_ms, request->expires, &hash, request->frame);
+	return sqlite3_changes(db) == 1 ? insert_request(db, request) : STATUS_LOCAL_INPUT;
 }
 
 static enum status request_is_known(sqlite3 *db, struct store_finish *finish)
@@ -138,15 +151,18 @@ enum status store_operation_finish(sqlite3 *db, void *arg)
 		if (status != STATUS_OK || !finish->known)
 			return status;
 	}
-	/* The first final outcome stands; only the agent's own word replaces "nobody answered". */
+	/* The first final outcome stands; only the agent's own word replaces "nobody answered". Where another agent has been asked since, an earlier one's
+	 * failure says nothing about the operation, but its success does. */
 	enum status status = sql_run(db,
 		"UPDATE operations SET status = ?2, code = ?3, answer = ?4, finished_ms = ?5, agent_id = CASE WHEN ?6 = '' THEN agent_id ELSE ?6 END,"
 		" request_id = CASE WHEN ?7 = '' THEN request_id ELSE ?7 END"
-		" WHERE operation_id = ?1 AND (finished_ms = 0 OR (code = 'service.no_answer' AND ?7 <> '' AND ?5 <> 0))", "ttttitt",
+		" WHERE operation_id = ?1 AND (finished_ms = 0 OR (code = 'service.no_answer' AND ?7 <> '' AND ?5 <> 0))"
+		" AND (?7 = '' OR ?7 = request_id OR ?2 IN ('applied', 'answered'))", "ttttitt",
 		finish->operation_id, finish->status, finish->code, finish->answer, finish->final ? finish->now_ms : INT64_C(0), finish->agent_id, finish->request_id);
 	finish->changed = status == STATUS_OK && sqlite3_changes(db) == 1;
 	if (status == STATUS_OK && finish->final)
-		status = sql_run(db, "UPDATE requests SET frame = NULL WHERE operation_id = ?1", "t", finish->operation_id);
+		status = sql_run(db, "UPDATE requests SET frame = NULL WHERE operation_id = ?1 AND (?3 OR request_id = ?2)", "tti", finish->operation_id, finish->request_id,
+			(int64_t)finish->changed);
 	return status;
 }
 

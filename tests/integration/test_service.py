@@ -45,15 +45,14 @@ def verify(text, key):
 class Service:
     """One reset-service in a folder."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, settings="queue_wait: 300ms\ndiagnostics:\n  no_answer_after: 4s\n"):
         self.folder, self.process = str(folder), None
         self.certificate, key = self.path("tls.crt"), self.path("tls.key")
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=test",
                         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", self.certificate], check=True, stderr=subprocess.DEVNULL)
         self.issuer = "https://reset.example.test"
         with open(self.path("c.yaml"), "w") as f:
-            f.write(f"issuer: {self.issuer}\nlisten: 127.0.0.1:0\ntls:\n  certificate_file: tls.crt\n  key_file: tls.key\nstate_directory: state\n"
-                    "queue_wait: 300ms\ndiagnostics:\n  no_answer_after: 4s\n")
+            f.write(f"issuer: {self.issuer}\nlisten: 127.0.0.1:0\ntls:\n  certificate_file: tls.crt\n  key_file: tls.key\nstate_directory: state\n" + settings)
         self.init = json.loads(self.command("init", "--json"))
         self.key = json.loads(self.command("api-key", "add", "tests", "--json"))["api_key"]
         self.start()
@@ -505,6 +504,41 @@ def test_least_loaded_agent(service, agent):
         await other.close()
         service.http("DELETE", f"/v1/agents/{other.id}")
     run(main())
+
+
+def test_another_agent(tmp_path):
+    """The first agent is lost with the request: behind its expiry another one is asked, by a request of its own."""
+    async def main(service):
+        agents = [await Agent(service, name=name).connect() for name in ("first", "second")]
+        operation_id = str(uuid.uuid4())
+        asked = asyncio.ensure_future(service.ask_later(operation_id=operation_id, must_change=True))
+        waiting = {asyncio.ensure_future(a.ws.recv()): a for a in agents}
+        done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        lost, other = waiting[(got := done.pop())], waiting[(later := rest.pop())]
+        first = peek(got.result())[1]
+        await lost.ws.send(lost.result(first, status="settling", code="settling"))
+        while service.http("GET", f"/v1/operations/{operation_id}")[1]["status"] != "settling":
+            await asyncio.sleep(0.02)
+        await lost.close()
+        started = time.time()
+        text = await asyncio.wait_for(later, 9)
+        second = verify(text, other.service_keys[peek(text)[0]["kid"]])
+        assert time.time() - started > 3  # exp and five seconds
+        assert second["jti"] != first["jti"] and second["operation_id"] == operation_id and second["first_iat"] == first["iat"] and second["must_change"] is True
+        assert second["aud"] == other.id and second["prior_server"] == "dc1.corp.example.test" and other.decrypt(second)["new_password"] == PASSWORD
+        # The first comes back with a failure, which says nothing any more.
+        await lost.connect()
+        await lost.answer(first, status="failed", code="directory.unavailable")
+        assert not asked.done()
+        await other.answer(second)
+        operation = (await asked)[1]
+        assert (operation["code"], operation["agent_id"], operation["request_id"]) == ("ok", other.id, second["jti"])
+        assert service.http("GET", f"/v1/operations/{operation_id}")[1] == operation
+        for agent in agents:
+            await agent.close()
+    service = Service(tmp_path, "request_lifetime: 1s\n")
+    run(main(service))
+    service.stop()
 
 
 def test_api_key(service):

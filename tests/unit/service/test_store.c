@@ -178,6 +178,23 @@ static void the_agents_word_replaces_no_answer(void **state)
 	assert_code("two", "ok");
 }
 
+/* A second agent has been asked: the first one's failure is old news, its success is not. */
+static void earlier_attempts(void **state)
+{
+	struct request_row second = { .request_id = "second", .operation_id = "four", .agent_id = "other", .created_ms = 1500, .expires = 61, .frame = (char *)"x" };
+	assert_true(create("four", 1));
+	assert_int_equal(database_run(database, store_request_add, &second), STATUS_OK);
+	struct store_finish failure = { .agent_id = "agent", .request_id = "request-four", .status = "failed", .code = "directory.unavailable", .now_ms = 2000, .final = true };
+	assert_int_equal(database_run(database, store_operation_finish, &failure), STATUS_OK);
+	assert_true(failure.known);
+	assert_false(failure.changed);
+	assert_code("four", "");
+	assert_true(finish("", "agent", "request-four", "ok", true).changed);
+	assert_code("four", "ok");
+	assert_false(finish("", "other", "second", "policy.history", true).changed);
+	assert_int_equal(database_run(database, store_request_add, &second), STATUS_LOCAL_INPUT);
+}
+
 /* What only the agent can decrypt is not kept either. */
 static void frames_are_removed(void **state)
 {
@@ -203,6 +220,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(tickets, set_up, tear_down), cmocka_unit_test_setup_teardown(api_keys, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(content_key_stays, set_up, tear_down), cmocka_unit_test_setup_teardown(first_final_outcome_stands, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_agents_word_replaces_no_answer, set_up, tear_down), cmocka_unit_test_setup_teardown(frames_are_removed, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(earlier_attempts, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,104 @@
+/* Asking another agent (proto/README.md section 7, "Another agent"). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "service/operations_internal.h"
+#include "service/request.h"
+
+#define GRACE_MS 5000 /* behind exp: what the first agent began in time it has answered, or its channel is truly gone */
+
+static bool is_spare(const struct task *task, const struct agent *agent)
+{
+	for (size_t i = 0; i < MAX_SPARES; i++)
+		if (task->spares[i].agent == agent)
+			return true;
+	return false;
+}
+
+void attempts_prepare(struct task *task, const struct operation_question *question)
+{
+	size_t count = 0;
+	for (struct agent *agent = hub_agents(task->owner->hub); agent != NULL && count < MAX_SPARES; agent = agent->next) {
+		struct agent *next = agent->next;
+		agent->next = NULL; /* whether this one alone could be chosen */
+		bool fits = agent != task->agent && operations_choose(agent, question->op, question->directory, question->secrets) != NULL;
+		agent->next = next;
+		if (fits && !is_spare(task, agent) && request_secret(question, agent, &task->spares[count].jwe) == STATUS_OK)
+			task->spares[count++].agent = agent;
+	}
+}
+
+struct attempt_job {
+	struct request_row request;
+	struct task *task;
+	struct agent *agent;
+};
+
+static void on_attempt(enum status status, void *arg)
+{
+	struct attempt_job *job = arg;
+	struct task *task = job->task;
+	struct operations *operations = task->owner;
+	if (task->finished) {
+		task_free(task); /* the first agent was heard meanwhile */
+	} else {
+		if (status == STATUS_OK) {
+			request_row_clear(&task->request);
+			task->request = job->request;
+			job->request = (struct request_row){ 0 };
+			task_bind(task, job->agent);
+			memcpy(task->row.agent_id, task->request.agent_id, UUID_SIZE);
+			memcpy(task->row.request_id, task->request.request_id, UUID_SIZE);
+			log_event(LOG_NOTICE, "operation.other_agent", LOG_FIELDS({ LOG_OPERATION_ID, task->row.operation_id }, { LOG_REQUEST_ID, task->request.request_id },
+				{ LOG_AGENT_ID, job->agent->row.agent_id }), "the first agent is lost: %s is asked", job->agent->row.name);
+		}
+		task_set_life(task, LIFE_QUEUED);
+		task_answer_waiters(task, STATUS_OK, &task->row, true);
+		operations_advance(operations, task->agent);
+	}
+	request_row_clear(&job->request);
+	free(job);
+}
+
+static struct spare take_spare(struct task *task)
+{
+	for (size_t i = 0; i < MAX_SPARES; i++) {
+		struct spare spare = task->spares[i];
+		if (spare.agent != NULL && spare.agent->session != NULL && !spare.agent->draining && spare.agent != task->agent) {
+			task->spares[i] = (struct spare){ 0 };
+			return spare;
+		}
+	}
+	return (struct spare){ 0 };
+}
+
+bool attempts_next(struct task *task, int64_t now_ms)
+{
+	struct operations *operations = task->owner;
+	bool may_still_act = task->sent_before && now_ms < task->request.expires * 1000 + GRACE_MS;
+	if (task->life != LIFE_QUEUED || task->agent->session != NULL || may_still_act)
+		return false;
+	struct spare spare = take_spare(task);
+	if (spare.agent == NULL)
+		return false;
+	struct attempt_job *job = calloc(1, sizeof *job);
+	enum status status = job != NULL ? request_make_again(task->request.frame, spare.agent, spare.jwe, task->prior_server, operations->keys->signing, now_ms / 1000,
+		operations->settings->request_lifetime_ms / 1000, &job->request) : STATUS_AGENT_INTERNAL;
+	free(spare.jwe);
+	if (status == STATUS_OK) {
+		job->task = task;
+		job->agent = spare.agent;
+		job->request.created_ms = now_ms;
+		status = database_submit(operations->database, store_request_add, on_attempt, job);
+	}
+	if (status != STATUS_OK) {
+		if (job != NULL)
+			request_row_clear(&job->request);
+		free(job);
+		return false;
+	}
+	task->queue_until_ms = now_ms + operations->settings->queue_wait_ms;
+	task_set_life(task, LIFE_RECORDING);
+	return true;
+}

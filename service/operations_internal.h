@@ -1,0 +1,76 @@
+/* What operations.c (the life of an operation), task.c (those in memory and who waits for them) and attempts.c (asking another agent) share. */
+#ifndef SERVICE_OPERATIONS_INTERNAL_H
+#define SERVICE_OPERATIONS_INTERNAL_H
+
+#include "service/operations.h"
+
+#define BUCKETS 1024
+
+enum stage_of_life { LIFE_RECORDING, LIFE_QUEUED, LIFE_SENT, LIFE_FINISHING };
+
+struct waiter {
+	struct waiter *next;
+	struct task *task;
+	struct event *timer;
+	bool due;                       /* its time is up, but the operation is not yet durable */
+	operation_answer answer;
+	void *arg;
+};
+
+/* Another agent that may be asked where the first is lost: its JWE is made while the password is here. NULL agent: none. */
+#define MAX_SPARES 2
+struct spare {
+	struct agent *agent;
+	char *jwe;                      /* NULL where the operation has no secret */
+};
+
+struct task {
+	struct task *next, *previous;   /* in the order they were asked */
+	struct task *same_bucket;
+	struct operations *owner;
+	struct operation_row row;
+	struct request_row request;
+	struct agent *agent;            /* NULL: there was none */
+	enum stage_of_life life;
+	bool on_wire;                   /* counts against the agent's max_in_flight */
+	bool sent_before;               /* the agent may know it: no longer ours to give up */
+	int64_t queue_until_ms;
+	bool finished;                  /* its final word is durable and told; only jobs under way keep it */
+	struct spare spares[MAX_SPARES];
+	char *prior_server;             /* where a provisional result named it */
+	struct waiter *waiters;
+};
+
+struct operations {
+	struct event_base *base;
+	const struct settings *settings;
+	const struct keys *keys;
+	struct database *database;
+	struct hub *hub;
+	struct event *sweep;
+	struct task *first, *last;
+	struct task *buckets[BUCKETS];
+	unsigned count;
+};
+
+/* task.c */
+struct task *task_find(struct operations *operations, const char *operation_id);
+struct task *task_new(struct operations *operations, const char *operation_id);
+void task_free(struct task *task);
+void task_set_life(struct task *task, enum stage_of_life life);
+/* From one agent to another, or none. */
+void task_bind(struct task *task, struct agent *agent);
+void task_leave_wire(struct task *task);
+void task_add_waiter(struct task *task, int64_t wait_ms, operation_answer answer, void *arg);
+void task_answer_waiters(struct task *task, enum status status, const struct operation_row *row, bool only_due);
+
+/* attempts.c */
+/* Keeps what is needed to ask up to MAX_SPARES other agents that are connected now. Failure only means that there are fewer. */
+void attempts_prepare(struct task *task, const struct operation_question *question);
+/* Where the task's agent is lost and may no longer act on the request (or never got it), makes a request for a spare one. False where there is nothing to do. */
+bool attempts_next(struct task *task, int64_t now_ms);
+
+/* operations.c: sends what waits for a place at this agent. */
+void operations_advance(struct operations *operations, struct agent *agent);
+
+#endif
