@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -417,6 +418,17 @@ void agent_reload(void *arg)
 
 /* Opening and closing ----------------------------------------------------------------------------------------------------------------- */
 
+static enum status open_identity(struct agent *agent, char *why, size_t capacity)
+{
+	enum status status = identity_load(agent->settings->state_directory, &agent->identity, why, capacity);
+	/* Files that do not belong together: an enrolment was cut short. The agent must run so that it can be enrolled again. */
+	if (status == STATUS_LOCAL_TRUST) {
+		log_event(LOG_CRIT, "agent.identity", LOG_FIELDS({ LOG_CODE, status_code(status) }), "%s", why);
+		status = STATUS_OK;
+	}
+	return status == STATUS_OK ? identity_lock(&agent->identity, &agent->lock_fd, why, capacity) : status;
+}
+
 static enum status open_journal(struct agent *agent, char *why, size_t capacity)
 {
 	char path[4096];
@@ -495,7 +507,7 @@ enum status agent_open(struct agent *agent, char *why, size_t capacity)
 {
 	agent->started_us = clock_monotonic_us();
 	snprintf(why, capacity, "out of memory");
-	enum status status = identity_load(agent->settings->state_directory, &agent->identity, why, capacity);
+	enum status status = open_identity(agent, why, capacity);
 	if (status == STATUS_OK)
 		status = open_journal(agent, why, capacity);
 	if (status == STATUS_OK)
@@ -547,6 +559,8 @@ void agent_close(struct agent *agent)
 	free(agent->hello_directories);
 	enrolment_clear(&agent->enrolment);
 	identity_clear(&agent->identity);
+	if (agent->lock_fd >= 0)
+		close(agent->lock_fd);
 	if (agent->settings != agent->first_settings) {
 		settings_clear(agent->settings);
 		free(agent->settings);

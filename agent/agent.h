@@ -16,6 +16,7 @@ struct agent {
 	struct settings *settings;      /* as last loaded */
 	struct settings *first_settings;/* as at the start: directories borrow from it */
 	struct identity identity;
+	int lock_fd;                    /* of the state directory; -1: none */
 	struct enrolment enrolment;     /* begun and not finished; issuer NULL: none */
 	struct journal *journal;
 	struct limits *limits;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -106,7 +107,7 @@ static enum status load_key(const struct identity *identity, const char *name, e
 	join_path(identity, name, path, sizeof path);
 	enum status status = jose_key_load(path, use, ret_key);
 	if (status != STATUS_OK)
-		snprintf(why, capacity, "%s cannot be used: %s", path, status_admin_text(status));
+		snprintf(why, capacity, "%s cannot be used: %s", path, status == STATUS_LOCAL_SYSTEM ? strerror(errno) : status_admin_text(status));
 	else if (!kid || strcmp(kid, jose_key_id(*ret_key)) != 0) {
 		snprintf(why, capacity, "%s is not the key of identity.json: an enrolment was cut short, enroll again", path);
 		status = STATUS_LOCAL_TRUST;
@@ -168,6 +169,21 @@ enum status identity_load(const char *folder, struct identity *ret_identity, cha
 	if (status == STATUS_OK)
 		load_key_set(ret_identity);
 	return status;
+}
+
+enum status identity_lock(const struct identity *identity, int *ret_fd, char *why, size_t capacity)
+{
+	char path[4096];
+	join_path(identity, "lock", path, sizeof path);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+		*ret_fd = fd;
+		return STATUS_OK;
+	}
+	snprintf(why, capacity, "%s: %s", path, errno == EWOULDBLOCK ? "another writebackd runs with this state directory" : strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return STATUS_LOCAL_SYSTEM;
 }
 
 void identity_clear(struct identity *identity)

@@ -28,6 +28,8 @@ struct identity {
 /* Makes the folder (0700) where it is missing and reads it. STATUS_OK also where not enrolled. STATUS_LOCAL_PERMISSION for a wrong owner or mode,
  * STATUS_LOCAL_TRUST for files that do not belong together, STATUS_LOCAL_INPUT for damaged ones; `why` gets a sentence. */
 enum status identity_load(const char *folder, struct identity *ret_identity, char *why, size_t capacity) MUST_USE;
+/* One agent a state directory: *ret_fd holds the lock as long as it is open. STATUS_LOCAL_SYSTEM where another program holds it. */
+enum status identity_lock(const struct identity *identity, int *ret_fd, char *why, size_t capacity) MUST_USE;
 void identity_clear(struct identity *identity);
 
 /* A key set as the service showed it: verified with the root, its version not below the floor, the same version with the same bytes. Becomes the key set in

@@ -115,7 +115,7 @@ static enum status open_sockets(const struct settings *settings, int *ret_channe
 
 static enum status run(const struct options *options, struct settings *settings)
 {
-	struct agent agent = { .config_file = options->config_file, .settings = settings, .first_settings = settings };
+	struct agent agent = { .config_file = options->config_file, .settings = settings, .first_settings = settings, .lock_fd = -1 };
 	struct loop_callbacks callbacks = { agent_stop, agent_reload, &agent };
 	char why[512] = "";
 	int channel_fd, control_fd;
