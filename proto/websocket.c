@@ -1,4 +1,4 @@
-#include "proto/websocket.h"
+#include "proto/websocket_internal.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
@@ -7,22 +7,17 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
-#include <openssl/evp.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <wslay/wslay.h>
 
 #include "base/clock.h"
-#include "proto/http_upgrade.h"
 #include "proto/messages.h"
 
 #define CLOSE_US 5000000   /* from our close frame to the end, whatever the peer does */
 #define LINGER_US 1000000  /* of that, for the peer's end of the TCP connection once both close frames have passed */
-#define WINDOW_US 1000000  /* control frames are counted by the second */
 #define NEVER INT64_MAX
-#define KEY_SIZE 25        /* base64 of 16 bytes and a NUL */
 
 const struct websocket_options websocket_defaults = {
 	.max_message_bytes = MAX_FRAME_BYTES,
@@ -33,54 +28,6 @@ const struct websocket_options websocket_defaults = {
 	.message_ms = 30000,
 	.max_output_bytes = 4 << 20,
 	.max_control_rate = 20,
-};
-
-enum state {
-	UPGRADING,  /* client: the answer to the upgrade is awaited */
-	OPEN,
-	CLOSING,    /* our close frame is queued; the peer's, and the end of our output, are awaited */
-	LINGERING,  /* both have passed (or nothing more is wanted): the peer's FIN is awaited */
-	ENDED       /* `closed` comes or has come */
-};
-
-struct websocket {
-	struct bufferevent *bev;
-	bool own_bev, server;
-	struct websocket_options options;
-	struct websocket_callbacks callbacks;
-	wslay_event_context_ptr wslay;
-	enum state state;
-	struct websocket_closed closed;
-	struct event *timer, *ended;
-	int64_t timer_at;            /* when it fires; NEVER: not pending */
-	unsigned depth;              /* how many of our callbacks are on the stack: freed memory waits for them */
-	bool freed;
-	bool in_wslay;               /* wslay is receiving: it must neither send nor be replaced before it returns */
-
-	char accept[29];             /* what the answer to our upgrade must hold */
-	size_t scanned;
-	int64_t started_at, received_at, pinged_at, closing_at, lingering_at;
-
-	/* The message and the frame that are being received. */
-	unsigned fragments;
-	int64_t message_at;          /* its first byte; 0: between messages */
-	uint64_t bytes_in, bytes_of_frames; /* received; of these, in complete frames */
-	uint64_t frame_size;
-	uint8_t frame_opcode;
-	bool message_open;           /* fragments came, the last one not yet */
-	uint8_t close_payload[125];
-	size_t close_size;
-	bool close_seen;             /* the peer's close frame is complete in close_payload */
-	unsigned fail_code;          /* a rule of ours was broken while wslay was at work: fail when it returns */
-	const char *fail_why;
-	unsigned asked_code;         /* the owner asked to close while wslay was at work: likewise */
-	char asked_reason[124];
-
-	int64_t window_at;
-	unsigned window_count;
-	uint8_t ping_payload[8];
-	bool ping_waits;
-	int64_t round_trip_us;
 };
 
 static void arm(struct websocket *ws);
@@ -134,7 +81,7 @@ static void set_closed(struct websocket *ws, enum status status, const char *rea
 }
 
 /* `closed` comes on the next turn, for the owner may be inside websocket_send or a callback. */
-static void end(struct websocket *ws, enum status status, const char *reason)
+void websocket_end(struct websocket *ws, enum status status, const char *reason)
 {
 	if (ws->state == ENDED)
 		return;
@@ -177,170 +124,6 @@ static void linger_when_flushed(struct websocket *ws)
 		linger(ws);
 }
 
-/* wslay ----------------------------------------------------------------------------------------------------------------------------- */
-
-static ssize_t on_wslay_recv(wslay_event_context_ptr wslay, uint8_t *out, size_t capacity, int flags, void *arg)
-{
-	struct websocket *ws = arg;
-	int got = evbuffer_remove(bufferevent_get_input(ws->bev), out, capacity);
-	if (got <= 0) {
-		wslay_event_set_error(wslay, WSLAY_ERR_WOULDBLOCK);
-		return -1;
-	}
-	ws->bytes_in += (size_t)got;
-	return got;
-}
-
-static ssize_t on_wslay_send(wslay_event_context_ptr wslay, const uint8_t *data, size_t size, int flags, void *arg)
-{
-	struct websocket *ws = arg;
-	if (evbuffer_add(bufferevent_get_output(ws->bev), data, size) < 0) {
-		wslay_event_set_error(wslay, WSLAY_ERR_CALLBACK_FAILURE);
-		return -1;
-	}
-	return (ssize_t)size;
-}
-
-static int on_wslay_mask(wslay_event_context_ptr wslay, uint8_t *out, size_t size, void *arg)
-{
-	random_bytes(out, size);
-	return 0;
-}
-
-/* wslay goes on with what it has buffered; nothing of that reaches the owner, and the close frame is sent when it returns. */
-static void fail_later(struct websocket *ws, unsigned code, const char *why)
-{
-	if (!ws->fail_code) {
-		ws->fail_code = code;
-		ws->fail_why = why;
-	}
-	wslay_event_shutdown_read(ws->wslay);
-}
-
-static void count_control_frame(struct websocket *ws)
-{
-	if (ws->received_at - ws->window_at >= WINDOW_US) {
-		ws->window_at = ws->received_at;
-		ws->window_count = 0;
-	}
-	if (++ws->window_count > ws->options.max_control_rate)
-		fail_later(ws, 1008, "too many control frames");
-}
-
-static uint64_t frame_size(const struct websocket *ws, uint64_t payload)
-{
-	return 2 + (payload < 126 ? 0 : payload < 65536 ? 2 : 8) + (ws->server ? 4 : 0) + payload;
-}
-
-static void on_frame_start(wslay_event_context_ptr wslay, const struct wslay_event_on_frame_recv_start_arg *frame, void *arg)
-{
-	struct websocket *ws = arg;
-	ws->frame_opcode = frame->opcode;
-	ws->frame_size = frame_size(ws, frame->payload_length);
-	switch (frame->opcode) {
-	case WSLAY_PING:
-	case WSLAY_PONG:
-		count_control_frame(ws);
-		return;
-	case WSLAY_CONNECTION_CLOSE:
-		ws->close_size = 0;
-		/* RFC 6455 section 5.5.1: a body begins with two bytes of code. */
-		if (frame->payload_length == 1)
-			fail_later(ws, 1002, "a close frame with half a code");
-		return;
-	case WSLAY_BINARY_FRAME:
-		fail_later(ws, 1003, "a binary message");
-		return;
-	default:
-		ws->fragments = frame->opcode == WSLAY_CONTINUATION_FRAME ? ws->fragments + 1 : 1;
-		ws->message_open = !frame->fin;
-		if (ws->fragments > ws->options.max_fragments)
-			fail_later(ws, 1008, "a message of too many fragments");
-	}
-}
-
-static void on_frame_chunk(wslay_event_context_ptr wslay, const struct wslay_event_on_frame_recv_chunk_arg *chunk, void *arg)
-{
-	struct websocket *ws = arg;
-	if (ws->frame_opcode != WSLAY_CONNECTION_CLOSE || chunk->data_length > sizeof ws->close_payload - ws->close_size)
-		return;
-	if (chunk->data_length)
-		memcpy(ws->close_payload + ws->close_size, chunk->data, chunk->data_length);
-	ws->close_size += chunk->data_length;
-}
-
-static unsigned close_code(const struct websocket *ws)
-{
-	return ws->close_size < 2 ? 1005 : ws->close_payload[0] * 256u + ws->close_payload[1];
-}
-
-/* RFC 6455 section 7.4 and the registry behind it: 1004 to 1006 and 1015 never travel. */
-static bool close_code_valid(unsigned code)
-{
-	return (code >= 1000 && code <= 1014 && (code < 1004 || code > 1006)) || (code >= 3000 && code <= 4999);
-}
-
-static void on_frame_end(wslay_event_context_ptr wslay, void *arg)
-{
-	struct websocket *ws = arg;
-	ws->bytes_of_frames += ws->frame_size;
-	if (ws->frame_opcode != WSLAY_CONNECTION_CLOSE || ws->fail_code)
-		return;
-	if (ws->close_size >= 2 && !close_code_valid(close_code(ws)))
-		fail_later(ws, 1002, "a close frame with a code that may not be sent");
-	else if (ws->close_size > 2 && !utf8_valid(bytes_of(ws->close_payload + 2, ws->close_size - 2)))
-		fail_later(ws, 1007, "a close reason that is not UTF-8");
-	else
-		ws->close_seen = true;
-	/* wslay 1.1.1 knows no code above 1011 and would answer 1012 (restart) and 1013 (try later) with 1002; the first close frame queued stands. */
-	if (ws->close_seen && ws->close_size >= 2)
-		wslay_event_queue_close(wslay, (uint16_t)close_code(ws), NULL, 0);
-}
-
-static void on_pong(struct websocket *ws, struct bytes payload)
-{
-	if (!ws->ping_waits || !bytes_equal(payload, bytes_of(ws->ping_payload, sizeof ws->ping_payload)))
-		return;
-	ws->ping_waits = false;
-	ws->round_trip_us = ws->received_at - ws->pinged_at;
-}
-
-static void on_wslay_message(wslay_event_context_ptr wslay, const struct wslay_event_on_msg_recv_arg *message, void *arg)
-{
-	struct websocket *ws = arg;
-	struct bytes payload = bytes_of(message->msg, message->msg_length);
-	if (message->opcode == WSLAY_TEXT_FRAME) {
-		ws->message_at = 0;
-		ws->message_open = false;
-	}
-	if (ws->fail_code || ws->state == ENDED)
-		return;
-	if (message->opcode == WSLAY_TEXT_FRAME)
-		ws->callbacks.message(ws, payload, ws->callbacks.arg);
-	else if (message->opcode == WSLAY_PONG)
-		on_pong(ws, payload);
-}
-
-static bool new_wslay(struct websocket *ws)
-{
-	static const struct wslay_event_callbacks callbacks = {
-		.recv_callback = on_wslay_recv,
-		.send_callback = on_wslay_send,
-		.genmask_callback = on_wslay_mask,
-		.on_frame_recv_start_callback = on_frame_start,
-		.on_frame_recv_chunk_callback = on_frame_chunk,
-		.on_frame_recv_end_callback = on_frame_end,
-		.on_msg_recv_callback = on_wslay_message,
-	};
-	if (ws->wslay)
-		wslay_event_context_free(ws->wslay);
-	ws->wslay = NULL;
-	if ((ws->server ? wslay_event_context_server_init : wslay_event_context_client_init)(&ws->wslay, &callbacks, ws) != 0)
-		return false;
-	wslay_event_config_set_max_recv_msg_length(ws->wslay, ws->options.max_message_bytes);
-	return true;
-}
-
 /* Sending --------------------------------------------------------------------------------------------------------------------------- */
 
 static void begin_closing(struct websocket *ws)
@@ -367,8 +150,8 @@ static void fail(struct websocket *ws, enum status status, unsigned code, const 
 		return;
 	}
 	/* A fresh context has nothing queued (pongs, a close frame of wslay's own with another code) before our close frame. All earlier output is in the bufferevent already. */
-	if (!new_wslay(ws) || wslay_event_queue_close(ws->wslay, (uint16_t)code, (const uint8_t *)why, strlen(why)) != 0 || wslay_event_send(ws->wslay) != 0) {
-		end(ws, STATUS_AGENT_INTERNAL, "out of memory");
+	if (!websocket_frames_new(ws) || wslay_event_queue_close(ws->wslay, (uint16_t)code, (const uint8_t *)why, strlen(why)) != 0 || wslay_event_send(ws->wslay) != 0) {
+		websocket_end(ws, STATUS_AGENT_INTERNAL, "out of memory");
 		return;
 	}
 	wslay_event_shutdown_read(ws->wslay);
@@ -379,7 +162,7 @@ static void fail(struct websocket *ws, enum status status, unsigned code, const 
 static bool pump(struct websocket *ws)
 {
 	if (wslay_event_send(ws->wslay) != 0) {
-		end(ws, STATUS_AGENT_INTERNAL, "out of memory");
+		websocket_end(ws, STATUS_AGENT_INTERNAL, "out of memory");
 		return false;
 	}
 	if (ws->state == OPEN && evbuffer_get_length(bufferevent_get_output(ws->bev)) > ws->options.max_output_bytes) {
@@ -397,7 +180,7 @@ enum status websocket_send(struct websocket *ws, struct bytes text)
 	size_t waiting = evbuffer_get_length(bufferevent_get_output(ws->bev)) + wslay_event_get_queued_msg_length(ws->wslay);
 	if (waiting + text.size > ws->options.max_output_bytes) {
 		if (ws->in_wslay)
-			fail_later(ws, 1008, "the peer does not read");
+			websocket_fail_later(ws, 1008, "the peer does not read");
 		else
 			fail(ws, STATUS_CHANNEL_PROTOCOL, 1008, "the peer does not read");
 		return STATUS_AGENT_OVERLOADED;
@@ -432,7 +215,7 @@ static void close_as_asked(struct websocket *ws)
 void websocket_close(struct websocket *ws, unsigned code, const char *reason)
 {
 	if (ws->state == UPGRADING) {
-		end(ws, STATUS_CHANNEL_CLOSED, "closed while it was being opened");
+		websocket_end(ws, STATUS_CHANNEL_CLOSED, "closed while it was being opened");
 		return;
 	}
 	if (ws->state != OPEN || ws->asked_code)
@@ -461,7 +244,7 @@ static void send_ping(struct websocket *ws, int64_t now)
 static void on_peer_close(struct websocket *ws)
 {
 	/* Ours says our own reason; the peer's stands where it began. */
-	ws->closed.close_code = close_code(ws);
+	ws->closed.close_code = websocket_close_code(ws);
 	if (ws->closed.status == STATUS_OK) {
 		char text[124];
 		size_t size = ws->close_size > 2 ? ws->close_size - 2 : 0;
@@ -518,51 +301,6 @@ static void read_frames(struct websocket *ws)
 		close_as_asked(ws);
 }
 
-static void on_refused_upgrade(struct websocket *ws, enum status status, const struct http_answer *answer, const char *why)
-{
-	char text[sizeof ws->closed.reason];
-	ws->closed.http_status = answer->status;
-	ws->closed.retry_after = answer->retry_after;
-	if (answer->status && answer->status != 101)
-		snprintf(text, sizeof text, "%s: HTTP %u %.60s", why, answer->status, answer->reason);
-	else
-		snprintf(text, sizeof text, "%s", why);
-	end(ws, status, text);
-}
-
-static void read_answer(struct websocket *ws)
-{
-	struct evbuffer *input = bufferevent_get_input(ws->bev);
-	size_t available = evbuffer_get_length(input), size = 0;
-	struct http_answer answer = { 0 };
-	const char *why = "the answer is not HTTP";
-	enum status status = STATUS_CHANNEL_HTTP;
-	if (available > HTTP_HEAD_MAX)
-		available = HTTP_HEAD_MAX;
-	const uint8_t *data = available ? evbuffer_pullup(input, (ev_ssize_t)available) : NULL;
-	if (!data)
-		return;
-	switch (http_answer_scan(bytes_of(data, available), &ws->scanned, &size)) {
-	case HTTP_SCAN_MORE:
-		return;
-	case HTTP_SCAN_BAD:
-		break;
-	case HTTP_SCAN_WHOLE:
-		status = http_answer_parse(bytes_of(data, size), &answer, &why);
-		if (status == STATUS_OK)
-			status = http_upgrade_judge(&answer, ws->accept, WEBSOCKET_SUBPROTOCOL, &why);
-	}
-	if (status != STATUS_OK) {
-		on_refused_upgrade(ws, status, &answer, why);
-		return;
-	}
-	evbuffer_drain(input, size);
-	ws->state = OPEN;
-	ws->started_at = ws->received_at;
-	if (ws->callbacks.open)
-		ws->callbacks.open(ws, ws->callbacks.arg);
-}
-
 static void process_input(struct websocket *ws)
 {
 	struct evbuffer *input = bufferevent_get_input(ws->bev);
@@ -572,7 +310,7 @@ static void process_input(struct websocket *ws)
 	ws->received_at = clock_monotonic_us();
 	ws->depth++;
 	if (ws->state == UPGRADING)
-		read_answer(ws);
+		websocket_read_answer(ws);
 	if ((ws->state == OPEN || ws->state == CLOSING) && wslay_event_get_read_enabled(ws->wslay))
 		read_frames(ws);
 	/* What comes behind a close frame is thrown away, so that the peer's end can be seen. */
@@ -609,7 +347,7 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 		snprintf(reason, sizeof reason, "the connection ended without a close frame");
 	else
 		snprintf(reason, sizeof reason, "the connection broke: %s", error ? ERR_reason_error_string(error) : evutil_socket_error_to_string(number));
-	end(ws, STATUS_CHANNEL_REFUSED, reason);
+	websocket_end(ws, STATUS_CHANNEL_REFUSED, reason);
 	leave(ws);
 }
 
@@ -656,11 +394,11 @@ static void on_late(struct websocket *ws, int64_t now)
 {
 	switch (ws->state) {
 	case UPGRADING:
-		end(ws, STATUS_CHANNEL_TIMEOUT, "the upgrade was not answered in time");
+		websocket_end(ws, STATUS_CHANNEL_TIMEOUT, "the upgrade was not answered in time");
 		break;
 	case OPEN:
 		if (now >= ws->received_at + ws->options.silence_limit_ms * INT64_C(1000))
-			end(ws, STATUS_CHANNEL_TIMEOUT, "the peer is silent");
+			websocket_end(ws, STATUS_CHANNEL_TIMEOUT, "the peer is silent");
 		else if (ws->message_at && now >= ws->message_at + ws->options.message_ms * INT64_C(1000))
 			fail(ws, STATUS_CHANNEL_TIMEOUT, 1008, "a message took too long");
 		else
@@ -668,7 +406,7 @@ static void on_late(struct websocket *ws, int64_t now)
 		break;
 	case CLOSING:
 	case LINGERING:
-		end(ws, STATUS_CHANNEL_CLOSED, "the peer did not close in time");
+		websocket_end(ws, STATUS_CHANNEL_CLOSED, "the peer did not close in time");
 		break;
 	case ENDED:
 		break;
@@ -700,7 +438,7 @@ static void set_nodelay(struct bufferevent *bev)
 	(void)setsockopt(bufferevent_getfd(bev), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
 }
 
-static enum status new_websocket(struct bufferevent *bev, bool own_bev, bool server, const struct websocket_options *options,
+enum status websocket_new(struct bufferevent *bev, bool own_bev, bool server, const struct websocket_options *options,
                                  const struct websocket_callbacks *callbacks, struct websocket **ret_websocket)
 {
 	struct websocket *ws = calloc(1, sizeof *ws);
@@ -723,7 +461,7 @@ static enum status new_websocket(struct bufferevent *bev, bool own_bev, bool ser
 	ws->started_at = ws->received_at = ws->pinged_at = clock_monotonic_us();
 	ws->timer = event_new(base, -1, 0, on_timer, ws);
 	ws->ended = event_new(base, -1, 0, on_ended, ws);
-	if (!ws->timer || !ws->ended || !new_wslay(ws)) {
+	if (!ws->timer || !ws->ended || !websocket_frames_new(ws)) {
 		release(ws);
 		return STATUS_AGENT_INTERNAL;
 	}
@@ -739,32 +477,10 @@ static enum status new_websocket(struct bufferevent *bev, bool own_bev, bool ser
 	return STATUS_OK;
 }
 
-enum status websocket_client_new(struct bufferevent *take_bev, const char *host, const char *path, const struct websocket_options *options,
-                                 const struct websocket_callbacks *callbacks, struct websocket **ret_websocket)
-{
-	uint8_t nonce[16];
-	char key[KEY_SIZE];
-	enum status status = new_websocket(take_bev, true, false, options, callbacks, ret_websocket);
-	if (status != STATUS_OK)
-		return status;
-	random_bytes(nonce, sizeof nonce);
-	EVP_EncodeBlock((unsigned char *)key, nonce, sizeof nonce);
-	if (!websocket_accept_key(key, (*ret_websocket)->accept) ||
-	    evbuffer_add_printf(bufferevent_get_output(take_bev),
-	                        "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: %s\r\n"
-	                        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: " WEBSOCKET_SUBPROTOCOL "\r\nUser-Agent: writebackd/" WRITEBACKD_VERSION "\r\n\r\n",
-	                        path, host, key) < 0) {
-		websocket_free(*ret_websocket);
-		*ret_websocket = NULL;
-		return STATUS_AGENT_INTERNAL;
-	}
-	return STATUS_OK;
-}
-
 enum status websocket_server_new(struct bufferevent *bev, bool own_bev, const struct websocket_options *options,
                                  const struct websocket_callbacks *callbacks, struct websocket **ret_websocket)
 {
-	return new_websocket(bev, own_bev, true, options, callbacks, ret_websocket);
+	return websocket_new(bev, own_bev, true, options, callbacks, ret_websocket);
 }
 
 int64_t websocket_silence_us(const struct websocket *ws)
@@ -780,23 +496,4 @@ int64_t websocket_round_trip_us(const struct websocket *ws)
 struct bufferevent *websocket_bufferevent(struct websocket *ws)
 {
 	return ws->bev;
-}
-
-bool websocket_accept_key(const char *key, char out[29])
-{
-	static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"; /* RFC 6455 section 1.3 */
-	uint8_t decoded[18], digest[EVP_MAX_MD_SIZE];
-	char joined[24 + sizeof guid], again[KEY_SIZE];
-	unsigned size = 0;
-	if (strlen(key) != 24 || strcmp(key + 22, "==") != 0 || EVP_DecodeBlock(decoded, (const unsigned char *)key, 24) != 18)
-		return false;
-	/* Encoded again it must be the same: no stray bits, no white space that OpenSSL forgives. */
-	EVP_EncodeBlock((unsigned char *)again, decoded, 16);
-	if (strcmp(again, key) != 0)
-		return false;
-	snprintf(joined, sizeof joined, "%s%s", key, guid);
-	if (EVP_Digest(joined, strlen(joined), digest, &size, EVP_sha1(), NULL) != 1)
-		return false;
-	EVP_EncodeBlock((unsigned char *)out, digest, (int)size);
-	return true;
 }
