@@ -214,6 +214,11 @@ static void post_operation(struct exchange *exchange, void *arg)
 {
 	struct server *server = arg;
 	struct operation_question question = { 0 };
+	if (server->stop_by_us != 0) {
+		exchange_add_header(exchange, "Retry-After", "1");
+		exchange_problem(exchange, 503, status_code(STATUS_SERVICE_OVERLOADED), "this service is about to stop");
+		return;
+	}
 	json_t *body = jose_json_parse(exchange_body(exchange));
 	if (!json_is_object(body)) {
 		json_decref(body);

@@ -29,6 +29,7 @@ struct http {
 	unsigned connections;
 	bool stopped, freed;
 	struct exchange *running;   /* whose handler runs now; NULL once it has ended */
+	struct upgraded *upgraded;
 };
 
 struct exchange {
@@ -41,6 +42,7 @@ struct exchange {
 };
 
 struct upgraded {
+	struct upgraded *next;
 	struct http *http;
 	struct evhttp_connection *connection;
 	struct bufferevent *bev;
@@ -377,6 +379,8 @@ struct upgraded *exchange_upgrade(struct exchange *exchange, const char *accept,
 	upgraded->connection = evhttp_request_get_connection(exchange->request);
 	upgraded->bev = evhttp_connection_get_bufferevent(upgraded->connection);
 	memcpy(upgraded->peer, exchange->peer, sizeof upgraded->peer);
+	upgraded->next = exchange->http->upgraded;
+	exchange->http->upgraded = upgraded;
 	/* The request stays with the evhttp_connection and is freed with it; evhttp no longer hears of the connection. */
 	bufferevent_setcb(upgraded->bev, NULL, NULL, NULL, NULL);
 	bufferevent_set_timeouts(upgraded->bev, NULL, NULL);
@@ -402,6 +406,10 @@ const char *upgraded_peer(const struct upgraded *upgraded)
 static void free_upgraded(evutil_socket_t fd, short what, void *arg)
 {
 	struct upgraded *upgraded = arg;
+	struct upgraded **link = &upgraded->http->upgraded;
+	while (*link != upgraded)
+		link = &(*link)->next;
+	*link = upgraded->next;
 	evhttp_connection_free(upgraded->connection);
 	free(upgraded);
 }
@@ -490,6 +498,9 @@ void http_free(struct http *http)
 	if (http == NULL)
 		return;
 	http->stopped = true;
+	/* Those released in the last turn. */
+	while (http->upgraded != NULL)
+		free_upgraded(-1, 0, http->upgraded);
 	if (http->server != NULL)
 		evhttp_free(http->server);
 	http->freed = true;

@@ -75,7 +75,7 @@ static void on_finished(enum status status, void *arg)
 		log_event(LOG_CRIT, "store.failed", LOG_FIELDS({ LOG_OPERATION_ID, job->store.operation_id }, { LOG_CODE, status_code(status) }),
 			"an outcome could not be recorded; the agent will repeat it");
 		if (job->task != NULL)
-			task_set_life(job->task, LIFE_SENT);
+			task_set_life(job->task, job->task->on_wire || job->task->agent->session != NULL ? LIFE_SENT : LIFE_QUEUED);
 	}
 	free(job->store.answer);
 	free(job);

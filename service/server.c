@@ -10,6 +10,7 @@
 #include "base/tls.h"
 
 #define POLL_MS 500
+#define FORGET_S 60
 #define STOP_LOOK_MS 50
 #define STOP_IN_FLIGHT_S 15 /* what agents still owe at a stop */
 #define STOP_CLOSE_S 2      /* for the close frames */
@@ -59,6 +60,30 @@ static void on_poll(evutil_socket_t fd, short what, void *arg)
 	server->polling = database_submit(server->database, look, on_looked, job) == STATUS_OK;
 	if (!server->polling)
 		free(job);
+}
+
+static void on_forgotten(enum status status, void *arg)
+{
+	struct server *server = arg;
+	server->forget_before_ms = 0;
+	if (status != STATUS_OK)
+		log_event(LOG_ERR, "store.failed", LOG_FIELDS({ LOG_CODE, status_code(status) }), "old operations could not be removed");
+}
+
+static enum status forget(sqlite3 *db, void *arg)
+{
+	struct server *server = arg;
+	return store_operations_forget(db, &server->forget_before_ms);
+}
+
+static void on_forget(evutil_socket_t fd, short what, void *arg)
+{
+	struct server *server = arg;
+	if (server->forget_before_ms != 0)
+		return;
+	server->forget_before_ms = clock_now_ms() - server->settings->retention_ms;
+	if (database_submit(server->database, forget, on_forgotten, server) != STATUS_OK)
+		server->forget_before_ms = 0;
 }
 
 /* Stop and reload -------------------------------------------------------------------------------------------------------------------- */
@@ -169,8 +194,10 @@ static int build(struct server *server)
 	AUTO_FREE char *why = NULL;
 	const struct timeval interval = { 0, POLL_MS * 1000 };
 	server->poll = event_new(base, -1, EV_PERSIST, on_poll, server);
+	const struct timeval forget_interval = { FORGET_S, 0 };
+	server->forgetting = event_new(base, -1, EV_PERSIST, on_forget, server);
 	server->stopping = event_new(base, -1, EV_PERSIST, on_stopping, server);
-	if (server->poll == NULL || server->stopping == NULL || event_add(server->poll, &interval) != 0 ||
+	if (server->poll == NULL || server->stopping == NULL || server->forgetting == NULL || event_add(server->forgetting, &forget_interval) != 0 || event_add(server->poll, &interval) != 0 ||
 	    hub_new(base, settings, &server->keys, server->database, &server->hub) != STATUS_OK ||
 	    operations_new(base, settings, &server->keys, server->database, server->hub, &server->operations) != STATUS_OK ||
 	    http_new(&options, &server->http, &why) != STATUS_OK)
@@ -205,6 +232,8 @@ static void close_all(struct server *server)
 {
 	if (server->poll != NULL)
 		event_free(server->poll);
+	if (server->forgetting != NULL)
+		event_free(server->forgetting);
 	if (server->stopping != NULL)
 		event_free(server->stopping);
 	if (server->database != NULL)

@@ -23,6 +23,8 @@ struct server {
 	int64_t store_version;
 	struct event *poll;
 	bool polling;
+	struct event *forgetting;
+	int64_t forget_before_ms;           /* the argument of the job under way; 0: none */
 	struct event *stopping;             /* looks whether what is in flight has ended */
 	int64_t stop_by_us;
 	bool closing;

@@ -95,19 +95,16 @@ static void greet(struct session *session)
 }
 
 /* A close code and why; 0 where the hello is good. */
-static unsigned judge_hello(struct session *session, const struct agent *agent, const struct hello *hello, const char **ret_why)
+static unsigned judge_hello(struct session *session, const struct agent *agent, const struct hello *hello, int64_t now, const char **ret_why)
 {
-	static char skew[24];
-	int64_t now = now_s();
 	const struct { bool fault; unsigned code; const char *why; } checks[] = {
 		{ strcmp(hello->agent_id, agent->row.agent_id) != 0, 1008, "iss" },
 		{ strcmp(hello->issuer, session->hub->settings->issuer) != 0, 1008, "aud" },
 		{ !bytes_equal(bytes_of_string(hello->nonce), bytes_of_string(session->nonce)), 1008, "nonce" },
 		{ hello->version != PROTOCOL_VERSION, 4002, "version 1 is spoken here" },
-		{ hello->iat > now + CLOCK_SKEW_S || hello->iat < now - CLOCK_SKEW_S, 4005, skew },
+		{ hello->iat > now + CLOCK_SKEW_S || hello->iat < now - CLOCK_SKEW_S, 4005, "clock skew" },
 		{ strcmp(hello->decryption_key, jose_key_id(agent->decryption)) != 0, 1008, "decryption_key is not the enrolled one" },
 	};
-	snprintf(skew, sizeof skew, "%lld", (long long)now);
 	for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
 		if (checks[i].fault) {
 			*ret_why = checks[i].why;
@@ -192,6 +189,7 @@ static void take_hello(struct session *session, struct bytes message)
 {
 	static const char *const typs[] = { TYP_HELLO, NULL };
 	unsigned code = 1008;
+	int64_t now = now_s();
 	const char *why = "signature", *member;
 	AUTO_FREE char *payload = NULL;
 	size_t size;
@@ -204,8 +202,13 @@ static void take_hello(struct session *session, struct bytes message)
 		else if (hello_parse(bytes_of(payload, size), &hello, &member) != STATUS_OK)
 			why = member;
 		else
-			code = judge_hello(session, agent, &hello, &why);
+			code = judge_hello(session, agent, &hello, now, &why);
 	}
+	/* 5: the reason text is our time. */
+	char skew[24];
+	snprintf(skew, sizeof skew, "%lld", (long long)now);
+	if (code == 4005)
+		why = skew;
 	if (code == 0)
 		admit(session, agent, &hello);
 	else

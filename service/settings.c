@@ -20,6 +20,7 @@ const struct config_key settings_keys[] = {
 	{ "queue_wait", CONFIG_DURATION_MS, AT(queue_wait_ms), "2s", .min = 0, .max = 60000, .help = "how long an operation waits for a place at its agent" },
 	{ "wait", CONFIG_DURATION_MS, AT(wait_ms), "20s", .min = 0, .max = 20000, .help = "how long POST /v1/operations waits for the outcome" },
 	{ "ticket_lifetime", CONFIG_DURATION_MS, AT(ticket_lifetime_ms), "15min", .min = 1000, .max = 86400000, .help = "how long an enrolment ticket is good" },
+	{ "retention", CONFIG_DURATION_MS, AT(retention_ms), "90d", .min = 86400000, .max = INT64_C(315360000000), .help = "finished operations are forgotten after this" },
 	{ "ping_interval", CONFIG_DURATION_MS, AT(ping_interval_ms), "25s", .min = 100, .max = 50000, .help = "WebSocket pings" },
 	{ "limits.agents", CONFIG_INT, AT(max_agents), "100", .min = 1, .max = 10000, .help = "agents connected at once" },
 	{ "limits.operations_in_flight", CONFIG_INT, AT(max_operations), "1000", .min = 1, .max = 100000, .help = "operations without a final outcome" },

@@ -14,6 +14,7 @@ struct settings {
 	int64_t queue_wait_ms;
 	int64_t wait_ms;
 	int64_t ticket_lifetime_ms;
+	int64_t retention_ms;
 	int64_t ping_interval_ms;
 	int64_t max_agents, max_operations, max_body, max_connections;
 	int log_level, log_format;    /* rows of the choices; see settings_log_level */

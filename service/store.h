@@ -127,6 +127,9 @@ struct store_find { char operation_id[UUID_SIZE]; bool found; struct operation_r
 /* arg: struct store_find *. */
 enum status store_operation_find(sqlite3 *db, void *arg);
 
+/* arg: const int64_t *: forgets finished operations created before this (milliseconds), at most 1,000 a job. */
+enum status store_operations_forget(sqlite3 *db, void *arg);
+
 struct operation_rows { int64_t limit; struct operation_row *items; size_t count; };
 void operation_rows_clear(struct operation_rows *rows);
 /* arg: struct operation_rows *: the newest first. */

@@ -166,6 +166,15 @@ enum status store_operation_finish(sqlite3 *db, void *arg)
 	return status;
 }
 
+#define FORGOTTEN "SELECT operation_id FROM operations WHERE finished_ms <> 0 AND created_ms < ?1 ORDER BY created_ms LIMIT 1000"
+
+enum status store_operations_forget(sqlite3 *db, void *arg)
+{
+	int64_t before = *(const int64_t *)arg;
+	enum status status = sql_run(db, "DELETE FROM requests WHERE operation_id IN (" FORGOTTEN ")", "i", before);
+	return status == STATUS_OK ? sql_run(db, "DELETE FROM operations WHERE operation_id IN (" FORGOTTEN ")", "i", before) : status;
+}
+
 enum status store_operations(sqlite3 *db, void *arg)
 {
 	struct operation_rows *rows = arg;

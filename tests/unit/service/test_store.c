@@ -195,6 +195,22 @@ static void earlier_attempts(void **state)
 	assert_int_equal(database_run(database, store_request_add, &second), STATUS_LOCAL_INPUT);
 }
 
+static void old_operations_are_forgotten(void **state)
+{
+	int64_t before = 1000;
+	struct store_find find = { .operation_id = "five" };
+	assert_true(create("five", 1));
+	assert_true(create("open", 1));
+	finish("", "agent", "request-five", "ok", true);
+	assert_int_equal(database_run(database, store_operations_forget, &before), STATUS_OK);
+	assert_code("five", "ok");
+	before = 1001;
+	assert_int_equal(database_run(database, store_operations_forget, &before), STATUS_OK);
+	assert_int_equal(database_run(database, store_operation_find, &find), STATUS_OK);
+	assert_false(find.found);
+	assert_int_equal(open_count(), 1);
+}
+
 /* What only the agent can decrypt is not kept either. */
 static void frames_are_removed(void **state)
 {
@@ -220,7 +236,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(tickets, set_up, tear_down), cmocka_unit_test_setup_teardown(api_keys, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(content_key_stays, set_up, tear_down), cmocka_unit_test_setup_teardown(first_final_outcome_stands, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_agents_word_replaces_no_answer, set_up, tear_down), cmocka_unit_test_setup_teardown(frames_are_removed, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(earlier_attempts, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(old_operations_are_forgotten, set_up, tear_down), cmocka_unit_test_setup_teardown(earlier_attempts, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
