@@ -175,9 +175,7 @@ static enum status read_identity(LDAP *ldap, LDAPMessage *entry, struct account 
 	int64_t uac = 0, computed = 0;
 	bool has_uac = entry_number(ldap, entry, "userAccountControl", &uac);
 	bool has_computed = entry_number(ldap, entry, "msDS-User-Account-Control-Computed", &computed);
-	char *dn = ldap_get_dn(ldap, entry);
-	account->dn = dn != NULL ? strdup(dn) : NULL;
-	ldap_memfree(dn);
+	account->dn = entry_dn(ldap, entry);
 	account->is_user = is_user(ldap, entry);
 	if (account->dn == NULL || !entry_has(ldap, entry, "objectClass") || !entry_guid(ldap, entry, "objectGUID", guid) ||
 	    (account->is_user && (!has_uac || !entry_sid(ldap, entry, "objectSid", &account->sid)))) {
@@ -243,10 +241,8 @@ static void read_policy(LDAP *ldap, LDAPMessage *entry, bool own, struct passwor
 		{ "msDS-MinimumPasswordLength", "msDS-PasswordHistoryLength", "msDS-MinimumPasswordAge", "msDS-MaximumPasswordAge", "msDS-LockoutThreshold", "msDS-LockoutDuration" },
 	};
 	const char *const *names = NAMES[own];
-	char *dn = ldap_get_dn(ldap, entry);
 	int64_t properties = 0;
-	*ret_policy = (struct password_policy){ .source_name = dn != NULL ? strdup(dn) : NULL };
-	ldap_memfree(dn);
+	*ret_policy = (struct password_policy){ .source_name = entry_dn(ldap, entry) };
 	bool complexity_known = own ? entry_has(ldap, entry, "msDS-PasswordComplexityEnabled") : entry_number(ldap, entry, "pwdProperties", &properties);
 	/* A policy object that may not be read comes as an entry without attributes and with result 0. */
 	if (!complexity_known || !entry_has(ldap, entry, names[0]) || !entry_has(ldap, entry, names[1])) {

@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "base/tls.h"
 
-enum { KICK_PAUSE_US = 500000, PATIENCE = 3 };
+enum { KICK_PAUSE_US = 200000, PATIENCE = 3 };
 
 static bool server_usable(const struct server *server)
 {
@@ -193,8 +193,12 @@ static void on_turn(void *arg)
 static void on_news(evutil_socket_t fd, short what, void *arg)
 {
 	struct directory *directory = arg;
+	struct directory_health health;
 	calls_pump(directory);
-	if (directory->changed != NULL) {
+	directory_health(directory, &health);
+	bool same = health.servers_up == directory->told.servers_up && health.status == directory->told.status && strcmp(health.text, directory->told.text) == 0;
+	directory->told = health;
+	if (!same && directory->changed != NULL) {
 		directory->changed(directory, directory->changed_arg);
 	}
 }
@@ -246,6 +250,17 @@ static enum status read_credential(struct directory *directory, char **ret_why)
 	return status;
 }
 
+/* Before libldap is used: neither ldap.conf nor LDAP… in the environment count. Its first handle looks up this host's own name by the blocking resolver: so it is made here,
+ * while no loop waits for it. */
+static void prepare_libldap(void)
+{
+	LDAP *first = NULL;
+	setenv("LDAPNOINIT", "1", 1);
+	if (ldap_create(&first) == LDAP_SUCCESS) {
+		ldap_destroy(first);
+	}
+}
+
 enum status directory_new(struct event_base *base, const struct directory_settings *settings, struct directory **ret_directory, char **ret_why)
 {
 	char *unwanted = NULL;
@@ -255,7 +270,7 @@ enum status directory_new(struct event_base *base, const struct directory_settin
 	if (directory == NULL) {
 		return STATUS_AGENT_INTERNAL;
 	}
-	setenv("LDAPNOINIT", "1", 1); /* before libldap is used: neither ldap.conf nor LDAP… in the environment count */
+	prepare_libldap();
 	directory->base = base;
 	directory->settings = settings;
 	directory->flavor = &ACTIVE_DIRECTORY;

@@ -27,6 +27,7 @@ struct directory {
 	unsigned queued;
 	struct checks checks;
 	struct event *news;        /* pumps the calls and tells `changed`, from the loop's top level */
+	struct directory_health told;
 	void (*changed)(struct directory *directory, void *arg);
 	void *changed_arg;
 	struct sid domain;

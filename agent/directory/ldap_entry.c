@@ -27,6 +27,14 @@ char *entry_string(LDAP *ldap, LDAPMessage *entry, const char *name)
 	return strndup(values[0]->bv_val, values[0]->bv_len);
 }
 
+char *entry_dn(LDAP *ldap, LDAPMessage *entry)
+{
+	char *dn = ldap_get_dn(ldap, entry);
+	char *copy = dn != NULL && utf8_valid(bytes_of_string(dn)) ? strdup(dn) : NULL;
+	ldap_memfree(dn);
+	return copy;
+}
+
 bool entry_number(LDAP *ldap, LDAPMessage *entry, const char *name, int64_t *ret_value)
 {
 	AUTO_FREE char *text = entry_string(ldap, entry, name);

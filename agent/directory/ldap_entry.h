@@ -8,6 +8,8 @@
 
 /* The first value: malloc'ed, valid UTF-8 without U+0000; NULL where absent. */
 char *entry_string(LDAP *ldap, LDAPMessage *entry, const char *name);
+/* Its DN, likewise. */
+char *entry_dn(LDAP *ldap, LDAPMessage *entry);
 bool entry_number(LDAP *ldap, LDAPMessage *entry, const char *name, int64_t *ret_value);
 /* TRUE is true; all else false. */
 bool entry_true(LDAP *ldap, LDAPMessage *entry, const char *name);

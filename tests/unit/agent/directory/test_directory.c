@@ -333,6 +333,80 @@ static void a_silent_server_leaves_the_truth_open(void **state)
 	assert_int_equal(one.connections, 2);
 }
 
+static void a_write_that_waited_was_not_sent(void **state)
+{
+	settings.pipeline = 1;
+	start();
+	locate_well();
+	one.on_modify = FAKE_SILENT;
+	begin_write(&RESET, 300);
+	begin_write(&RESET, 100); /* behind the first */
+	wait_for(2, 1000);
+	assert_int_equal(end.status, STATUS_DIRECTORY_TIMEOUT);
+	assert_false(end.answer.sent);
+	begin_write(&RESET, 1000);
+	wait_for(4, 1000); /* the first times out, the third goes down with the connection */
+	assert_int_equal(end.status == STATUS_DIRECTORY_TIMEOUT, end.answer.sent);
+	assert_int_equal(one.modifies, 1);
+}
+
+static void a_lively_connection_retires_after_a_lost_answer(void **state)
+{
+	start();
+	locate_well();
+	one.on_modify = FAKE_SILENT;
+	begin_write(&RESET, 200);
+	assert_int_equal(directory_recheck(located, 1000, on_end, NULL, NULL), STATUS_OK);
+	wait_for(2, 1000);
+	assert_int_equal(end.status, STATUS_OK); /* it answers, only not the write */
+	wait_for(3, 1000);
+	assert_int_equal(end.status, STATUS_DIRECTORY_TIMEOUT);
+	assert_true(end.answer.sent && !end.answer.answered);
+	assert_int_equal(directory_recheck(located, 300, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
+	locate_well();
+	assert_int_equal(one.connections, 2);
+}
+
+static void busy_servers_get_another_connection(void **state)
+{
+	settings.connections = 2;
+	settings.pipeline = 2;
+	start();
+	locate_well();
+	struct timeval pause = { 0, 250000 };
+	event_base_loopexit(base, &pause);
+	event_base_dispatch(base);
+	for (unsigned i = 0; i < 12; i++) {
+		assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 2000, on_located, NULL, NULL), STATUS_OK);
+	}
+	wait_for(13, 2000);
+	assert_int_equal(end.status, STATUS_OK);
+	assert_int_equal(one.connections, 2);
+}
+
+static void count_news(struct directory *told, void *arg)
+{
+	++*(unsigned *)arg;
+}
+
+static void health_is_told_when_it_changes(void **state)
+{
+	unsigned news = 0;
+	start();
+	directory_on_health(directory, count_news, &news);
+	locate_well();
+	struct timeval pause = { 0, 20000 };
+	event_base_loopexit(base, &pause);
+	event_base_dispatch(base);
+	assert_int_equal(news, 1);
+	fake_hang_up(&one);
+	event_base_loopexit(base, &pause);
+	event_base_dispatch(base);
+	assert_int_equal(news, 2);
+	locate_well(); /* waits for it to come back */
+	assert_int_equal(one.connections, 2);
+}
+
 static void a_closed_connection_leaves_the_truth_open(void **state)
 {
 	start();
@@ -412,7 +486,7 @@ static void a_read_goes_to_another_server(void **state)
 			}
 		}
 		one.on_search = REACTIONS[i];
-		locate(600);
+		locate(300);
 		assert_int_equal(end.status, STATUS_OK);
 		assert_string_equal(end.answer.server, two.name);
 	}
@@ -443,7 +517,7 @@ static void a_wrong_password_is_tried_once(void **state)
 	assert_int_equal(end.status, STATUS_DIRECTORY_CREDENTIAL);
 	locate(500);
 	assert_int_equal(end.status, STATUS_DIRECTORY_CREDENTIAL);
-	struct timeval pause = { 0, 600000 };
+	struct timeval pause = { 0, 300000 };
 	event_base_loopexit(base, &pause);
 	event_base_dispatch(base);
 	assert_int_equal(one.binds + two.binds, 1);
@@ -463,7 +537,7 @@ static void unfit_servers_are_skipped(void **state)
 	directory_free(directory);
 	two.unsynchronized = true;
 	start();
-	locate(1000);
+	locate(200);
 	assert_int_equal(end.status, STATUS_DIRECTORY_REFERRAL); /* what needs an administrator most */
 }
 
@@ -474,7 +548,7 @@ static void a_cancelled_call_stays_quiet(void **state)
 	start();
 	assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 100, on_located, NULL, &call), STATUS_OK);
 	directory_cancel(call); /* while it waits */
-	locate(500);
+	locate(150);
 	assert_int_equal(end.status, STATUS_DIRECTORY_TIMEOUT);
 	one.on_search = FAKE_ANSWER;
 	locate_well();
@@ -525,7 +599,7 @@ static void an_idle_connection_is_probed(void **state)
 	start();
 	locate_well();
 	unsigned before = one.reads;
-	struct timeval pause = { 0, 250000 };
+	struct timeval pause = { 0, 180000 };
 	event_base_loopexit(base, &pause);
 	event_base_dispatch(base);
 	assert_true(one.reads >= before + 2);
@@ -564,7 +638,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { CASE(reads_everything), CASE(reads_one_byte_at_a_time), CASE(names_that_match_not_once), CASE(unreadable_policy_is_unknown),
 		CASE(recheck_reads_anew), CASE(writes_once), CASE(refusals_are_told), CASE(an_answer_with_another_tag_counts), CASE(the_policy_control_is_required),
-		CASE(a_silent_server_leaves_the_truth_open), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
+		CASE(a_silent_server_leaves_the_truth_open), CASE(a_write_that_waited_was_not_sent), CASE(a_lively_connection_retires_after_a_lost_answer),
+		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
 		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
 		CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
 	return cmocka_run_group_tests(tests, set_up_once, tear_down_once);
