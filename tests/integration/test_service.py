@@ -698,6 +698,39 @@ def test_new_keys(service, agent):
     run(main())
 
 
+def test_limits(tmp_path):
+    async def main(service):
+        agents = [Agent(service, name=f"agent {n}") for n in range(2)]
+        await agents[0].connect()
+        await agents[1].open()
+        await agents[1].hello()
+        await agents[1].closed(1013)
+        # Two operations are open: a third is not taken in, and may be asked again.
+        ids = [str(uuid.uuid4()) for _ in range(3)]
+        for operation_id in ids[:2]:
+            assert (await service.ask_later(operation_id=operation_id, wait=0))[0] == 202
+        status, problem = await service.ask_later(operation_id=ids[2], wait=0)
+        assert status == 503 and problem["code"] == "service.overloaded" and service.headers["Retry-After"]
+        assert service.http("GET", f"/v1/operations/{ids[2]}")[0] == 404
+        for request in [(await agents[0].request())[1] for _ in range(2)]:
+            await agents[0].answer(request)
+        assert (await service.ask_later(operation_id=ids[2], wait=0))[0] == 202
+        await agents[0].answer((await agents[0].request())[1])
+        # Four connections, the agent's included; the next waits until one ends.
+        idle = [service.tls.wrap_socket(socket.create_connection(("127.0.0.1", service.port), 5), server_hostname="127.0.0.1") for _ in range(3)]
+        waiting = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(None, service.http, "GET", "/v1/agents"))
+        done, _ = await asyncio.wait([waiting], timeout=0.3)
+        assert not done
+        idle.pop().close()
+        assert (await asyncio.wait_for(waiting, 5))[0] == 200
+        for s in idle:
+            s.close()
+        await agents[0].close()
+    service = Service(tmp_path, "limits:\n  agents: 1\n  connections: 4\n  operations_in_flight: 2\n")
+    run(main(service))
+    service.stop()
+
+
 def test_command_line(service):
     assert subprocess.run([BINARY], stderr=subprocess.DEVNULL).returncode == 64
     assert subprocess.run([BINARY, "dance"], stderr=subprocess.DEVNULL).returncode == 64
