@@ -3,60 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "agent/directory/internal.h"
+#include "agent/directory/call.h"
 #include "base/clock.h"
-
-struct located {
-	unsigned references;
-	struct connection *connection;
-	unsigned generation;
-	uint8_t guid[16];
-	struct user_facts user;
-	struct server_position position;
-};
-
-enum call_kind { CALL_LOCATE, CALL_RECHECK, CALL_WRITE, CALL_LOOKUP_SID };
-enum { OPERATION_FIND, OPERATION_USER, OPERATION_POSITION, OPERATION_DOMAIN, OPERATION_POLICY, OPERATION_WRITE, OPERATION_COUNT };
-
-struct directory_call {
-	TAILQ_ENTRY(directory_call) link, queue_link;
-	struct directory *directory;
-	enum call_kind kind;
-	bool queued, finished;
-	enum status status;
-	struct directory_answer answer;
-	int64_t deadline_us;
-	struct event *timer, *finish;
-
-	char *id, *prefer, *avoid;     /* avoid: a server that let an attempt time out */
-	enum locate_by by;
-	uint8_t guid[16];
-	struct connection *connection; /* a reference, while it asks */
-	unsigned generation;
-	struct operation *operations[OPERATION_COUNT];
-	unsigned pending;              /* reads of the user not answered yet */
-	struct user_facts user;
-	enum status user_status;
-	struct server_position position;
-	struct located *located;
-	struct sid sid;
-	enum ad_operation operation;   /* of a write */
-	union {
-		locate_done locate;
-		recheck_done recheck;
-		write_done write;
-		lookup_sid_done lookup;
-	} done;
-	void *arg;
-};
-
-static void start_call(struct directory_call *call);
-
-static void position_clear(struct server_position *position)
-{
-	free(position->server);
-	*position = (struct server_position){ 0 };
-}
 
 static void cancel_operations(struct directory_call *call)
 {
@@ -103,8 +51,7 @@ static void call_free(struct directory_call *call)
 	free(call);
 }
 
-/* Ends the call; its callback comes with the loop's next turn. The first end counts. */
-static void finish(struct directory_call *call, enum status status)
+void call_finish(struct directory_call *call, enum status status)
 {
 	if (call->finished) {
 		return;
@@ -153,9 +100,9 @@ static void on_call_deadline(evutil_socket_t fd, short what, void *arg)
 {
 	struct directory_call *call = arg;
 	if (call->queued) {
-		finish(call, directory_has_usable(call->directory) ? STATUS_DIRECTORY_BUSY : directory_outage(call->directory));
+		call_finish(call, directory_has_usable(call->directory) ? STATUS_DIRECTORY_BUSY : directory_outage(call->directory));
 	} else if (call->kind != CALL_WRITE) { /* a write ends by its operation, which knows whether it was sent */
-		finish(call, STATUS_DIRECTORY_TIMEOUT);
+		call_finish(call, STATUS_DIRECTORY_TIMEOUT);
 	}
 }
 
@@ -165,8 +112,7 @@ static int64_t left_ms(const struct directory_call *call)
 	return left > 1 ? left : 1;
 }
 
-/* A read that can be repeated elsewhere gets half of what is left. */
-static int64_t attempt_ms(const struct directory_call *call)
+int64_t call_attempt_ms(const struct directory_call *call)
 {
 	bool movable = call->kind == CALL_LOCATE || call->kind == CALL_LOOKUP_SID;
 	return movable && directory_has_other(call->directory, call->connection) ? (left_ms(call) + 1) / 2 : left_ms(call);
@@ -184,15 +130,14 @@ static void enqueue(struct directory_call *call, bool first)
 	directory->queued++;
 }
 
-/* An operation could not be started or was lost. What has no connection of its own goes to another one, while there is time. */
-static void fail_attempt(struct directory_call *call, enum status status)
+void call_fail_attempt(struct directory_call *call, enum status status)
 {
 	bool movable = call->kind == CALL_LOCATE || call->kind == CALL_LOOKUP_SID;
 	if (call->finished) {
 		return;
 	}
 	if (!movable || status == STATUS_AGENT_INTERNAL || call->directory->closing || left_ms(call) <= 1) {
-		finish(call, status);
+		call_finish(call, status);
 		return;
 	}
 	if (status == STATUS_DIRECTORY_TIMEOUT) {
@@ -206,228 +151,38 @@ static void fail_attempt(struct directory_call *call, enum status status)
 		directory_kick(call->directory);
 	}
 	if (directory_is_hopeless(call->directory)) {
-		finish(call, directory_outage(call->directory));
+		call_finish(call, directory_outage(call->directory));
 	}
 }
 
-/* True where the reply is an answer that is fit to be looked at; else the call has been seen to. */
-static bool take_reply(struct directory_call *call, size_t slot, const struct reply *reply)
+bool call_take_reply(struct directory_call *call, size_t slot, const struct reply *reply)
 {
 	call->operations[slot] = NULL;
 	if (reply->status != STATUS_OK) {
-		fail_attempt(call, reply->status);
+		call_fail_attempt(call, reply->status);
 		return false;
 	}
 	return true;
 }
 
-static enum status judge(struct directory_call *call, enum ad_operation operation, const struct reply *reply)
+enum status call_judge(struct directory_call *call, enum ad_operation operation, const struct reply *reply)
 {
 	call->answer.ldap_result = reply->ldap_result;
 	ad_answer_text(reply->diagnostic, call->answer.diagnostic, sizeof call->answer.diagnostic);
 	return call->directory->flavor->answer(operation, reply->ldap_result, reply->diagnostic, &call->answer.win32);
 }
 
-/* Everything has been read: account, policy and position go into `located`. */
-static void complete_reading(struct directory_call *call, const struct password_policy *take_policy)
-{
-	struct located *located = call->located;
-	if (located == NULL) {
-		located = call->located = calloc(1, sizeof *located);
-		if (located == NULL) {
-			free(take_policy->source_name);
-			finish(call, STATUS_AGENT_INTERNAL);
-			return;
-		}
-		located->references = 1;
-		located->connection = connection_ref(call->connection);
-		located->generation = call->generation;
-		memcpy(located->guid, call->guid, sizeof located->guid);
-	}
-	call->user.account.policy = *take_policy;
-	call->user.account.is_self = call->connection->self.size > 0 && sid_equal(&call->connection->self, &call->user.account.sid);
-	user_facts_clear(&located->user);
-	position_clear(&located->position);
-	located->user = call->user;
-	located->position = call->position;
-	call->user = (struct user_facts){ 0 };
-	call->position = (struct server_position){ 0 };
-	finish(call, STATUS_OK);
-}
-
-static void on_policy(const struct reply *reply, void *arg)
-{
-	struct directory_call *call = arg;
-	struct password_policy policy = { .source = POLICY_UNKNOWN };
-	if (!take_reply(call, OPERATION_POLICY, reply)) {
-		return;
-	}
-	if (reply->ldap_result == LDAP_SUCCESS && reply->count == 1) {
-		call->directory->flavor->read_policy(reply->ldap, reply->entries[0], true, &policy);
-		policy_cache_put(&call->directory->policies, call->user.policy_dn, clock_monotonic_us(), &policy);
-	} else {
-		policy.source_name = strdup(call->user.policy_dn);
-	}
-	complete_reading(call, &policy);
-}
-
-/* The user has been read: whose policy is it? */
-static void choose_policy(struct directory_call *call)
-{
-	const char *dn = call->user.policy_dn != NULL ? call->user.policy_dn : call->connection->root.naming_context;
-	struct password_policy policy = { .source = POLICY_UNKNOWN };
-	/* ten seconds more: the domain's, found fresh when the reading began, must not run out before its end */
-	bool cached = policy_cache_get(&call->directory->policies, dn, clock_monotonic_us(), call->directory->settings->policy_cache_ms * 1000 + 10000000, &policy);
-	if (cached || call->user.policy_dn == NULL) {
-		complete_reading(call, &policy);
-		return;
-	}
-	enum status status = operation_read(call->connection, dn, call->directory->flavor->policy_attributes, attempt_ms(call), on_policy, call, &call->operations[OPERATION_POLICY]);
-	if (status != STATUS_OK) {
-		fail_attempt(call, status);
-	}
-}
-
-static void one_read_done(struct directory_call *call)
-{
-	if (--call->pending > 0) {
-		return;
-	}
-	if (call->user_status != STATUS_OK) {
-		finish(call, call->user_status);
-	} else {
-		choose_policy(call);
-	}
-}
-
-static void on_user(const struct reply *reply, void *arg)
-{
-	struct directory_call *call = arg;
-	if (!take_reply(call, OPERATION_USER, reply)) {
-		return;
-	}
-	call->user_status = judge(call, AD_READ, reply);
-	if (call->user_status == STATUS_OK) {
-		call->user_status = reply->count == 0 ? STATUS_USER_NOT_FOUND : call->directory->flavor->read_user(reply->ldap, reply->entries[0], &call->user);
-	}
-	one_read_done(call);
-}
-
-static void on_position(const struct reply *reply, void *arg)
-{
-	struct directory_call *call = arg;
-	struct connection *connection = call->connection;
-	struct root_facts root;
-	if (!take_reply(call, OPERATION_POSITION, reply)) {
-		return;
-	}
-	call->position.server = strdup(connection->name);
-	call->position.invocation_known = connection->server.invocation_known;
-	memcpy(call->position.invocation_id, connection->server.invocation_id, sizeof call->position.invocation_id);
-	if (reply->ldap_result == LDAP_SUCCESS && reply->count == 1) {
-		call->directory->flavor->read_root(reply->ldap, reply->entries[0], &root);
-		call->position.highest_committed_usn = root.highest_committed_usn;
-		call->position.current_time_s = root.current_time_s;
-		if (root.current_time_s != 0) {
-			connection->clock_skew_ms = clock_now_ms() - root.current_time_s * 1000;
-		}
-		root_facts_clear(&root);
-	}
-	one_read_done(call);
-}
-
-static void on_domain(const struct reply *reply, void *arg)
-{
-	struct directory_call *call = arg;
-	struct password_policy policy;
-	if (!take_reply(call, OPERATION_DOMAIN, reply)) {
-		return;
-	}
-	if (reply->ldap_result == LDAP_SUCCESS && reply->count == 1) {
-		call->directory->flavor->read_policy(reply->ldap, reply->entries[0], false, &policy);
-		policy_cache_put(&call->directory->policies, call->connection->root.naming_context, clock_monotonic_us(), &policy);
-		free(policy.source_name);
-	}
-	one_read_done(call);
-}
-
-static bool domain_policy_is_fresh(struct directory_call *call)
-{
-	struct password_policy policy;
-	if (!policy_cache_get(&call->directory->policies, call->connection->root.naming_context, clock_monotonic_us(), call->directory->settings->policy_cache_ms * 1000, &policy)) {
-		return false;
-	}
-	free(policy.source_name);
-	return true;
-}
-
-/* The user, the server's position and, where it is not known any more, the domain's policy: all at once. */
-static void start_reading(struct directory_call *call)
-{
-	const struct flavor *flavor = call->directory->flavor;
-	struct connection *connection = call->connection;
-	char name[64];
-	int64_t timeout_ms = attempt_ms(call);
-	flavor->name_user(call->guid, name);
-	call->user_status = STATUS_DIRECTORY_PROTOCOL;
-	call->pending = 2;
-	enum status status = operation_read(connection, name, flavor->user_attributes, timeout_ms, on_user, call, &call->operations[OPERATION_USER]);
-	if (status == STATUS_OK) {
-		status = operation_read(connection, "", flavor->root_attributes, timeout_ms, on_position, call, &call->operations[OPERATION_POSITION]);
-	}
-	if (status == STATUS_OK && !domain_policy_is_fresh(call)) {
-		call->pending++;
-		status = operation_read(connection, connection->root.naming_context, flavor->domain_attributes, timeout_ms, on_domain, call, &call->operations[OPERATION_DOMAIN]);
-	}
-	if (status != STATUS_OK) {
-		fail_attempt(call, status);
-	}
-}
-
-static void on_found(const struct reply *reply, void *arg)
-{
-	struct directory_call *call = arg;
-	if (!take_reply(call, OPERATION_FIND, reply)) {
-		return;
-	}
-	enum status status = judge(call, AD_READ, reply);
-	if (status == STATUS_OK && reply->count != 1) {
-		status = reply->count == 0 ? STATUS_USER_NOT_FOUND : STATUS_USER_AMBIGUOUS;
-	}
-	if (status == STATUS_OK && !call->directory->flavor->read_guid(reply->ldap, reply->entries[0], call->guid)) {
-		status = STATUS_DIRECTORY_DENIED;
-	}
-	if (status != STATUS_OK) {
-		finish(call, status);
-		return;
-	}
-	start_reading(call);
-}
-
-static void start_locate(struct directory_call *call)
-{
-	struct ldap_search search;
-	enum status status = call->directory->flavor->find_user(call->by, call->id, connection_base_dn(call->connection), &search, call->guid);
-	if (status != STATUS_OK) {
-		finish(call, status);
-	} else if (search.base == NULL) {
-		start_reading(call);
-	} else if ((status = operation_search(call->connection, &search, attempt_ms(call), on_found, call, &call->operations[OPERATION_FIND])) != STATUS_OK) {
-		fail_attempt(call, status);
-	}
-}
-
 static void on_sid(const struct reply *reply, void *arg)
 {
 	struct directory_call *call = arg;
-	if (!take_reply(call, OPERATION_FIND, reply)) {
+	if (!call_take_reply(call, OPERATION_FIND, reply)) {
 		return;
 	}
-	enum status status = judge(call, AD_READ, reply);
+	enum status status = call_judge(call, AD_READ, reply);
 	if (status == STATUS_OK && (reply->count != 1 || !call->directory->flavor->read_sid(reply->ldap, reply->entries[0], &call->sid))) {
 		status = STATUS_USER_NOT_FOUND;
 	}
-	finish(call, status);
+	call_finish(call, status);
 }
 
 /* Has a connection now. */
@@ -435,12 +190,12 @@ static void start_call(struct directory_call *call)
 {
 	call->generation = call->connection->generation;
 	if (call->kind != CALL_LOOKUP_SID) {
-		start_locate(call);
+		reading_find(call);
 		return;
 	}
-	enum status status = operation_read(call->connection, call->id, call->directory->flavor->sid_attributes, attempt_ms(call), on_sid, call, &call->operations[OPERATION_FIND]);
+	enum status status = operation_read(call->connection, call->id, call->directory->flavor->sid_attributes, call_attempt_ms(call), on_sid, call, &call->operations[OPERATION_FIND]);
 	if (status != STATUS_OK) {
-		fail_attempt(call, status);
+		call_fail_attempt(call, status);
 	}
 }
 
@@ -450,7 +205,7 @@ void calls_pump(struct directory *directory)
 	for (call = TAILQ_FIRST(&directory->queue); call != NULL; call = next) {
 		next = TAILQ_NEXT(call, queue_link);
 		if (directory_is_hopeless(directory)) {
-			finish(call, directory_outage(directory));
+			call_finish(call, directory_outage(directory));
 			continue;
 		}
 		struct connection *connection = directory_choose(directory, call->prefer, call->avoid);
@@ -469,7 +224,7 @@ void calls_end(struct directory *directory)
 {
 	struct directory_call *call;
 	while ((call = TAILQ_FIRST(&directory->calls)) != NULL) {
-		finish(call, STATUS_DIRECTORY_UNAVAILABLE);
+		call_finish(call, STATUS_DIRECTORY_UNAVAILABLE);
 		fire(call);
 	}
 }
@@ -582,7 +337,7 @@ enum status directory_recheck(struct located *located, int64_t timeout_ms, reche
 		return status;
 	}
 	call->done.recheck = done;
-	start_reading(call);
+	reading_start(call);
 	if (ret_call != NULL) {
 		*ret_call = call;
 	}
@@ -595,7 +350,7 @@ static void on_written(const struct reply *reply, void *arg)
 	call->operations[OPERATION_WRITE] = NULL;
 	call->answer.sent = reply->sent;
 	call->answer.answered = reply->status == STATUS_OK;
-	finish(call, reply->status == STATUS_OK ? judge(call, call->operation, reply) : reply->status);
+	call_finish(call, reply->status == STATUS_OK ? call_judge(call, call->operation, reply) : reply->status);
 }
 
 enum status directory_write(struct located *located, const struct directory_change *wanted, int64_t timeout_ms, write_done done, void *arg, struct directory_call **ret_call)

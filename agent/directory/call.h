@@ -1,0 +1,72 @@
+/* call: what one call holds, shared by call.c (its life and the public functions) and reading.c (finding a user and reading everything about him). */
+#ifndef AGENT_DIRECTORY_CALL_H
+#define AGENT_DIRECTORY_CALL_H
+
+#include "agent/directory/internal.h"
+
+struct located {
+	unsigned references;
+	struct connection *connection;
+	unsigned generation;
+	uint8_t guid[16];
+	struct user_facts user;
+	struct server_position position;
+};
+
+enum call_kind { CALL_LOCATE, CALL_RECHECK, CALL_WRITE, CALL_LOOKUP_SID };
+enum { OPERATION_FIND, OPERATION_USER, OPERATION_POSITION, OPERATION_DOMAIN, OPERATION_POLICY, OPERATION_WRITE, OPERATION_COUNT };
+
+struct directory_call {
+	TAILQ_ENTRY(directory_call) link, queue_link;
+	struct directory *directory;
+	enum call_kind kind;
+	bool queued, finished;
+	enum status status;
+	struct directory_answer answer;
+	int64_t deadline_us;
+	struct event *timer, *finish;
+
+	char *id, *prefer, *avoid;     /* avoid: a server that let an attempt time out */
+	enum locate_by by;
+	uint8_t guid[16];
+	struct connection *connection; /* a reference, while it asks */
+	unsigned generation;
+	struct operation *operations[OPERATION_COUNT];
+	unsigned pending;              /* reads of the user not answered yet */
+	struct user_facts user;
+	enum status user_status;
+	struct server_position position;
+	struct located *located;
+	struct sid sid;
+	enum ad_operation operation;   /* of a write */
+	union {
+		locate_done locate;
+		recheck_done recheck;
+		write_done write;
+		lookup_sid_done lookup;
+	} done;
+	void *arg;
+};
+
+static inline void position_clear(struct server_position *position)
+{
+	free(position->server);
+	*position = (struct server_position){ 0 };
+}
+
+/* Ends the call; its callback comes with the loop's next turn. The first end counts. */
+void call_finish(struct directory_call *call, enum status status);
+/* An operation could not be started or was lost. What has no connection of its own goes to another one, while there is time. */
+void call_fail_attempt(struct directory_call *call, enum status status);
+/* True where the reply is an answer that is fit to be looked at; else the call has been seen to. */
+bool call_take_reply(struct directory_call *call, size_t slot, const struct reply *reply);
+/* The status of an answer, which is noted for the log. */
+enum status call_judge(struct directory_call *call, enum ad_operation operation, const struct reply *reply);
+/* How long the next operation may take: a read that can be repeated elsewhere gets half of what is left. */
+int64_t call_attempt_ms(const struct directory_call *call);
+
+/* reading.c: finds call->id on call->connection, then reads; reads call->guid. Both end the call. */
+void reading_find(struct directory_call *call);
+void reading_start(struct directory_call *call);
+
+#endif

@@ -1,0 +1,194 @@
+/* Reading a user: found by a name where need be, then the account, the server's position and the policies, pipelined on one connection. */
+#include <string.h>
+
+#include "agent/directory/call.h"
+#include "base/clock.h"
+
+/* Everything has been read: account, policy and position go into `located`. */
+static void complete_reading(struct directory_call *call, const struct password_policy *take_policy)
+{
+	struct located *located = call->located;
+	if (located == NULL) {
+		located = call->located = calloc(1, sizeof *located);
+		if (located == NULL) {
+			free(take_policy->source_name);
+			call_finish(call, STATUS_AGENT_INTERNAL);
+			return;
+		}
+		located->references = 1;
+		located->connection = connection_ref(call->connection);
+		located->generation = call->generation;
+		memcpy(located->guid, call->guid, sizeof located->guid);
+	}
+	call->user.account.policy = *take_policy;
+	call->user.account.is_self = call->connection->self.size > 0 && sid_equal(&call->connection->self, &call->user.account.sid);
+	user_facts_clear(&located->user);
+	position_clear(&located->position);
+	located->user = call->user;
+	located->position = call->position;
+	call->user = (struct user_facts){ 0 };
+	call->position = (struct server_position){ 0 };
+	call_finish(call, STATUS_OK);
+}
+
+static void on_policy(const struct reply *reply, void *arg)
+{
+	struct directory_call *call = arg;
+	struct password_policy policy = { .source = POLICY_UNKNOWN };
+	if (!call_take_reply(call, OPERATION_POLICY, reply)) {
+		return;
+	}
+	if (reply->ldap_result == LDAP_SUCCESS && reply->count == 1) {
+		call->directory->flavor->read_policy(reply->ldap, reply->entries[0], true, &policy);
+		policy_cache_put(&call->directory->policies, call->user.policy_dn, clock_monotonic_us(), &policy);
+	} else {
+		policy.source_name = strdup(call->user.policy_dn);
+	}
+	complete_reading(call, &policy);
+}
+
+/* The user has been read: whose policy is it? */
+static void choose_policy(struct directory_call *call)
+{
+	const char *dn = call->user.policy_dn != NULL ? call->user.policy_dn : call->connection->root.naming_context;
+	struct password_policy policy = { .source = POLICY_UNKNOWN };
+	/* ten seconds more: the domain's, found fresh when the reading began, must not run out before its end */
+	bool cached = policy_cache_get(&call->directory->policies, dn, clock_monotonic_us(), call->directory->settings->policy_cache_ms * 1000 + 10000000, &policy);
+	if (cached || call->user.policy_dn == NULL) {
+		complete_reading(call, &policy);
+		return;
+	}
+	enum status status = operation_read(call->connection, dn, call->directory->flavor->policy_attributes, call_attempt_ms(call), on_policy, call, &call->operations[OPERATION_POLICY]);
+	if (status != STATUS_OK) {
+		call_fail_attempt(call, status);
+	}
+}
+
+static void one_read_done(struct directory_call *call)
+{
+	if (--call->pending > 0) {
+		return;
+	}
+	if (call->user_status != STATUS_OK) {
+		call_finish(call, call->user_status);
+	} else {
+		choose_policy(call);
+	}
+}
+
+static void on_user(const struct reply *reply, void *arg)
+{
+	struct directory_call *call = arg;
+	if (!call_take_reply(call, OPERATION_USER, reply)) {
+		return;
+	}
+	call->user_status = call_judge(call, AD_READ, reply);
+	if (call->user_status == STATUS_OK) {
+		call->user_status = reply->count == 0 ? STATUS_USER_NOT_FOUND : call->directory->flavor->read_user(reply->ldap, reply->entries[0], &call->user);
+	}
+	one_read_done(call);
+}
+
+static void on_position(const struct reply *reply, void *arg)
+{
+	struct directory_call *call = arg;
+	struct connection *connection = call->connection;
+	struct root_facts root;
+	if (!call_take_reply(call, OPERATION_POSITION, reply)) {
+		return;
+	}
+	call->position.server = strdup(connection->name);
+	call->position.invocation_known = connection->server.invocation_known;
+	memcpy(call->position.invocation_id, connection->server.invocation_id, sizeof call->position.invocation_id);
+	if (reply->ldap_result == LDAP_SUCCESS && reply->count == 1) {
+		call->directory->flavor->read_root(reply->ldap, reply->entries[0], &root);
+		call->position.highest_committed_usn = root.highest_committed_usn;
+		call->position.current_time_s = root.current_time_s;
+		if (root.current_time_s != 0) {
+			connection->clock_skew_ms = clock_now_ms() - root.current_time_s * 1000;
+		}
+		root_facts_clear(&root);
+	}
+	one_read_done(call);
+}
+
+static void on_domain(const struct reply *reply, void *arg)
+{
+	struct directory_call *call = arg;
+	struct password_policy policy;
+	if (!call_take_reply(call, OPERATION_DOMAIN, reply)) {
+		return;
+	}
+	if (reply->ldap_result == LDAP_SUCCESS && reply->count == 1) {
+		call->directory->flavor->read_policy(reply->ldap, reply->entries[0], false, &policy);
+		policy_cache_put(&call->directory->policies, call->connection->root.naming_context, clock_monotonic_us(), &policy);
+		free(policy.source_name);
+	}
+	one_read_done(call);
+}
+
+static bool domain_policy_is_fresh(struct directory_call *call)
+{
+	struct password_policy policy;
+	if (!policy_cache_get(&call->directory->policies, call->connection->root.naming_context, clock_monotonic_us(), call->directory->settings->policy_cache_ms * 1000, &policy)) {
+		return false;
+	}
+	free(policy.source_name);
+	return true;
+}
+
+/* The user, the server's position and, where it is not known any more, the domain's policy: all at once. */
+void reading_start(struct directory_call *call)
+{
+	const struct flavor *flavor = call->directory->flavor;
+	struct connection *connection = call->connection;
+	char name[64];
+	int64_t timeout_ms = call_attempt_ms(call);
+	flavor->name_user(call->guid, name);
+	call->user_status = STATUS_DIRECTORY_PROTOCOL;
+	call->pending = 2;
+	enum status status = operation_read(connection, name, flavor->user_attributes, timeout_ms, on_user, call, &call->operations[OPERATION_USER]);
+	if (status == STATUS_OK) {
+		status = operation_read(connection, "", flavor->root_attributes, timeout_ms, on_position, call, &call->operations[OPERATION_POSITION]);
+	}
+	if (status == STATUS_OK && !domain_policy_is_fresh(call)) {
+		call->pending++;
+		status = operation_read(connection, connection->root.naming_context, flavor->domain_attributes, timeout_ms, on_domain, call, &call->operations[OPERATION_DOMAIN]);
+	}
+	if (status != STATUS_OK) {
+		call_fail_attempt(call, status);
+	}
+}
+
+static void on_found(const struct reply *reply, void *arg)
+{
+	struct directory_call *call = arg;
+	if (!call_take_reply(call, OPERATION_FIND, reply)) {
+		return;
+	}
+	enum status status = call_judge(call, AD_READ, reply);
+	if (status == STATUS_OK && reply->count != 1) {
+		status = reply->count == 0 ? STATUS_USER_NOT_FOUND : STATUS_USER_AMBIGUOUS;
+	}
+	if (status == STATUS_OK && !call->directory->flavor->read_guid(reply->ldap, reply->entries[0], call->guid)) {
+		status = STATUS_DIRECTORY_DENIED;
+	}
+	if (status != STATUS_OK) {
+		call_finish(call, status);
+		return;
+	}
+	reading_start(call);
+}
+
+void reading_find(struct directory_call *call)
+{
+	struct ldap_search search;
+	enum status status = call->directory->flavor->find_user(call->by, call->id, connection_base_dn(call->connection), &search, call->guid);
+	if (status != STATUS_OK) {
+		call_finish(call, status);
+	} else if (search.base == NULL) {
+		reading_start(call);
+	} else if ((status = operation_search(call->connection, &search, call_attempt_ms(call), on_found, call, &call->operations[OPERATION_FIND])) != STATUS_OK) {
+		call_fail_attempt(call, status);
+	}
+}
