@@ -73,7 +73,8 @@ static int show_keys(const struct settings *settings, const struct admin_options
 		print_json(json_pack("{s:s, s:s, s:I, s:s}", "root_key", jose_key_id(keys.root), "signing_key", jose_key_id(keys.signing), "version",
 			(json_int_t)keys.version, "expires", expires));
 	} else {
-		printf("root key      %s\nsigning key   %s\nkey set       version %lld, until %s\n", jose_key_id(keys.root), jose_key_id(keys.signing), (long long)keys.version, expires);
+		printf("root key      %s\nsigning key   %s\nkey set       version %lld, until %s\n", jose_key_id(keys.root), jose_key_id(keys.signing),
+			(long long)keys.version, expires);
 		if (first)
 			printf("\nThe root key is in %s/root.jwk. Agents pin it, and nothing can replace it: copy it to two places\n"
 			       "offline, then delete it here. It is needed only for 'reset-service rotate-keys', at least once a year.\n", settings->state_directory);
@@ -146,7 +147,8 @@ static const char *thumbprint(const char *jwk_text, char out[JOSE_KID_SIZE])
 static json_t *agent_json(const struct agent_row *row)
 {
 	char signing[JOSE_KID_SIZE], decryption[JOSE_KID_SIZE];
-	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:s*}", "agent_id", row->agent_id, "name", row->name, "signing_key", thumbprint(row->signing_key, signing),
+	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:s*}", "agent_id", row->agent_id, "name", row->name, "signing_key",
+		thumbprint(row->signing_key, signing),
 		"decryption_key", thumbprint(row->decryption_key, decryption), "enrolled_at", (json_int_t)row->enrolled_at, "revoked_at", (json_int_t)row->revoked_at,
 		"last_seen", (json_int_t)row->last_seen, "software", row->software);
 }
@@ -156,7 +158,8 @@ static void print_agent(const struct agent_row *row)
 	char signing[JOSE_KID_SIZE], decryption[JOSE_KID_SIZE], seen[CLOCK_TEXT_SIZE] = "never";
 	if (row->last_seen != 0)
 		clock_format(row->last_seen * 1000, seen);
-	printf("%s  %s%s\n  last seen       %s  %s\n  signing key     %s\n  decryption key  %s\n", row->agent_id, row->name, row->revoked_at != 0 ? "  (revoked)" : "", seen,
+	printf("%s  %s%s\n  last seen       %s  %s\n  signing key     %s\n  decryption key  %s\n", row->agent_id, row->name,
+		row->revoked_at != 0 ? "  (revoked)" : "", seen,
 		row->software != NULL ? row->software : "", thumbprint(row->signing_key, signing), thumbprint(row->decryption_key, decryption));
 }
 

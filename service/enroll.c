@@ -103,7 +103,8 @@ static void log_enrolled(const struct enroll_job *job)
 {
 	const struct agent *agent = hub_find(job->server->hub, job->store.agent.agent_id);
 	log_event(LOG_NOTICE, "agent.enrolled", LOG_FIELDS({ LOG_AGENT_ID, job->store.agent.agent_id }, { "peer", exchange_peer(job->exchange) },
-		{ "signing_key", agent->signing_kid }, { "decryption_key", jose_key_id(agent->decryption) }), "%s is enrolled: compare the thumbprints with those it shows", job->store.agent.name);
+		{ "signing_key", agent->signing_kid }, { "decryption_key", jose_key_id(agent->decryption) }),
+			"%s is enrolled: compare the thumbprints with those it shows", job->store.agent.name);
 }
 
 static void on_enrolled(enum status status, void *arg)

@@ -1,7 +1,8 @@
 /* http: the HTTPS server: evhttp over TLS with one table of routes, and the strictness that evhttp lacks.
  *
- * Refused with 400 before any handler: Content-Length twice or not of digits only, Transfer-Encoding beside Content-Length, white space in a header's name, no Host or two,
- * HTTP other than 1.1 and 1.0. Paths are compared byte for byte with the raw request target: no decoding, no query, no dots.
+ * Refused with 400 before any handler: Content-Length twice or not of digits only, Transfer-Encoding beside Content-Length, white space in a
+ * header's name, no Host or two, HTTP other than 1.x. What evhttp hides cannot be refused (a bare LF ends a line for it): a reverse proxy in front does
+ * that. Paths are compared byte for byte with the raw request target: no decoding, no query, no dots.
  *
  * A handler gets an exchange and answers it once, then or later; every answer carries the security headers. A body is a secret: it lives while the handler runs
  * and is wiped behind it, evhttp's buffer too. All on the loop. */
@@ -69,7 +70,8 @@ void exchange_problem(struct exchange *exchange, int http_status, const char *co
 
 /* A connection that has left HTTP. */
 struct upgraded;
-/* Writes the 101 with `accept` and the subprotocol and takes the connection: its bufferevent (callbacks and time limits cleared) is the caller's until upgraded_release. */
+/* Writes the 101 with `accept` and the subprotocol and takes the connection: its bufferevent (callbacks and time limits cleared) is the caller's
+ * until upgraded_release. */
 struct upgraded *exchange_upgrade(struct exchange *exchange, const char *accept, const char *subprotocol);
 struct bufferevent *upgraded_bufferevent(const struct upgraded *upgraded);
 const char *upgraded_peer(const struct upgraded *upgraded);

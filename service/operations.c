@@ -25,7 +25,8 @@ static void log_done(const struct task *task)
 	enum status status;
 	int level = status_from_code(task->row.code, &status) ? status_level(status) : LOG_NOTICE;
 	snprintf(duration, sizeof duration, "%lld", (long long)(task->row.finished_ms - task->row.created_ms));
-	log_event(level, "operation.done", LOG_FIELDS({ LOG_OPERATION_ID, task->row.operation_id }, { LOG_REQUEST_ID, task->request.request_id[0] ? task->request.request_id : NULL },
+	log_event(level, "operation.done", LOG_FIELDS({ LOG_OPERATION_ID, task->row.operation_id },
+		{ LOG_REQUEST_ID, task->request.request_id[0] ? task->request.request_id : NULL },
 		{ LOG_AGENT_ID, task->row.agent_id[0] ? task->row.agent_id : NULL }, { LOG_OP, task->row.op }, { LOG_STATUS, task->row.status }, { LOG_CODE, task->row.code },
 		{ LOG_DURATION_MS, duration }), "%s: %s", task->row.op, task->row.code);
 }
@@ -54,11 +55,13 @@ static void on_recorded(struct finish_job *job)
 	/* An earlier attempt's agent may have the first word: then the task is found by its operation. */
 	struct task *task = job->task != NULL ? job->task : store->final && store->changed ? task_find(job->owner, store->operation_id) : NULL;
 	if (!store->known)
-		log_event(LOG_WARNING, "result.unknown", LOG_FIELDS({ LOG_AGENT_ID, store->agent_id }, { LOG_REQUEST_ID, store->request_id }), "a result for no request to this agent");
+		log_event(LOG_WARNING, "result.unknown", LOG_FIELDS({ LOG_AGENT_ID, store->agent_id }, { LOG_REQUEST_ID, store->request_id }),
+			"a result for no request to this agent");
 	else if (job->acknowledge && agent != NULL)
 		hub_acknowledge(agent, store->request_id);
 	if (task == NULL && store->changed && store->final)
-		log_event(LOG_NOTICE, "operation.late", LOG_FIELDS({ LOG_OPERATION_ID, store->operation_id }, { LOG_CODE, store->code }), "the agent's word replaces service.no_answer");
+		log_event(LOG_NOTICE, "operation.late", LOG_FIELDS({ LOG_OPERATION_ID, store->operation_id }, { LOG_CODE, store->code }),
+			"the agent's word replaces service.no_answer");
 	if (task != NULL && store->final && !task->finished)
 		conclude(task, store);
 	/* Otherwise the job that is under way frees it. */
@@ -173,7 +176,8 @@ static void on_result(struct agent *agent, const struct result *result, void *ar
 {
 	struct operations *operations = arg;
 	struct task *task = task_of_result(operations, agent, result);
-	log_event(LOG_INFO, "result.received", LOG_FIELDS({ LOG_OPERATION_ID, task != NULL ? task->row.operation_id : NULL }, { LOG_REQUEST_ID, result->request_id[0] ? result->request_id : NULL },
+	log_event(LOG_INFO, "result.received", LOG_FIELDS({ LOG_OPERATION_ID, task != NULL ? task->row.operation_id : NULL },
+		{ LOG_REQUEST_ID, result->request_id[0] ? result->request_id : NULL },
 		{ LOG_AGENT_ID, agent->row.agent_id }, { LOG_CODE, status_code(result->code) }), "%s from %s", status_code(result->code), agent->row.name);
 	if (task == NULL && result->frame_sha256[0] != '\0')
 		return;

@@ -130,7 +130,8 @@ static void on_reload(void *arg)
 		server->keys = fresh;
 		hub_set_keys(server->hub, &server->keys);
 		operations_set_keys(server->operations, &server->keys);
-		log_event(LOG_NOTICE, "keys.loaded", LOG_FIELDS({ "signing_key", jose_key_id(server->keys.signing) }), "key set version %lld", (long long)server->keys.version);
+		log_event(LOG_NOTICE, "keys.loaded", LOG_FIELDS({ "signing_key", jose_key_id(server->keys.signing) }), "key set version %lld",
+			(long long)server->keys.version);
 	}
 	AUTO_FREE char *tls_why = NULL;
 	if (tls_server_context(server->settings->certificate_file, server->settings->key_file, &tls, &tls_why) != STATUS_OK) {
@@ -197,7 +198,8 @@ static int build(struct server *server)
 	const struct timeval forget_interval = { FORGET_S, 0 };
 	server->forgetting = event_new(base, -1, EV_PERSIST, on_forget, server);
 	server->stopping = event_new(base, -1, EV_PERSIST, on_stopping, server);
-	if (server->poll == NULL || server->stopping == NULL || server->forgetting == NULL || event_add(server->forgetting, &forget_interval) != 0 || event_add(server->poll, &interval) != 0 ||
+	if (server->poll == NULL || server->stopping == NULL || server->forgetting == NULL || event_add(server->forgetting,
+		&forget_interval) != 0 || event_add(server->poll, &interval) != 0 ||
 	    hub_new(base, settings, &server->keys, server->database, &server->hub) != STATUS_OK ||
 	    operations_new(base, settings, &server->keys, server->database, server->hub, &server->operations) != STATUS_OK ||
 	    http_new(&options, &server->http, &why) != STATUS_OK)
@@ -218,7 +220,8 @@ static int start_listening(struct server *server)
 	bool v6 = strchr(host, ':') != NULL;
 	char where[300];
 	snprintf(where, sizeof where, "https://%s%s%s:%u", v6 ? "[" : "", host, v6 ? "]" : "", port);
-	log_event(LOG_NOTICE, "service.listening", LOG_FIELDS({ "address", where }, { "root_key", jose_key_id(server->keys.root) }), "listening %s as %s", where, server->settings->issuer);
+	log_event(LOG_NOTICE, "service.listening", LOG_FIELDS({ "address", where }, { "root_key", jose_key_id(server->keys.root) }),
+		"listening %s as %s", where, server->settings->issuer);
 	if (server->settings->listen_port == 0) {
 		printf("listening %s\n", where);
 		fflush(stdout);

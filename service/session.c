@@ -225,7 +225,8 @@ static void take_result(struct session *session, struct bytes payload)
 	const char *member = "";
 	result_init(&result);
 	if (result_parse(payload, &result, &member) != STATUS_OK) {
-		log_event(LOG_WARNING, "result.malformed", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "member", member }), "a result of %s is malformed", agent->row.name);
+		log_event(LOG_WARNING, "result.malformed", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "member", member }),
+			"a result of %s is malformed", agent->row.name);
 	} else if (strcmp(result.agent_id, agent->row.agent_id) != 0 || strcmp(result.issuer, session->hub->settings->issuer) != 0) {
 		log_event(LOG_WARNING, "result.misdirected", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { LOG_REQUEST_ID, result.request_id }),
 			"a result of %s names another agent or issuer", agent->row.name);
