@@ -38,7 +38,7 @@ static void end_round(struct outbox *outbox)
 static bool send_one(struct outbox *outbox, const char *request_id)
 {
 	const struct journal_entry *entry = journal_find(outbox->journal, request_id);
-	if (!entry || entry->acknowledged || !entry->result)
+	if (!entry || entry->acknowledged || !entry->result || entry->pending)
 		return true;
 	AUTO_FREE char *payload = outbox_stamp(outbox->identity, entry->result, clock_now_ms() / 1000);
 	return !payload || outbox->send(bytes_of_string(payload), outbox->arg) == STATUS_OK;
@@ -59,7 +59,8 @@ static void work(evutil_socket_t fd, short what, void *arg)
 static bool collect(const struct journal_entry *entry, void *arg)
 {
 	struct outbox *outbox = arg;
-	if (entry->state == JOURNAL_OUTCOME && !entry->acknowledged && entry->result && entry->outcome_at_ms <= outbox->before_ms)
+	/* One that is not on disk yet is told by its own request once it is. */
+	if (entry->state == JOURNAL_OUTCOME && !entry->pending && !entry->acknowledged && entry->result && entry->outcome_at_ms <= outbox->before_ms)
 		strcpy(outbox->ids[outbox->count++], entry->request_id);
 	return outbox->count < ROUND_MAX;
 }

@@ -197,7 +197,7 @@ static bool handle_known(struct requests *requests, struct request *request)
 		running->endpoint = request->endpoint;
 	if (running && running->settling)
 		request_send_result(running);
-	if (entry && entry->result)
+	if (entry && entry->result && !entry->pending)
 		requests->world.send(request->endpoint, entry->result, requests->world.arg);
 	request_free(request);
 	return true;
