@@ -38,7 +38,11 @@ GETTER(get_class)
 
 GETTER(get_category)
 {
-	values_printf(out, "CN=%s,CN=Schema,%s", class_rows[object->class].category, view->forest->configuration->dn);
+	/* Made once a class: a filter asks every object. */
+	char **category = &view->forest->categories[object->class];
+	if (!*category && asprintf(category, "CN=%s,CN=Schema,%s", class_rows[object->class].category, view->forest->configuration->dn) < 0)
+		abort();
+	values_add_text(out, *category);
 }
 
 GETTER(get_cn)

@@ -169,6 +169,8 @@ void forest_free(struct forest *forest)
 	}
 	for (size_t i = 0; i < forest->filter_count; i++)
 		free(forest->filter_words[i]);
+	for (size_t i = 0; i < CLASS_COUNT; i++)
+		free(forest->categories[i]);
 	free(forest->filter_words);
 	free(forest->grants);
 	free(forest->objects);

@@ -102,6 +102,7 @@ struct forest {
 	struct object **objects; /* parents before children */
 	size_t count, capacity;
 	struct object *hash[1024];
+	char *categories[CLASS_COUNT]; /* objectCategory of each class, once asked for */
 	struct grant *grants;
 	size_t grant_count;
 	char **filter_words;     /* the password filter: a password that contains one is refused */
