@@ -6,6 +6,8 @@ demo_packages="python3-ldap python3-yaml openssl"
 samba_packages="samba samba-ad-dc samba-ad-provision samba-dsdb-modules samba-vfs-modules winbind krb5-user ldap-utils python3-samba"
 test_packages="python3-pytest python3-jsonschema python3-jwcrypto python3-cryptography python3-websockets jose systemd procps libasan8 libubsan1"
 
+programs="agent/writebackd agent/channel/writebackd-channel agent/ctl/writebackctl service/reset-service tests/support/mock-directory/mock-directory"
+
 say() { printf '%s\n' "$*" >&2; }
 
 # install_missing PACKAGE…: by apt-get, as root or by sudo.
@@ -25,15 +27,16 @@ install_missing() {
   rm -f /tmp/writebackd-apt.$$.log
 }
 
-# build FOLDER MESON-OPTION…: configures once, then builds. Quiet unless it fails.
+# build FOLDER "TARGETS" MESON-OPTION…: configures once, then builds the targets (all, where there are none). Quiet unless it fails.
 build() {
-  local folder=$1 log
-  shift
+  local folder=$1 targets=$2 log
+  shift 2
   log=$(mktemp)
   if [ ! -f "$folder/build.ninja" ]; then
     # Debian's meson wants Debian's Python, whatever else is first in PATH.
     PATH=/usr/bin:$PATH meson setup "$folder" "$root" --werror "$@" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
   fi
-  PATH=/usr/bin:$PATH ninja -C "$folder" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
+  # shellcheck disable=SC2086
+  PATH=/usr/bin:$PATH ninja -C "$folder" $targets >"$log" 2>&1 || { cat "$log" >&2; return 1; }
   rm -f "$log"
 }
