@@ -1,6 +1,5 @@
 #include "agent/channel/dial.h"
 
-#include <ares.h>
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -11,16 +10,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define RESOLVE_MS 10000
-#define CONNECT_MS 10000
-#define TICK_MS 100            /* how often c-ares may look at its own time-outs */
-#define ADDRESSES 16
-#define RESOLVER_SOCKETS 16    /* what c-ares keeps open to name servers */
+#include "base/resolve.h"
 
-struct resolver_socket {
-	ares_socket_t fd;
-	struct event *event;
-};
+#define RESOLVE_S 10
+#define CONNECT_S 10
 
 struct dial {
 	struct event_base *base;
@@ -28,140 +21,53 @@ struct dial {
 	uint16_t port;
 	dial_done done;
 	void *arg;
-
-	ares_channel ares;
-	struct resolver_socket sockets[RESOLVER_SOCKETS];
-	struct event *tick;            /* while names are being resolved */
-	int64_t ticks_left;
-	bool resolving;
-	int resolved;                  /* c-ares's status, once `resolving` is over */
-
-	struct sockaddr_storage addresses[ADDRESSES];
-	socklen_t address_sizes[ADDRESSES];
-	unsigned address_count, next;
+	struct resolve *resolving;
+	struct event *late;            /* the deadline of resolving */
+	struct addresses addresses;
+	unsigned next;
 	int fd;
 	struct event *connecting;      /* the connect under way, with its deadline */
-	struct event *step;            /* goes on outside the callbacks of c-ares */
 	enum status status;            /* of the last address */
 	char why[200];
 };
 
 /* Names ----------------------------------------------------------------------------------------------------------------------------- */
 
-static void on_resolver_socket(evutil_socket_t fd, short what, void *arg)
-{
-	struct dial *dial = arg;
-	ares_process_fd(dial->ares, what & EV_READ ? fd : ARES_SOCKET_BAD, what & EV_WRITE ? fd : ARES_SOCKET_BAD);
-}
-
-static void drop_resolver_socket(struct resolver_socket *slot)
-{
-	if (slot->event)
-		event_free(slot->event);
-	slot->event = NULL;
-}
-
-/* c-ares says which of its sockets it waits for; 0, 0: it closes it. */
-static void on_resolver_wish(void *arg, ares_socket_t fd, int readable, int writable)
-{
-	struct dial *dial = arg;
-	struct resolver_socket *slot = NULL;
-	for (size_t i = 0; i < RESOLVER_SOCKETS; i++)
-		if (dial->sockets[i].event && dial->sockets[i].fd == fd)
-			slot = &dial->sockets[i];
-		else if (!slot && !dial->sockets[i].event)
-			slot = &dial->sockets[i];
-	if (!slot)
-		return; /* the query then ends by its time-out */
-	drop_resolver_socket(slot);
-	if (!readable && !writable)
-		return;
-	slot->fd = fd;
-	slot->event = event_new(dial->base, fd, (short)(EV_PERSIST | (readable ? EV_READ : 0) | (writable ? EV_WRITE : 0)), on_resolver_socket, dial);
-	if (slot->event)
-		event_add(slot->event, NULL);
-}
-
-static void add_address(struct dial *dial, const struct sockaddr *address, socklen_t size)
-{
-	if (dial->address_count == ADDRESSES || size > sizeof *dial->addresses)
-		return;
-	memcpy(&dial->addresses[dial->address_count], address, size);
-	dial->address_sizes[dial->address_count++] = size;
-}
-
-static void on_resolved(void *arg, int status, int timeouts, struct ares_addrinfo *result)
-{
-	struct dial *dial = arg;
-	if (status != ARES_EDESTRUCTION) {
-		for (struct ares_addrinfo_node *node = result ? result->nodes : NULL; node; node = node->ai_next)
-			add_address(dial, node->ai_addr, node->ai_addrlen);
-		dial->resolving = false;
-		dial->resolved = status;
-		/* The channel may not be destroyed from inside its own callback. */
-		event_active(dial->step, EV_TIMEOUT, 0);
-	}
-	if (result)
-		ares_freeaddrinfo(result);
-}
+static void try_next(struct dial *dial);
 
 static void stop_resolving(struct dial *dial)
 {
-	dial->resolving = false;
-	event_del(dial->tick);
-	if (dial->ares)
-		ares_destroy(dial->ares);
-	dial->ares = NULL;
-	for (size_t i = 0; i < RESOLVER_SOCKETS; i++)
-		drop_resolver_socket(&dial->sockets[i]);
+	resolve_free(dial->resolving);
+	dial->resolving = NULL;
+	event_del(dial->late);
 }
 
-static void on_tick(evutil_socket_t fd, short what, void *arg)
+static void name_failed(struct dial *dial, const char *why)
+{
+	snprintf(dial->why, sizeof dial->why, "%.150s: %s", dial->host, why);
+	dial->done(-1, STATUS_CHANNEL_NAME, dial->why, dial->arg);
+}
+
+static void on_resolved(const struct addresses *addresses, const char *why, void *arg)
 {
 	struct dial *dial = arg;
-	if (!dial->resolving)
-		return;
-	if (--dial->ticks_left > 0) {
-		ares_process_fd(dial->ares, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-		return;
-	}
-	dial->resolving = false;
-	dial->resolved = ARES_ETIMEOUT;
-	event_active(dial->step, EV_TIMEOUT, 0);
+	if (addresses)
+		dial->addresses = *addresses;
+	stop_resolving(dial);
+	if (addresses)
+		try_next(dial);
+	else
+		name_failed(dial, why);
 }
 
-static bool take_literal(struct dial *dial)
+static void on_late(evutil_socket_t fd, short what, void *arg)
 {
-	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(dial->port) };
-	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(dial->port) };
-	if (inet_pton(AF_INET, dial->host, &v4.sin_addr) == 1)
-		add_address(dial, (struct sockaddr *)&v4, sizeof v4);
-	else if (inet_pton(AF_INET6, dial->host, &v6.sin6_addr) == 1)
-		add_address(dial, (struct sockaddr *)&v6, sizeof v6);
-	return dial->address_count > 0;
-}
-
-static enum status begin_resolving(struct dial *dial)
-{
-	struct ares_options options = { .timeout = 2500, .tries = 2, .sock_state_cb = on_resolver_wish, .sock_state_cb_data = dial };
-	struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = ARES_AI_NUMERICSERV };
-	struct timeval tick = { 0, TICK_MS * 1000 };
-	char service[8];
-	if (ares_init_options(&dial->ares, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB) != ARES_SUCCESS) {
-		dial->ares = NULL;
-		return STATUS_AGENT_INTERNAL;
-	}
-	dial->resolving = true;
-	dial->ticks_left = RESOLVE_MS / TICK_MS;
-	event_add(dial->tick, &tick);
-	snprintf(service, sizeof service, "%u", dial->port);
-	ares_getaddrinfo(dial->ares, dial->host, service, &hints, on_resolved, dial);
-	return STATUS_OK;
+	struct dial *dial = arg;
+	stop_resolving(dial);
+	name_failed(dial, "no answer in time");
 }
 
 /* Addresses ------------------------------------------------------------------------------------------------------------------------- */
-
-static void try_next(struct dial *dial);
 
 static const char *address_text(const struct sockaddr_storage *address, char *out, size_t capacity)
 {
@@ -173,7 +79,7 @@ static const char *address_text(const struct sockaddr_storage *address, char *ou
 static void address_failed(struct dial *dial, int number)
 {
 	char text[INET6_ADDRSTRLEN];
-	address_text(&dial->addresses[dial->next - 1], text, sizeof text);
+	address_text(&dial->addresses.items[dial->next - 1], text, sizeof text);
 	dial->status = number == ETIMEDOUT ? STATUS_CHANNEL_TIMEOUT : STATUS_CHANNEL_REFUSED;
 	snprintf(dial->why, sizeof dial->why, "%s port %u: %s", text, dial->port, strerror(number));
 	if (dial->fd >= 0)
@@ -208,13 +114,13 @@ static void on_connected(evutil_socket_t fd, short what, void *arg)
 
 static int begin_connect(struct dial *dial, unsigned index)
 {
-	struct timeval limit = { CONNECT_MS / 1000, 0 };
+	struct timeval limit = { CONNECT_S, 0 };
 	int yes = 1;
-	dial->fd = socket(dial->addresses[index].ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	dial->fd = socket(dial->addresses.items[index].ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (dial->fd < 0)
 		return errno;
 	(void)setsockopt(dial->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-	if (connect(dial->fd, (struct sockaddr *)&dial->addresses[index], dial->address_sizes[index]) < 0 && errno != EINPROGRESS)
+	if (connect(dial->fd, (struct sockaddr *)&dial->addresses.items[index], dial->addresses.sizes[index]) < 0 && errno != EINPROGRESS)
 		return errno;
 	dial->connecting = event_new(dial->base, dial->fd, EV_WRITE, on_connected, dial);
 	return dial->connecting && event_add(dial->connecting, &limit) == 0 ? 0 : ENOMEM;
@@ -222,25 +128,13 @@ static int begin_connect(struct dial *dial, unsigned index)
 
 static void try_next(struct dial *dial)
 {
-	if (dial->next == dial->address_count) {
+	if (dial->next == dial->addresses.count) {
 		dial->done(-1, dial->status, dial->why, dial->arg);
 		return;
 	}
 	int number = begin_connect(dial, dial->next++);
 	if (number)
 		address_failed(dial, number);
-}
-
-static void on_step(evutil_socket_t fd, short what, void *arg)
-{
-	struct dial *dial = arg;
-	stop_resolving(dial);
-	if (!dial->address_count) {
-		snprintf(dial->why, sizeof dial->why, "%.150s: %s", dial->host, dial->resolved ? ares_strerror(dial->resolved) : "no address");
-		dial->done(-1, STATUS_CHANNEL_NAME, dial->why, dial->arg);
-		return;
-	}
-	try_next(dial);
 }
 
 /* ----------------------------------------------------------------------------------------------------------------------------------- */
@@ -253,16 +147,11 @@ enum status dial_new(struct event_base *base, const char *host, uint16_t port, d
 		return STATUS_AGENT_INTERNAL;
 	*dial = (struct dial){ .base = base, .port = port, .done = done, .arg = arg, .fd = -1, .status = STATUS_CHANNEL_REFUSED };
 	snprintf(dial->host, sizeof dial->host, "%s", host);
-	dial->tick = event_new(base, -1, EV_PERSIST, on_tick, dial);
-	dial->step = event_new(base, -1, 0, on_step, dial);
-	enum status status = dial->tick && dial->step ? STATUS_OK : STATUS_AGENT_INTERNAL;
-	if (status == STATUS_OK && take_literal(dial))
-		event_active(dial->step, EV_TIMEOUT, 0);
-	else if (status == STATUS_OK)
-		status = begin_resolving(dial);
-	if (status != STATUS_OK) {
+	dial->late = evtimer_new(base, on_late, dial);
+	struct timeval limit = { RESOLVE_S, 0 };
+	if (!dial->late || evtimer_add(dial->late, &limit) < 0 || resolve_start(base, host, port, on_resolved, dial, &dial->resolving) != STATUS_OK) {
 		dial_free(dial);
-		return status;
+		return STATUS_AGENT_INTERNAL;
 	}
 	*ret_dial = dial;
 	return STATUS_OK;
@@ -272,12 +161,9 @@ void dial_free(struct dial *dial)
 {
 	if (!dial)
 		return;
-	if (dial->tick)
-		stop_resolving(dial);
-	if (dial->tick)
-		event_free(dial->tick);
-	if (dial->step)
-		event_free(dial->step);
+	resolve_free(dial->resolving);
+	if (dial->late)
+		event_free(dial->late);
 	if (dial->connecting)
 		event_free(dial->connecting);
 	if (dial->fd >= 0)

@@ -10,7 +10,7 @@
 #include "agent/directory/flavor.h"
 #include "agent/directory/ldap_io.h"
 #include "agent/directory/policy_cache.h"
-#include "agent/directory/resolve.h"
+#include "base/resolve.h"
 
 struct connection;
 enum connection_state { CONNECTION_DOWN, CONNECTION_RESOLVE, CONNECTION_CONNECT, CONNECTION_BIND_TURN, CONNECTION_BIND, CONNECTION_EXPLORE, CONNECTION_READY };

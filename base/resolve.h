@@ -1,6 +1,6 @@
 /* resolve: one name -> addresses by c-ares on the loop: /etc/hosts, then DNS; address literals are taken as they are. */
-#ifndef AGENT_DIRECTORY_RESOLVE_H
-#define AGENT_DIRECTORY_RESOLVE_H
+#ifndef BASE_RESOLVE_H
+#define BASE_RESOLVE_H
 
 #include <event2/event.h>
 #include <sys/socket.h>

@@ -1,4 +1,4 @@
-#include "agent/directory/resolve.h"
+#include "base/resolve.h"
 
 #include <ares.h>
 #include <stdio.h>
