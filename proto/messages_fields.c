@@ -45,6 +45,7 @@ enum status form_parse_json(const struct form *form, const json_t *json, void *o
 		*ret_member = "unknown_member";
 		return form->malformed;
 	}
+	*ret_member = "";
 	return STATUS_OK;
 }
 
