@@ -5,6 +5,7 @@
 #define FIRST_MS 200
 #define RETRY_AFTER_JITTER_MS 1000
 #define PARKED_MS 270000
+#define LOCAL_FIRST_MS 10
 #define LOCAL_MAX_MS 5000
 
 static int64_t between(int64_t low, int64_t high, uint32_t random)
@@ -38,7 +39,7 @@ int64_t backoff_next_ms(struct backoff *backoff, enum backoff_pace pace, int64_t
 
 int64_t backoff_local_ms(unsigned failures, uint32_t random)
 {
-	int64_t bound = doubled(FIRST_MS, failures, LOCAL_MAX_MS);
+	int64_t bound = doubled(LOCAL_FIRST_MS, failures, LOCAL_MAX_MS);
 	return between(failures ? bound / 2 : bound, bound, random);
 }
 

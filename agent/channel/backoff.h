@@ -23,7 +23,7 @@ struct backoff {
  * `random`: 32 uniform bits. Milliseconds. */
 int64_t backoff_next_ms(struct backoff *backoff, enum backoff_pace pace, int64_t up_ms, unsigned retry_after, uint32_t random);
 
-/* The pause before the next try to reach the agent's socket: 200 ms doubling to 5 s, the upper half jittered. */
+/* The pause before the next try to reach the agent's socket: 10 ms doubling to 5 s, the upper half jittered. */
 int64_t backoff_local_ms(unsigned failures, uint32_t random);
 
 /* The pace after the peer's close code, or after the HTTP status of a refused upgrade. */
