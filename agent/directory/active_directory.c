@@ -86,43 +86,47 @@ static void name_user(const uint8_t guid[16], char out[64])
 	ldap_guid_name(guid, out);
 }
 
-static void read_root(LDAP *ldap, LDAPMessage *entry, struct root_facts *ret_facts)
+static void read_root(LDAP *ldap, LDAPMessage *message, struct root_facts *ret_facts)
 {
+	AUTO_ENTRY struct entry entry;
+	entry_read(ldap, message, &entry);
 	*ret_facts = (struct root_facts){
-		.naming_context = entry_string(ldap, entry, "defaultNamingContext"),
-		.host_name = entry_string(ldap, entry, "dnsHostName"),
-		.service_name = entry_string(ldap, entry, "dsServiceName"),
-		.synchronized = !entry_has_value(ldap, entry, "isSynchronized", "FALSE"),
+		.naming_context = entry_string(&entry, "defaultNamingContext"),
+		.host_name = entry_string(&entry, "dnsHostName"),
+		.service_name = entry_string(&entry, "dsServiceName"),
+		.synchronized = !entry_has_value(&entry, "isSynchronized", "FALSE"),
 	};
 	int64_t usn = 0;
-	if (entry_number(ldap, entry, "highestCommittedUSN", &usn) && usn > 0) {
+	if (entry_number(&entry, "highestCommittedUSN", &usn) && usn > 0) {
 		ret_facts->highest_committed_usn = usn;
 	}
-	AUTO_FREE char *time = entry_string(ldap, entry, "currentTime");
+	AUTO_FREE char *time = entry_string(&entry, "currentTime");
 	if (time == NULL || !ad_time_generalized(time, &ret_facts->current_time_s)) {
 		ret_facts->current_time_s = 0;
 	}
 	for (size_t i = 0; POLICY_HINTS[i] != NULL && ret_facts->policy_control == NULL; i++) {
-		if (entry_has_value(ldap, entry, "supportedControl", POLICY_HINTS[i])) {
+		if (entry_has_value(&entry, "supportedControl", POLICY_HINTS[i])) {
 			ret_facts->policy_control = POLICY_HINTS[i];
 		}
 	}
 }
 
-static void read_server(LDAP *ldap, LDAPMessage *entry, struct server_facts *ret_facts)
+static void read_server(LDAP *ldap, LDAPMessage *message, struct server_facts *ret_facts)
 {
-	*ret_facts = (struct server_facts){ .read_only = entry_true(ldap, entry, "msDS-isRODC") };
-	ret_facts->invocation_known = entry_guid(ldap, entry, "invocationId", ret_facts->invocation_id);
+	AUTO_ENTRY struct entry entry;
+	entry_read(ldap, message, &entry);
+	*ret_facts = (struct server_facts){ .read_only = entry_true(&entry, "msDS-isRODC") };
+	ret_facts->invocation_known = entry_guid(&entry, "invocationId", ret_facts->invocation_id);
 }
 
-static bool is_user(LDAP *ldap, LDAPMessage *entry)
+static bool is_user(const struct entry *entry)
 {
 	static const char *const NOT_PEOPLE[] = { "computer", "msDS-ManagedServiceAccount", "msDS-GroupManagedServiceAccount", "msDS-DelegatedManagedServiceAccount" };
-	if (!entry_has_value(ldap, entry, "objectClass", "user")) {
+	if (!entry_has_value(entry, "objectClass", "user")) {
 		return false;
 	}
 	for (size_t i = 0; i < sizeof NOT_PEOPLE / sizeof NOT_PEOPLE[0]; i++) {
-		if (entry_has_value(ldap, entry, "objectClass", NOT_PEOPLE[i])) {
+		if (entry_has_value(entry, "objectClass", NOT_PEOPLE[i])) {
 			return false;
 		}
 	}
@@ -130,55 +134,51 @@ static bool is_user(LDAP *ldap, LDAPMessage *entry)
 }
 
 /* All or none: a group that cannot be read is a refusal, never a gap. */
-static void read_groups(LDAP *ldap, LDAPMessage *entry, struct account *account)
+static void read_groups(const struct entry *entry, struct account *account)
 {
-	struct berval **values = ldap_get_values_len(ldap, entry, "tokenGroups");
-	size_t count = values != NULL ? ldap_count_values_len(values) : 0;
+	const struct berval *values = entry_values(entry, "tokenGroups");
+	size_t count = 0;
+	while (values != NULL && values[count].bv_val != NULL) {
+		count++;
+	}
 	account->groups = count > 0 ? calloc(count, sizeof *account->groups) : NULL;
 	for (size_t i = 0; i < count && account->groups != NULL; i++) {
-		if (sid_from_octets(bytes_of(values[i]->bv_val, values[i]->bv_len), &account->groups[i]) != STATUS_OK) {
+		if (sid_from_octets(bytes_of(values[i].bv_val, values[i].bv_len), &account->groups[i]) != STATUS_OK) {
 			free(account->groups);
 			account->groups = NULL;
 		}
 	}
 	account->group_count = account->groups != NULL ? count : 0;
-	if (values != NULL) {
-		ldap_value_free_len(values);
-	}
 }
 
-static void read_times(LDAP *ldap, LDAPMessage *entry, struct account *account)
+static void read_times(const struct entry *entry, struct account *account)
 {
 	int64_t value = 0;
-	account->account_expires_s = entry_number(ldap, entry, "accountExpires", &value) ? ad_time_expiry(value) : INT64_MAX;
-	account->pwd_last_set_s = entry_number(ldap, entry, "pwdLastSet", &value) ? ad_time_from_filetime(value) : 0;
-	account->lockout_time_set = entry_number(ldap, entry, "lockoutTime", &value) && value != 0;
+	account->account_expires_s = entry_number(entry, "accountExpires", &value) ? ad_time_expiry(value) : INT64_MAX;
+	account->pwd_last_set_s = entry_number(entry, "pwdLastSet", &value) ? ad_time_from_filetime(value) : 0;
+	account->lockout_time_set = entry_number(entry, "lockoutTime", &value) && value != 0;
 }
 
-static void read_password_record(LDAP *ldap, LDAPMessage *entry, struct replication_record *ret_record)
+static void read_password_record(const struct entry *entry, struct replication_record *ret_record)
 {
-	struct berval **values = ldap_get_values_len(ldap, entry, "replPropertyMetaData");
+	const struct berval *values = entry_values(entry, "replPropertyMetaData");
 	*ret_record = (struct replication_record){ 0 };
-	if (values != NULL && values[0] != NULL &&
-	    repl_metadata_find(bytes_of(values[0]->bv_val, values[0]->bv_len), ATTID_UNICODE_PWD, ret_record) != STATUS_OK) {
+	if (values != NULL && repl_metadata_find(bytes_of(values[0].bv_val, values[0].bv_len), ATTID_UNICODE_PWD, ret_record) != STATUS_OK) {
 		ret_record->known = false;
-	}
-	if (values != NULL) {
-		ldap_value_free_len(values);
 	}
 }
 
 /* What must be readable to judge a user at all: without one of these the agent's account lacks rights, and nothing is guessed. */
-static enum status read_identity(LDAP *ldap, LDAPMessage *entry, struct account *account)
+static enum status read_identity(const struct entry *entry, struct account *account)
 {
 	uint8_t guid[16];
 	int64_t uac = 0, computed = 0;
-	bool has_uac = entry_number(ldap, entry, "userAccountControl", &uac);
-	bool has_computed = entry_number(ldap, entry, "msDS-User-Account-Control-Computed", &computed);
-	account->dn = entry_dn(ldap, entry);
-	account->is_user = is_user(ldap, entry);
-	if (account->dn == NULL || !entry_has(ldap, entry, "objectClass") || !entry_guid(ldap, entry, "objectGUID", guid) ||
-	    (account->is_user && (!has_uac || !entry_sid(ldap, entry, "objectSid", &account->sid)))) {
+	bool has_uac = entry_number(entry, "userAccountControl", &uac);
+	bool has_computed = entry_number(entry, "msDS-User-Account-Control-Computed", &computed);
+	account->dn = entry_dn(entry);
+	account->is_user = is_user(entry);
+	if (account->dn == NULL || !entry_has(entry, "objectClass") || !entry_guid(entry, "objectGUID", guid) ||
+	    (account->is_user && (!has_uac || !entry_sid(entry, "objectSid", &account->sid)))) {
 		return STATUS_DIRECTORY_DENIED;
 	}
 	guid_format(guid, account->guid);
@@ -188,74 +188,82 @@ static enum status read_identity(LDAP *ldap, LDAPMessage *entry, struct account 
 	return STATUS_OK;
 }
 
-static enum status read_user(LDAP *ldap, LDAPMessage *entry, struct user_facts *ret_facts)
+static enum status read_user(LDAP *ldap, LDAPMessage *message, struct user_facts *ret_facts)
 {
+	AUTO_ENTRY struct entry entry;
+	entry_read(ldap, message, &entry);
 	*ret_facts = (struct user_facts){ 0 };
 	struct account *account = &ret_facts->account;
-	read_times(ldap, entry, account);
-	enum status status = read_identity(ldap, entry, account);
+	read_times(&entry, account);
+	enum status status = read_identity(&entry, account);
 	if (status != STATUS_OK) {
 		user_facts_clear(ret_facts);
 		return status;
 	}
-	account->sam_account_name = entry_string(ldap, entry, "sAMAccountName");
-	account->user_principal_name = entry_string(ldap, entry, "userPrincipalName");
-	account->display_name = entry_string(ldap, entry, "displayName");
-	account->has_spn = entry_has(ldap, entry, "servicePrincipalName");
-	account->is_critical_system_object = entry_true(ldap, entry, "isCriticalSystemObject");
-	if (!entry_number(ldap, entry, "adminCount", &account->admin_count)) {
+	account->sam_account_name = entry_string(&entry, "sAMAccountName");
+	account->user_principal_name = entry_string(&entry, "userPrincipalName");
+	account->display_name = entry_string(&entry, "displayName");
+	account->has_spn = entry_has(&entry, "servicePrincipalName");
+	account->is_critical_system_object = entry_true(&entry, "isCriticalSystemObject");
+	if (!entry_number(&entry, "adminCount", &account->admin_count)) {
 		account->admin_count = 0;
 	}
-	read_groups(ldap, entry, account);
-	read_password_record(ldap, entry, &ret_facts->password_record);
-	ret_facts->policy_dn = entry_string(ldap, entry, "msDS-ResultantPSO");
+	read_groups(&entry, account);
+	read_password_record(&entry, &ret_facts->password_record);
+	ret_facts->policy_dn = entry_string(&entry, "msDS-ResultantPSO");
 	return STATUS_OK;
 }
 
-static bool read_guid(LDAP *ldap, LDAPMessage *entry, uint8_t ret_guid[16])
+static bool read_guid(LDAP *ldap, LDAPMessage *message, uint8_t ret_guid[16])
 {
-	return entry_guid(ldap, entry, "objectGUID", ret_guid);
+	AUTO_ENTRY struct entry entry;
+	entry_read(ldap, message, &entry);
+	return entry_guid(&entry, "objectGUID", ret_guid);
 }
 
-static bool read_sid(LDAP *ldap, LDAPMessage *entry, struct sid *ret_sid)
+static bool read_sid(LDAP *ldap, LDAPMessage *message, struct sid *ret_sid)
 {
-	return entry_sid(ldap, entry, "objectSid", ret_sid);
+	AUTO_ENTRY struct entry entry;
+	entry_read(ldap, message, &entry);
+	return entry_sid(&entry, "objectSid", ret_sid);
 }
 
-static unsigned small_number(LDAP *ldap, LDAPMessage *entry, const char *name)
+static unsigned small_number(const struct entry *entry, const char *name)
 {
 	int64_t value = 0;
-	return entry_number(ldap, entry, name, &value) && value > 0 && value <= INT32_MAX ? value : 0;
+	return entry_number(entry, name, &value) && value > 0 && value <= INT32_MAX ? value : 0;
 }
 
-static int64_t interval(LDAP *ldap, LDAPMessage *entry, const char *name)
+static int64_t interval(const struct entry *entry, const char *name)
 {
 	int64_t value = 0;
-	return entry_number(ldap, entry, name, &value) ? ad_time_interval(value) : 0;
+	return entry_number(entry, name, &value) ? ad_time_interval(value) : 0;
 }
 
-static void read_policy(LDAP *ldap, LDAPMessage *entry, bool own, struct password_policy *ret_policy)
+static void read_policy(LDAP *ldap, LDAPMessage *message, bool own, struct password_policy *ret_policy)
 {
+	AUTO_ENTRY struct entry entry;
+	entry_read(ldap, message, &entry);
 	static const char *const NAMES[2][6] = {
 		{ "minPwdLength", "pwdHistoryLength", "minPwdAge", "maxPwdAge", "lockoutThreshold", "lockoutDuration" },
 		{ "msDS-MinimumPasswordLength", "msDS-PasswordHistoryLength", "msDS-MinimumPasswordAge", "msDS-MaximumPasswordAge", "msDS-LockoutThreshold", "msDS-LockoutDuration" },
 	};
 	const char *const *names = NAMES[own];
 	int64_t properties = 0;
-	*ret_policy = (struct password_policy){ .source_name = entry_dn(ldap, entry) };
-	bool complexity_known = own ? entry_has(ldap, entry, "msDS-PasswordComplexityEnabled") : entry_number(ldap, entry, "pwdProperties", &properties);
+	*ret_policy = (struct password_policy){ .source_name = entry_dn(&entry) };
+	bool complexity_known = own ? entry_has(&entry, "msDS-PasswordComplexityEnabled") : entry_number(&entry, "pwdProperties", &properties);
 	/* A policy object that may not be read comes as an entry without attributes and with result 0. */
-	if (!complexity_known || !entry_has(ldap, entry, names[0]) || !entry_has(ldap, entry, names[1])) {
+	if (!complexity_known || !entry_has(&entry, names[0]) || !entry_has(&entry, names[1])) {
 		return;
 	}
 	ret_policy->source = own ? POLICY_PSO : POLICY_DOMAIN;
-	ret_policy->complexity = own ? entry_true(ldap, entry, "msDS-PasswordComplexityEnabled") : (properties & DOMAIN_PASSWORD_COMPLEX) != 0;
-	ret_policy->min_length = small_number(ldap, entry, names[0]);
-	ret_policy->history = small_number(ldap, entry, names[1]);
-	ret_policy->min_age_s = interval(ldap, entry, names[2]);
-	ret_policy->max_age_s = interval(ldap, entry, names[3]);
-	ret_policy->lockout_threshold = small_number(ldap, entry, names[4]);
-	ret_policy->lockout_duration_s = interval(ldap, entry, names[5]);
+	ret_policy->complexity = own ? entry_true(&entry, "msDS-PasswordComplexityEnabled") : (properties & DOMAIN_PASSWORD_COMPLEX) != 0;
+	ret_policy->min_length = small_number(&entry, names[0]);
+	ret_policy->history = small_number(&entry, names[1]);
+	ret_policy->min_age_s = interval(&entry, names[2]);
+	ret_policy->max_age_s = interval(&entry, names[3]);
+	ret_policy->lockout_threshold = small_number(&entry, names[4]);
+	ret_policy->lockout_duration_s = interval(&entry, names[5]);
 }
 
 struct change {

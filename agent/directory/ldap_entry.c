@@ -1,79 +1,134 @@
 #include "agent/directory/ldap_entry.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "agent/directory/ad_time.h"
 
-static void free_values(struct berval ***values)
+enum { NUMBER_SIZE = 24, FIRST_CAPACITY = 32 };
+
+static bool add_attribute(struct entry *entry, size_t *capacity, struct berval name, struct berval *take_values)
 {
-	if (*values != NULL) {
-		ldap_value_free_len(*values);
+	if (entry->count == *capacity) {
+		size_t more = *capacity == 0 ? FIRST_CAPACITY : *capacity * 2;
+		struct entry_attribute *grown = realloc(entry->attributes, more * sizeof *grown);
+		if (grown == NULL) {
+			ber_memfree(take_values);
+			return false;
+		}
+		entry->attributes = grown;
+		*capacity = more;
+	}
+	entry->attributes[entry->count++] = (struct entry_attribute){ name, take_values };
+	return true;
+}
+
+void entry_read(LDAP *ldap, LDAPMessage *message, struct entry *ret_entry)
+{
+	size_t capacity = 0;
+	*ret_entry = (struct entry){ 0 };
+	if (ldap_get_dn_ber(ldap, message, &ret_entry->ber, &ret_entry->dn) != LDAP_SUCCESS) {
+		ret_entry->dn = (struct berval){ 0 };
+		return;
+	}
+	for (;;) {
+		struct berval name = { 0 }, *values = NULL;
+		int result = ldap_get_attribute_ber(ldap, message, ret_entry->ber, &name, &values);
+		if (result != LDAP_SUCCESS || name.bv_val == NULL || !add_attribute(ret_entry, &capacity, name, values)) {
+			return;
+		}
 	}
 }
-#define AUTO_VALUES __attribute__((cleanup(free_values)))
+
+void entry_clear(struct entry *entry)
+{
+	for (size_t i = 0; i < entry->count; i++) {
+		ber_memfree(entry->attributes[i].values);
+	}
+	free(entry->attributes);
+	ber_free(entry->ber, 0);
+	*entry = (struct entry){ 0 };
+}
+
+const struct berval *entry_values(const struct entry *entry, const char *name)
+{
+	size_t size = strlen(name);
+	for (size_t i = 0; i < entry->count; i++) {
+		const struct entry_attribute *attribute = &entry->attributes[i];
+		if (attribute->name.bv_len == size && strncasecmp(attribute->name.bv_val, name, size) == 0) {
+			return attribute->values != NULL && attribute->values[0].bv_val != NULL ? attribute->values : NULL;
+		}
+	}
+	return NULL;
+}
 
 static struct bytes value_bytes(const struct berval *value)
 {
 	return bytes_of(value->bv_val, value->bv_len);
 }
 
-char *entry_string(LDAP *ldap, LDAPMessage *entry, const char *name)
+static char *text_copy(const struct berval *value)
 {
-	AUTO_VALUES struct berval **values = ldap_get_values_len(ldap, entry, name);
-	if (values == NULL || values[0] == NULL || memchr(values[0]->bv_val, 0, values[0]->bv_len) != NULL || !utf8_valid(value_bytes(values[0]))) {
-		return NULL;
-	}
-	return strndup(values[0]->bv_val, values[0]->bv_len);
+	bool good = value->bv_val != NULL && memchr(value->bv_val, 0, value->bv_len) == NULL && utf8_valid(value_bytes(value));
+	return good ? strndup(value->bv_val, value->bv_len) : NULL;
 }
 
-char *entry_dn(LDAP *ldap, LDAPMessage *entry)
+char *entry_string(const struct entry *entry, const char *name)
 {
-	char *dn = ldap_get_dn(ldap, entry);
-	char *copy = dn != NULL && utf8_valid(bytes_of_string(dn)) ? strdup(dn) : NULL;
-	ldap_memfree(dn);
-	return copy;
+	const struct berval *values = entry_values(entry, name);
+	return values != NULL ? text_copy(values) : NULL;
 }
 
-bool entry_number(LDAP *ldap, LDAPMessage *entry, const char *name, int64_t *ret_value)
+char *entry_dn(const struct entry *entry)
 {
-	AUTO_FREE char *text = entry_string(ldap, entry, name);
-	return text != NULL && ad_number(text, ret_value);
+	return text_copy(&entry->dn);
 }
 
-bool entry_true(LDAP *ldap, LDAPMessage *entry, const char *name)
+bool entry_number(const struct entry *entry, const char *name, int64_t *ret_value)
 {
-	return entry_has_value(ldap, entry, name, "TRUE");
-}
-
-bool entry_guid(LDAP *ldap, LDAPMessage *entry, const char *name, uint8_t ret_guid[16])
-{
-	AUTO_VALUES struct berval **values = ldap_get_values_len(ldap, entry, name);
-	if (values == NULL || values[0] == NULL || values[0]->bv_len != 16) {
+	const struct berval *values = entry_values(entry, name);
+	char text[NUMBER_SIZE];
+	if (values == NULL || values[0].bv_len >= sizeof text || memchr(values[0].bv_val, 0, values[0].bv_len) != NULL) {
 		return false;
 	}
-	memcpy(ret_guid, values[0]->bv_val, 16);
+	memcpy(text, values[0].bv_val, values[0].bv_len);
+	text[values[0].bv_len] = '\0';
+	return ad_number(text, ret_value);
+}
+
+bool entry_true(const struct entry *entry, const char *name)
+{
+	return entry_has_value(entry, name, "TRUE");
+}
+
+bool entry_guid(const struct entry *entry, const char *name, uint8_t ret_guid[16])
+{
+	const struct berval *values = entry_values(entry, name);
+	if (values == NULL || values[0].bv_len != 16) {
+		return false;
+	}
+	memcpy(ret_guid, values[0].bv_val, 16);
 	return true;
 }
 
-bool entry_sid(LDAP *ldap, LDAPMessage *entry, const char *name, struct sid *ret_sid)
+bool entry_sid(const struct entry *entry, const char *name, struct sid *ret_sid)
 {
-	AUTO_VALUES struct berval **values = ldap_get_values_len(ldap, entry, name);
-	return values != NULL && values[0] != NULL && sid_from_octets(value_bytes(values[0]), ret_sid) == STATUS_OK;
+	const struct berval *values = entry_values(entry, name);
+	return values != NULL && sid_from_octets(value_bytes(values), ret_sid) == STATUS_OK;
 }
 
-bool entry_has(LDAP *ldap, LDAPMessage *entry, const char *name)
+bool entry_has(const struct entry *entry, const char *name)
 {
-	AUTO_VALUES struct berval **values = ldap_get_values_len(ldap, entry, name);
-	return values != NULL && values[0] != NULL;
+	return entry_values(entry, name) != NULL;
 }
 
-bool entry_has_value(LDAP *ldap, LDAPMessage *entry, const char *name, const char *text)
+bool entry_has_value(const struct entry *entry, const char *name, const char *text)
 {
-	AUTO_VALUES struct berval **values = ldap_get_values_len(ldap, entry, name);
+	const struct berval *value = entry_values(entry, name);
 	size_t size = strlen(text);
-	for (size_t i = 0; values != NULL && values[i] != NULL; i++) {
-		if (values[i]->bv_len == size && strncasecmp(values[i]->bv_val, text, size) == 0) {
+	for (; value != NULL && value->bv_val != NULL; value++) {
+		if (value->bv_len == size && strncasecmp(value->bv_val, text, size) == 0) {
 			return true;
 		}
 	}
