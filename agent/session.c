@@ -183,23 +183,6 @@ void session_drain(struct session *session, const char *reason)
 
 /* Receiving ------------------------------------------------------------------------------------------------------------------------- */
 
-/* The header's typ, to choose the row; believed only once jose_verify has found the same. */
-static bool peek_typ(struct bytes frame, char *typ, size_t capacity)
-{
-	uint8_t header[512];
-	size_t size;
-	const uint8_t *dot = memchr(frame.data, '.', frame.size);
-	if (!dot || base64url_decode(bytes_of(frame.data, dot - frame.data), header, sizeof header, &size) != STATUS_OK)
-		return false;
-	json_t *json = jose_json_parse(bytes_of(header, size));
-	const char *value = json_string_value(json_object_get(json, "typ"));
-	bool found = value && strlen(value) < capacity;
-	if (found)
-		strcpy(typ, value);
-	json_decref(json);
-	return found;
-}
-
 static const struct message *find_message(const char *typ)
 {
 	for (size_t i = 0; i < sizeof messages / sizeof messages[0]; i++)
@@ -241,8 +224,8 @@ void session_frame(struct session *session, struct bytes frame, int64_t now_s)
 	session->frame_us = clock_monotonic_us();
 	if (session->state == SESSION_DOWN)
 		return;
-	char typ[64];
-	if (!peek_typ(frame, typ, sizeof typ)) {
+	char typ[JOSE_TYP_SIZE];
+	if (!jose_peek_typ(session->identity->key_set.keys, frame, typ)) {
 		cannot_verify(session, frame, JOSE_HEADER);
 		return;
 	}

@@ -128,12 +128,42 @@ static enum jose_reason check_header(const json_t *header, const char *const *ty
 	return JOSE_OK;
 }
 
-static enum jose_reason split_and_check(struct bytes jws, const char *const *typs, struct bytes parts[3], char ret_kid[JOSE_KID_SIZE], const char **ret_typ)
+static const struct jose_kept_header *find_kept(const struct jose_keys *keys, struct bytes part)
+{
+	const struct jose_kept_header *rows = keys && keys->kept ? keys->kept->rows : NULL;
+
+	for (unsigned i = 0; rows && part.size > 0 && i < JOSE_HEADERS_KEPT; i++)
+		if (rows[i].size == part.size && memcmp(rows[i].text, part.data, part.size) == 0)
+			return &rows[i];
+	return NULL;
+}
+
+static void keep_header(const struct jose_keys *keys, struct bytes part, const char *kid, const char *typ)
+{
+	if (!keys->kept || part.size > sizeof(keys->kept->rows[0].text) || strlen(typ) >= JOSE_TYP_SIZE || find_kept(keys, part))
+		return;
+	struct jose_kept_header *kept = &keys->kept->rows[keys->kept->next++ % JOSE_HEADERS_KEPT];
+	memcpy(kept->text, part.data, part.size);
+	kept->size = part.size;
+	strcpy(kept->kid, kid);
+	strcpy(kept->typ, typ);
+}
+
+static enum jose_reason split_and_check(struct bytes jws, const char *const *typs, const struct jose_keys *keys, struct bytes parts[3], char ret_kid[JOSE_KID_SIZE], const char **ret_typ)
 {
 	json_t *header;
 
 	if (jws.size > JOSE_MAX_SIZE || !jose_split(jws, parts, 3))
 		return JOSE_FORM;
+	const struct jose_kept_header *kept = find_kept(keys, parts[0]);
+	for (; kept && *typs; typs++)
+		if (strcmp(kept->typ, *typs) == 0) {
+			strcpy(ret_kid, kept->kid);
+			*ret_typ = *typs;
+			return JOSE_OK;
+		}
+	if (kept)
+		return JOSE_TYP;
 	enum jose_reason reason = jose_header(parts[0], &header);
 	if (reason != JOSE_OK)
 		return reason;
@@ -186,7 +216,7 @@ enum jose_reason jose_verify(struct bytes jws, const char *const *typs, const st
 
 	*ret_payload = NULL;
 	*ret_size = 0;
-	enum jose_reason reason = split_and_check(jws, typs, parts, kid, &typ);
+	enum jose_reason reason = split_and_check(jws, typs, keys, parts, kid, &typ);
 	if (reason != JOSE_OK)
 		return reason;
 	struct jose_key *key = jose_keys_find(keys, kid);
@@ -195,11 +225,32 @@ enum jose_reason jose_verify(struct bytes jws, const char *const *typs, const st
 	reason = verify_input(key, bytes_of(jws.data, parts[0].size + 1 + parts[1].size), parts[2]);
 	if (reason == JOSE_OK)
 		reason = decode_payload(parts[1], ret_payload, ret_size);
+	if (reason == JOSE_OK)
+		keep_header(keys, parts[0], kid, typ);
 	if (reason == JOSE_OK && ret_typ)
 		*ret_typ = typ;
 	if (reason == JOSE_OK && ret_key)
 		*ret_key = key;
 	return reason;
+}
+
+bool jose_peek_typ(const struct jose_keys *keys, struct bytes jws, char ret_typ[JOSE_TYP_SIZE])
+{
+	const uint8_t *dot = jws.size ? memchr(jws.data, '.', jws.size) : NULL;
+	struct bytes part = bytes_of(jws.data, dot ? (size_t)(dot - jws.data) : 0);
+	const struct jose_kept_header *kept = find_kept(keys, part);
+	json_t *header = NULL;
+
+	if (kept)
+		strcpy(ret_typ, kept->typ);
+	if (kept || !dot || jose_header(part, &header) != JOSE_OK)
+		return kept != NULL;
+	const char *typ = json_string_value(json_object_get(header, "typ"));
+	bool found = typ && strlen(typ) < JOSE_TYP_SIZE;
+	if (found)
+		strcpy(ret_typ, typ);
+	json_decref(header);
+	return found;
 }
 
 enum jose_reason jose_peek_unverified(struct bytes jws, const char *typ, char ret_kid[JOSE_KID_SIZE], json_t **ret_payload)
@@ -211,7 +262,7 @@ enum jose_reason jose_peek_unverified(struct bytes jws, const char *typ, char re
 	size_t size;
 
 	*ret_payload = NULL;
-	enum jose_reason reason = split_and_check(jws, typs, parts, ret_kid, &found);
+	enum jose_reason reason = split_and_check(jws, typs, NULL, parts, ret_kid, &found);
 	if (reason == JOSE_OK)
 		reason = decode_payload(parts[1], &payload, &size);
 	if (reason != JOSE_OK)

@@ -18,6 +18,7 @@
 #include "base/status.h"
 
 #define JOSE_KID_SIZE 44 /* 43 characters of RFC 7638 thumbprint and a NUL */
+#define JOSE_TYP_SIZE 64
 
 enum jose_use { JOSE_SIGN, JOSE_DECRYPT }; /* alg ES256 use sig | alg ECDH-ES use enc */
 
@@ -76,6 +77,9 @@ enum status jose_sign(struct jose_key *key, const char *typ, struct bytes payloa
  * NUL-terminated beyond ret_size, not parsed. `ret_typ` (may be NULL) is the row of `typs`, `ret_key` (may be NULL) borrowed from `keys`. */
 enum jose_reason jose_verify(struct bytes jws, const char *const *typs, const struct jose_keys *keys,
                              char **ret_payload, size_t *ret_size, const char **ret_typ, struct jose_key **ret_key) MUST_USE;
+
+/* The header's typ, to choose what is to be done with a frame; not to be believed before jose_verify has found the same. `keys`: those that will verify it, or NULL. */
+bool jose_peek_typ(const struct jose_keys *keys, struct bytes jws, char ret_typ[JOSE_TYP_SIZE]);
 
 /* For the two messages whose key is found by the payload (enrolment, hello): checks header and typ, gives kid and the UNVERIFIED payload.
  * Nothing in it may be believed before jose_verify. */

@@ -40,9 +40,23 @@ struct jose_key {
 	EVP_PKEY *peer;                   /* takes each message's epk */
 };
 
+/* A peer sends the same few headers over and over. One whose signature was good is kept with what was read from it, and only a header of exactly the same bytes
+ * is taken for it. */
+#define JOSE_HEADERS_KEPT 8
+struct jose_kept_header {
+	uint8_t text[256];                /* as it stood in the frame, before the dot */
+	size_t size;                      /* 0: none */
+	char kid[JOSE_KID_SIZE], typ[JOSE_TYP_SIZE];
+};
+struct jose_kept_headers {
+	struct jose_kept_header rows[JOSE_HEADERS_KEPT];
+	unsigned next;                    /* this one is overwritten next */
+};
+
 struct jose_keys {
 	unsigned count;
 	struct jose_key *keys[JOSE_MAX_KEYS];
+	struct jose_kept_headers *kept;   /* NULL: none are kept */
 };
 
 /* True where `text` has exactly `count` parts between dots. */

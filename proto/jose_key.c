@@ -265,7 +265,12 @@ enum jose_use jose_key_use(const struct jose_key *key)
 
 struct jose_keys *jose_keys_new(void)
 {
-	return calloc(1, sizeof(struct jose_keys));
+	struct jose_keys *keys = calloc(1, sizeof(*keys));
+
+	if (keys && (keys->kept = calloc(1, sizeof(*keys->kept))))
+		return keys;
+	free(keys);
+	return NULL;
 }
 
 void jose_keys_free(struct jose_keys *keys)
@@ -274,6 +279,7 @@ void jose_keys_free(struct jose_keys *keys)
 		return;
 	for (unsigned i = 0; i < keys->count; i++)
 		jose_key_free(keys->keys[i]);
+	free(keys->kept);
 	free(keys);
 }
 
