@@ -121,7 +121,10 @@ static void describe_self(struct session_self *ret_self, void *arg)
 /* The service has asked for this channel to end: as soon as nothing is owed any more. */
 static void finish_drained(struct agent *agent)
 {
-	if (agent->stopping || requests_running(agent->requests) > 0 || journal_unacknowledged(agent->journal) > 0)
+	bool draining = false;
+	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
+		draining |= agent->sessions[i] && session_state(agent->sessions[i]) == SESSION_DRAINING;
+	if (!draining || agent->stopping || requests_running(agent->requests) > 0 || journal_unacknowledged(agent->journal) > 0)
 		return;
 	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
 		if (agent->sessions[i])
