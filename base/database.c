@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -18,6 +19,7 @@
 #define QUEUE_LIMIT 8192
 #define DONES_PER_TURN 64
 #define BUSY_TIMEOUT_MS 5000
+#define PATIENCE_NS 20000000
 
 struct entry {
 	struct entry *next;
@@ -26,14 +28,18 @@ struct entry {
 	void *arg;
 	enum status status;
 	bool waited_for, finished;  /* by database_run, which also owns the entry */
+	bool patient;
 };
 
 struct list {
 	struct entry *first, **last;
 };
 
+enum step { STEP_BEGIN, STEP_COMMIT, STEP_SAVEPOINT, STEP_RELEASE, STEPS };
+
 struct database {
 	sqlite3 *db;
+	sqlite3_stmt *steps[STEPS]; /* the thread's own */
 	pthread_t thread;
 	bool thread_runs;
 	pthread_mutex_t mutex;
@@ -41,6 +47,7 @@ struct database {
 	pthread_cond_t finished;    /* database_run may look */
 	struct list waiting, ended; /* under the mutex */
 	unsigned pending, limit;
+	unsigned urgent;            /* of those that wait */
 	bool closing;
 	struct event *wake;         /* NULL without a loop */
 	int wake_fd;
@@ -74,35 +81,46 @@ static bool execute(sqlite3 *db, const char *sql)
 	return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK;
 }
 
-/* False where SQLite has rolled the whole transaction back (disk full, I/O error) or cannot undo this job alone. */
-static bool run_job(sqlite3 *db, struct entry *entry)
+static bool take_step(struct database *database, enum step step)
 {
-	if (!execute(db, "SAVEPOINT job"))
+	static const char *const sql[STEPS] = { "BEGIN IMMEDIATE", "COMMIT", "SAVEPOINT job", "RELEASE job" };
+	sqlite3_stmt **statement = &database->steps[step];
+	if (*statement == NULL && sqlite3_prepare_v3(database->db, sql[step], -1, SQLITE_PREPARE_PERSISTENT, statement, NULL) != SQLITE_OK)
+		return false;
+	bool good = sqlite3_step(*statement) == SQLITE_DONE;
+	return sqlite3_reset(*statement) == SQLITE_OK && good;
+}
+
+/* False where SQLite has rolled the whole transaction back (disk full, I/O error) or cannot undo this job alone. */
+static bool run_job(struct database *database, struct entry *entry)
+{
+	sqlite3 *db = database->db;
+	if (!take_step(database, STEP_SAVEPOINT))
 		return false;
 	entry->status = entry->job(db, entry->arg);
 	if (sqlite3_get_autocommit(db))
 		return false;
 	if (entry->status != STATUS_OK && !execute(db, "ROLLBACK TO job"))
 		return false;
-	return execute(db, "RELEASE job");
+	return take_step(database, STEP_RELEASE);
 }
 
-static bool run_group(sqlite3 *db, struct entry *first)
+static bool run_group(struct database *database, struct entry *first)
 {
-	if (!execute(db, "BEGIN IMMEDIATE"))
+	if (!take_step(database, STEP_BEGIN))
 		return false;
 	for (struct entry *entry = first; entry != NULL; entry = entry->next)
-		if (!run_job(db, entry))
+		if (!run_job(database, entry))
 			return false;
-	return execute(db, "COMMIT");
+	return take_step(database, STEP_COMMIT);
 }
 
-static void run_and_commit(sqlite3 *db, struct entry *first)
+static void run_and_commit(struct database *database, struct entry *first)
 {
-	if (run_group(db, first))
+	if (run_group(database, first))
 		return;
-	if (!sqlite3_get_autocommit(db))
-		execute(db, "ROLLBACK");
+	if (!sqlite3_get_autocommit(database->db))
+		execute(database->db, "ROLLBACK");
 	for (struct entry *entry = first; entry != NULL; entry = entry->next)
 		entry->status = STATUS_AGENT_JOURNAL;
 }
@@ -133,19 +151,34 @@ static void hand_back(struct database *database, struct list *group)
 		wake_loop(database);
 }
 
+/* Until something urgent waits, something patient has waited long enough, or the end. */
+static void wait_for_work(struct database *database)
+{
+	struct timespec limit;
+	while (database->waiting.first == NULL && !database->closing)
+		pthread_cond_wait(&database->wanted, &database->mutex);
+	clock_gettime(CLOCK_MONOTONIC, &limit);
+	limit.tv_nsec += PATIENCE_NS;
+	limit.tv_sec += limit.tv_nsec / 1000000000;
+	limit.tv_nsec %= 1000000000;
+	while (database->urgent == 0 && !database->closing)
+		if (pthread_cond_timedwait(&database->wanted, &database->mutex, &limit) != 0)
+			return;
+}
+
 static void *run_thread(void *arg)
 {
 	struct database *database = arg;
 	pthread_mutex_lock(&database->mutex);
 	for (;;) {
-		while (database->waiting.first == NULL && !database->closing)
-			pthread_cond_wait(&database->wanted, &database->mutex);
+		wait_for_work(database);
 		if (database->waiting.first == NULL)
 			break;
 		struct list group = { database->waiting.first, database->waiting.last };
 		list_clear(&database->waiting);
+		database->urgent = 0;
 		pthread_mutex_unlock(&database->mutex);
-		run_and_commit(database->db, group.first);
+		run_and_commit(database, group.first);
 		pthread_mutex_lock(&database->mutex);
 		hand_back(database, &group);
 	}
@@ -183,26 +216,40 @@ static enum status enqueue(struct database *database, struct entry *entry)
 {
 	if (database->closing || database->pending >= database->limit)
 		return STATUS_AGENT_OVERLOADED;
+	/* The thread sleeps for as long as there is nothing, and a little longer for what is patient. */
+	bool wake = entry->patient ? database->waiting.first == NULL : database->urgent == 0;
 	database->pending++;
+	database->urgent += !entry->patient;
 	list_append(&database->waiting, entry);
-	pthread_cond_signal(&database->wanted);
+	if (wake)
+		pthread_cond_signal(&database->wanted);
 	return STATUS_OK;
 }
 
-enum status database_submit(struct database *database, database_job job, database_done done, void *arg)
+static enum status submit(struct database *database, database_job job, database_done done, void *arg, bool patient)
 {
 	if (done != NULL && database->wake == NULL)
 		return STATUS_AGENT_INTERNAL;
 	struct entry *entry = calloc(1, sizeof *entry);
 	if (entry == NULL)
 		return STATUS_AGENT_INTERNAL;
-	*entry = (struct entry){ .job = job, .done = done, .arg = arg };
+	*entry = (struct entry){ .job = job, .done = done, .arg = arg, .patient = patient };
 	pthread_mutex_lock(&database->mutex);
 	enum status status = enqueue(database, entry);
 	pthread_mutex_unlock(&database->mutex);
 	if (status != STATUS_OK)
 		free(entry);
 	return status;
+}
+
+enum status database_submit(struct database *database, database_job job, database_done done, void *arg)
+{
+	return submit(database, job, done, arg, false);
+}
+
+enum status database_submit_patiently(struct database *database, database_job job, database_done done, void *arg)
+{
+	return submit(database, job, done, arg, true);
 }
 
 enum status database_run(struct database *database, database_job job, void *arg)
@@ -398,7 +445,11 @@ enum status database_open(struct event_base *base, const struct database_options
 	list_clear(&database->waiting);
 	list_clear(&database->ended);
 	pthread_mutex_init(&database->mutex, NULL);
-	pthread_cond_init(&database->wanted, NULL);
+	pthread_condattr_t monotonic;
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&database->wanted, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	pthread_cond_init(&database->finished, NULL);
 	enum status status = open_sqlite(options, &database->db, ret_why);
 	if (status == STATUS_OK && (!attach(database, base) || !start_thread(database)))
@@ -427,6 +478,8 @@ void database_close(struct database *database)
 		event_free(database->wake);
 	if (database->wake_fd >= 0)
 		close(database->wake_fd);
+	for (enum step step = 0; step < STEPS; step++)
+		sqlite3_finalize(database->steps[step]);
 	sqlite3_close_v2(database->db);
 	pthread_cond_destroy(&database->finished);
 	pthread_cond_destroy(&database->wanted);

@@ -35,6 +35,8 @@ enum status database_open(struct event_base *base, const struct database_options
 void database_close(struct database *database);
 /* STATUS_AGENT_OVERLOADED where the queue is full: then neither job nor done will run. `done` may be NULL. */
 enum status database_submit(struct database *database, database_job job, database_done done, void *arg) MUST_USE;
+/* For what nobody waits for: it goes to disk with the next job that database_submit or database_run brings, or alone a moment later. */
+enum status database_submit_patiently(struct database *database, database_job job, database_done done, void *arg) MUST_USE;
 /* The same, waiting for it: for the start of a program and for command lines, never on a running loop. */
 enum status database_run(struct database *database, database_job job, void *arg) MUST_USE;
 /* Jobs waiting or running. */

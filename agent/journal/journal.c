@@ -216,7 +216,9 @@ static struct node *apply_change(struct journal *journal, struct node *node, str
 	return node;
 }
 
-static enum status submit_change(struct journal *journal, struct node *node, const struct journal_entry *entry, journal_done done, void *arg)
+typedef enum status (*submit_function)(struct database *database, database_job job, database_done done, void *arg);
+
+static enum status submit_change(struct journal *journal, struct node *node, const struct journal_entry *entry, submit_function submit, journal_done done, void *arg)
 {
 	struct journal_entry *copy = entry_copy(entry);
 	struct change *change = new_change(journal, entry, done, arg);
@@ -230,7 +232,7 @@ static enum status submit_change(struct journal *journal, struct node *node, con
 	change->entry->pending = false;
 	change->sequence = node ? node->sequence : journal->next_sequence;
 	change->node = apply_change(journal, node, copy);
-	enum status status = change->node ? database_submit(journal->database, run_change, change_done, change) : STATUS_AGENT_INTERNAL;
+	enum status status = change->node ? submit(journal->database, run_change, change_done, change) : STATUS_AGENT_INTERNAL;
 	if (status == STATUS_OK)
 		return STATUS_OK;
 	if (change->node)
@@ -248,7 +250,7 @@ static enum status write_entry(struct journal *journal, const struct journal_ent
 		return STATUS_AGENT_INTERNAL;
 	if (!node && journal->rows >= journal->settings.rows_limit)
 		return STATUS_AGENT_JOURNAL;
-	return submit_change(journal, node, entry, done, arg);
+	return submit_change(journal, node, entry, database_submit, done, arg);
 }
 
 enum status journal_intent(struct journal *journal, const struct journal_entry *entry, journal_done done, void *arg)
@@ -270,8 +272,8 @@ void journal_acknowledge(struct journal *journal, const char *request_id)
 		return;
 	struct journal_entry acknowledged = *node->entry;
 	acknowledged.acknowledged = true;
-	/* Where it cannot be written the service is told once more and acknowledges once more. */
-	if (submit_change(journal, node, &acknowledged, NULL, NULL) != STATUS_OK)
+	/* Where it cannot be written, or is lost, the service is told once more and acknowledges once more. */
+	if (submit_change(journal, node, &acknowledged, database_submit_patiently, NULL, NULL) != STATUS_OK)
 		return;
 }
 
