@@ -115,7 +115,7 @@ static void close_transport(struct connection *connection)
 {
 	resolve_free(connection->resolve);
 	connection->resolve = NULL;
-	connection->io.bufferevent = NULL;
+	ldap_io_close(&connection->io);
 	if (connection->ldap != NULL) {
 		LDAP *ldap = connection->ldap;
 		connection->ldap = NULL;

@@ -2,11 +2,14 @@
 
 #include <errno.h>
 #include <event2/buffer.h>
+#include <event2/event.h>
 #include <openldap.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/secret.h"
+
+enum { TURN_CAPACITY = 4096 };
 
 static int io_setup(Sockbuf_IO_Desc *desc, void *arg)
 {
@@ -40,14 +43,62 @@ static ber_slen_t io_read(Sockbuf_IO_Desc *desc, void *data, ber_len_t size)
 	return evbuffer_remove(bufferevent_get_input(io->bufferevent), data, size);
 }
 
+size_t ldap_io_unsent(const struct ldap_io *io)
+{
+	return io->turn_size + (io->bufferevent != NULL ? evbuffer_get_length(bufferevent_get_output(io->bufferevent)) : 0);
+}
+
 static void wipe_and_free(const void *data, size_t size, void *arg)
 {
 	wipe(arg, size);
 	free(arg);
 }
 
-/* What is written may hold a password. The evbuffer gets a copy that is wiped when it has been encrypted, and libldap's own copy, which it only frees, is wiped here:
- * it is not read again, as a request is encoded anew only when a referral is followed. */
+static void drop_turn(struct ldap_io *io)
+{
+	if (io->turn != NULL) {
+		wipe_and_free(io->turn, io->turn_size, io->turn);
+	}
+	io->turn = NULL;
+	io->turn_size = io->turn_capacity = 0;
+}
+
+/* The evbuffer wipes it when it has been encrypted. Where memory is out, libldap's answers never come, and the deadlines see to that. */
+static void flush_turn(evutil_socket_t fd, short what, void *arg)
+{
+	struct ldap_io *io = arg;
+	if (io->turn == NULL) {
+		return;
+	}
+	if (io->bufferevent == NULL || evbuffer_add_reference(bufferevent_get_output(io->bufferevent), io->turn, io->turn_size, wipe_and_free, io->turn) != 0) {
+		drop_turn(io);
+		return;
+	}
+	io->turn = NULL;
+	io->turn_size = io->turn_capacity = 0;
+}
+
+static bool make_room(struct ldap_io *io, size_t size)
+{
+	if (io->turn_size + size <= io->turn_capacity) {
+		return true;
+	}
+	size_t capacity = io->turn_size + size < TURN_CAPACITY ? TURN_CAPACITY : 2 * (io->turn_size + size);
+	uint8_t *grown = malloc(capacity);
+	if (grown == NULL) {
+		return false;
+	}
+	if (io->turn != NULL) {
+		memcpy(grown, io->turn, io->turn_size);
+		wipe_and_free(io->turn, io->turn_size, io->turn);
+	}
+	io->turn = grown;
+	io->turn_capacity = capacity;
+	return true;
+}
+
+/* What is written may hold a password. libldap's own copy, which it only frees, is wiped here: it is not read again, as a request is encoded anew only when a
+ * referral is followed. */
 static ber_slen_t io_write(Sockbuf_IO_Desc *desc, void *data, ber_len_t size)
 {
 	struct ldap_io *io = desc->sbiod_pvt;
@@ -55,24 +106,19 @@ static ber_slen_t io_write(Sockbuf_IO_Desc *desc, void *data, ber_len_t size)
 		errno = ECONNRESET;
 		return -1;
 	}
-	struct evbuffer *output = bufferevent_get_output(io->bufferevent);
-	if (evbuffer_get_length(output) > LDAP_IO_OUTPUT_MAX) {
+	if (ldap_io_unsent(io) > LDAP_IO_OUTPUT_MAX) {
 		errno = EAGAIN;
 		return -1;
 	}
-	uint8_t *copy = malloc(size > 0 ? size : 1);
-	if (copy == NULL) {
+	if (!make_room(io, size)) {
 		errno = ENOMEM;
 		return -1;
 	}
-	memcpy(copy, data, size);
-	if (evbuffer_add_reference(output, copy, size, wipe_and_free, copy) != 0) {
-		wipe_and_free(copy, size, copy);
-		errno = ENOMEM;
-		return -1;
-	}
-	wipe(data, size);
+	memcpy(io->turn + io->turn_size, data, size);
+	io->turn_size += size;
 	io->written += size;
+	wipe(data, size);
+	event_active(io->flush, EV_TIMEOUT, 0);
 	return size;
 }
 
@@ -89,6 +135,10 @@ enum status ldap_io_open(struct ldap_io *io, LDAP **ret_ldap)
 	LDAP *ldap = NULL;
 	Sockbuf *sockbuf = NULL;
 	ber_len_t incoming = LDAP_IO_INCOMING_MAX;
+	io->flush = event_new(bufferevent_get_base(io->bufferevent), -1, 0, flush_turn, io);
+	if (io->flush == NULL) {
+		return STATUS_AGENT_INTERNAL;
+	}
 	if (ldap_init_fd(bufferevent_getfd(io->bufferevent), LDAP_PROTO_EXT, NULL, &ldap) != LDAP_SUCCESS) {
 		return STATUS_AGENT_INTERNAL;
 	}
@@ -100,4 +150,14 @@ enum status ldap_io_open(struct ldap_io *io, LDAP **ret_ldap)
 	}
 	*ret_ldap = ldap;
 	return STATUS_OK;
+}
+
+void ldap_io_close(struct ldap_io *io)
+{
+	drop_turn(io);
+	if (io->flush != NULL) {
+		event_free(io->flush);
+	}
+	io->flush = NULL;
+	io->bufferevent = NULL;
 }

@@ -7,14 +7,21 @@
 
 #include "base/status.h"
 
-/* What libldap wrote in all, and how much waits in the output at most before it is told to try again. */
+/* What libldap writes in one turn of the loop becomes one TLS record. How much waits in the output at most before libldap is told to try again. */
 struct ldap_io {
 	struct bufferevent *bufferevent; /* borrowed; NULL once it is gone: libldap then sees an error */
-	uint64_t written;
+	uint64_t written;                /* by libldap, in all */
+	uint8_t *turn;                   /* of this turn; may hold passwords */
+	size_t turn_size, turn_capacity;
+	struct event *flush;
 };
 enum { LDAP_IO_OUTPUT_MAX = 1 << 20, LDAP_IO_INCOMING_MAX = 4 << 20 };
 
 /* A new LDAP handle over `io`, which must outlive it: protocol 3, no referrals, no ldap.conf, answers of at most LDAP_IO_INCOMING_MAX. */
 enum status ldap_io_open(struct ldap_io *io, LDAP **ret_ldap) MUST_USE;
+/* Before the bufferevent is freed; libldap sees an error from here. */
+void ldap_io_close(struct ldap_io *io);
+/* What has not been encrypted yet. */
+size_t ldap_io_unsent(const struct ldap_io *io);
 
 #endif

@@ -38,12 +38,11 @@ static void detach(struct operation *operation)
 	}
 }
 
-/* Bytes that are in the output buffer were not encrypted yet: when the connection is given up they never leave. */
+/* Unsent bytes were not encrypted yet: when the connection is given up they never leave. */
 static bool was_sent(const struct operation *operation)
 {
 	const struct connection *connection = operation->connection;
-	size_t left = connection->bufferevent != NULL ? evbuffer_get_length(bufferevent_get_output(connection->bufferevent)) : 0;
-	return operation->submitted && connection->io.written - left > operation->start;
+	return operation->submitted && connection->io.written - ldap_io_unsent(&connection->io) > operation->start;
 }
 
 /* `operation` is detached; it is gone afterwards. */
@@ -87,8 +86,7 @@ static enum status submit(struct operation *operation)
 
 static bool has_room(const struct connection *connection)
 {
-	return connection->outstanding_count < connection->setup.settings->pipeline &&
-	       evbuffer_get_length(bufferevent_get_output(connection->bufferevent)) < LDAP_IO_OUTPUT_MAX / 4;
+	return connection->outstanding_count < connection->setup.settings->pipeline && ldap_io_unsent(&connection->io) < LDAP_IO_OUTPUT_MAX / 4;
 }
 
 static void submit_waiting(struct connection *connection)
@@ -263,7 +261,8 @@ void operations_receive(struct connection *connection)
 {
 	LDAP *ldap = connection->ldap;
 	connection->last_read_us = clock_monotonic_us();
-	while (connection->ldap == ldap && ldap != NULL) { /* a callback may have closed it */
+	/* A callback may have closed it. Without input libldap would poll the descriptor, in vain. */
+	while (connection->ldap == ldap && ldap != NULL && evbuffer_get_length(bufferevent_get_input(connection->bufferevent)) > 0) {
 		struct timeval now = { 0, 0 };
 		LDAPMessage *message = NULL;
 		int type = ldap_result(ldap, LDAP_RES_ANY, LDAP_MSG_ONE, &now, &message);
