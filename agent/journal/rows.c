@@ -175,13 +175,17 @@ static void number_checksum(const char *name, int64_t value, uint8_t out[32])
 
 char *rows_write_sql(void)
 {
-	char names[512] = "", marks[FIELDS * 3 + 1] = "";
+	char names[512] = "", marks[FIELDS * 3 + 1] = "", updates[1024] = "";
 	char *sql = NULL;
 	for (size_t i = 0; i < FIELDS; i++) {
 		strcat(strcat(names, ", "), fields[i].name);
 		strcat(marks, ", ?");
+		/* The request_id of a row never changes; left out, its index is not written again. */
+		if (i > 0)
+			sprintf(updates + strlen(updates), "%s = excluded.%s, ", fields[i].name, fields[i].name);
 	}
-	return asprintf(&sql, "INSERT OR REPLACE INTO entries (sequence%s, checksum) VALUES (?%s, ?)", names, marks) < 0 ? NULL : sql;
+	return asprintf(&sql, "INSERT INTO entries (sequence%s, checksum) VALUES (?%s, ?) ON CONFLICT (sequence) DO UPDATE SET %schecksum = excluded.checksum",
+	                names, marks, updates) < 0 ? NULL : sql;
 }
 
 static int bind_field(sqlite3_stmt *statement, int column, const struct field *field, const struct journal_entry *entry)
