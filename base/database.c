@@ -46,6 +46,7 @@ struct database {
 	pthread_cond_t wanted;      /* there is work, or the end */
 	pthread_cond_t finished;    /* database_run may look */
 	struct list waiting, ended; /* under the mutex */
+	struct list taken;          /* from `ended`, by the loop */
 	unsigned pending, limit;
 	unsigned urgent;            /* of those that wait */
 	bool closing;
@@ -190,9 +191,15 @@ static void *run_thread(void *arg)
 
 static bool run_one_done(struct database *database)
 {
-	pthread_mutex_lock(&database->mutex);
-	struct entry *entry = list_pop(&database->ended);
-	pthread_mutex_unlock(&database->mutex);
+	if (database->taken.first == NULL) {
+		pthread_mutex_lock(&database->mutex);
+		if (database->ended.first != NULL) {
+			database->taken = database->ended;
+			list_clear(&database->ended);
+		}
+		pthread_mutex_unlock(&database->mutex);
+	}
+	struct entry *entry = list_pop(&database->taken);
 	if (entry == NULL)
 		return false;
 	entry->done(entry->status, entry->arg);
@@ -444,6 +451,7 @@ enum status database_open(struct event_base *base, const struct database_options
 	database->limit = options->queue_limit == 0 ? QUEUE_LIMIT : options->queue_limit;
 	list_clear(&database->waiting);
 	list_clear(&database->ended);
+	list_clear(&database->taken);
 	pthread_mutex_init(&database->mutex, NULL);
 	pthread_condattr_t monotonic;
 	pthread_condattr_init(&monotonic);
