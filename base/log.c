@@ -19,16 +19,17 @@
 
 #define QUEUE_LIMIT 4096
 #define STOP_LIMIT_S 1
+#define GATHER_NS 5000000
 
 /* One writer from log_start to log_stop. On the heap: one that hangs in its sink is left to itself. */
 struct writer {
 	pthread_mutex_t mutex;
-	pthread_cond_t wanted;   /* for the thread: there are lines, or the end */
+	pthread_cond_t wanted;   /* for the thread: there are lines, a grave one, or the end */
 	pthread_cond_t ended;    /* for log_stop */
 	struct log_line *first, **last;
 	unsigned queued;         /* including the one being written */
 	uint64_t dropped, reported;
-	bool stopping, has_ended, abandoned;
+	bool grave, stopping, has_ended, abandoned;
 	enum log_format format;
 	char program[64];
 };
@@ -106,13 +107,28 @@ static void write_queued(struct writer *w)
 	pthread_mutex_lock(&w->mutex);
 }
 
+/* From the first line on a few more are awaited, so that a busy program is not interrupted for each; a grave one is written at once. */
+static void gather(struct writer *w)
+{
+	struct timespec limit;
+	while (w->first == NULL && !w->stopping)
+		pthread_cond_wait(&w->wanted, &w->mutex);
+	clock_gettime(CLOCK_MONOTONIC, &limit);
+	limit.tv_nsec += GATHER_NS;
+	limit.tv_sec += limit.tv_nsec / 1000000000;
+	limit.tv_nsec %= 1000000000;
+	while (!w->grave && !w->stopping)
+		if (pthread_cond_timedwait(&w->wanted, &w->mutex, &limit) != 0)
+			break;
+	w->grave = false;
+}
+
 static void *run_writer(void *arg)
 {
 	struct writer *w = arg;
 	pthread_mutex_lock(&w->mutex);
 	while (!w->stopping || (w->first != NULL && !w->abandoned)) {
-		while (w->first == NULL && !w->stopping)
-			pthread_cond_wait(&w->wanted, &w->mutex);
+		gather(w);
 		write_queued(w);
 	}
 	w->has_ended = true;
@@ -133,7 +149,7 @@ static struct writer *new_writer(const char *program, enum log_format format)
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_mutex_init(&w->mutex, NULL);
-	pthread_cond_init(&w->wanted, NULL);
+	pthread_cond_init(&w->wanted, &monotonic);
 	pthread_cond_init(&w->ended, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	w->last = &w->first;
@@ -203,10 +219,13 @@ static bool enqueue(struct writer *w, struct log_line *line)
 	pthread_mutex_lock(&w->mutex);
 	bool fits = w->queued < QUEUE_LIMIT;
 	if (fits) {
+		bool grave = line->level <= LOG_WARNING;
+		if (w->first == NULL || grave)
+			pthread_cond_signal(&w->wanted);
+		w->grave |= grave;
 		w->queued++;
 		*w->last = line;
 		w->last = &line->next;
-		pthread_cond_signal(&w->wanted);
 	} else {
 		w->dropped++;
 		dropped_total++;
