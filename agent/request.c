@@ -188,7 +188,9 @@ static bool handle_known(struct requests *requests, struct request *request)
 		return false;
 	const uint8_t *known = running ? running->entry.frame_sha256 : entry->frame_sha256;
 	if (!bytes_equal(bytes_of(known, 32), bytes_of(request->entry.frame_sha256, 32))) {
+		/* Addressed by the frame: what carried the id first has an outcome of its own, and this is not it. */
 		request->result.reason = strdup("jti");
+		request->result.request_id[0] = '\0';
 		request_finish(request, STATUS_REQUEST_REPLAYED);
 		return true;
 	}
@@ -197,7 +199,8 @@ static bool handle_known(struct requests *requests, struct request *request)
 		running->endpoint = request->endpoint;
 	if (running && running->settling)
 		request_send_result(running);
-	if (entry && entry->result && !entry->pending)
+	/* An acknowledged outcome was on disk before it was told: what waits is the acknowledgement. */
+	if (entry && entry->result && (!entry->pending || entry->acknowledged))
 		requests->world.send(request->endpoint, entry->result, requests->world.arg);
 	request_free(request);
 	return true;

@@ -93,12 +93,12 @@ class ScriptedService(example.Service):
         self.send(self.sign("wb-request+jwt", claims, key))
         return self.result(claims["jti"], timeout)
 
-    def ask_unverifiable(self, frame, timeout=15):
-        """Sends a frame that cannot be verified; its answer is found by the frame's SHA-256."""
+    def ask_by_frame(self, frame, timeout=15):
+        """Sends a frame whose answer names no request; it is found by the frame's SHA-256."""
         import hashlib
         digest = hashlib.sha256(frame.encode()).hexdigest()
         self.send(frame)
-        return lab.wait_for("the answer to an unverifiable frame", lambda: next((r for r in self.results if r.get("frame_sha256") == digest), None), timeout)
+        return lab.wait_for("the answer to the frame", lambda: next((r for r in self.results if r.get("frame_sha256") == digest), None), timeout)
 
     def close(self):
         async def end():
