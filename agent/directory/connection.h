@@ -52,6 +52,7 @@ struct operation {
 	struct change *change;
 	bool submitted;
 	bool left;                 /* by operations_judge: it had been sent when the connection was lost */
+	bool timed_out;            /* the one whose deadline gave the connection up */
 	int message_id;
 	uint64_t start;            /* io.written before it */
 	int64_t submitted_us;

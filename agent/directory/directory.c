@@ -167,8 +167,8 @@ static void on_connection_changed(struct connection *connection, void *arg)
 			}
 		}
 	}
+	/* Not from here: this may be the middle of a call that goes on with the connection. */
 	event_active(directory->news, 0, 0);
-	calls_pump(directory);
 }
 
 static void on_room(struct connection *connection, void *arg)

@@ -114,10 +114,15 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 	bool sent = was_sent(operation), submitted = operation->submitted;
 	bool stalled = submitted && (!sent || connection->last_read_us < operation->submitted_us);
 	bool write = operation->kind == OPERATION_MODIFY;
-	detach(operation);
 	if (stalled) {
+		/* It ends with all the others, from the list: their callbacks may cancel it. */
+		operation->timed_out = true;
 		connection_fail(connection, STATUS_DIRECTORY_TIMEOUT, "it did not answer in time");
-	} else if (submitted && write) {
+		connection_unref(connection);
+		return;
+	}
+	detach(operation);
+	if (submitted && write) {
 		connection->retiring = true;
 	}
 	end_unanswered(operation, STATUS_DIRECTORY_TIMEOUT, sent);
@@ -147,6 +152,8 @@ static enum status operation_start(struct connection *connection, struct operati
 		operation_free(operation);
 		return status;
 	}
+	/* Else libevent counts from the start of this turn, and a call whose last attempt ends too early believes that there is time for another. */
+	event_base_update_cache_time(connection->setup.base);
 	evtimer_add(operation->timer, &deadline);
 	TAILQ_INSERT_TAIL(operation->submitted ? &connection->outstanding : &connection->waiting, operation, link);
 	++*(operation->submitted ? &connection->outstanding_count : &connection->waiting_count);
@@ -225,7 +232,7 @@ static struct operation *find_outstanding(struct connection *connection, int mes
 }
 
 /* Any tag but an entry's, a reference's or an intermediate answer's ends an operation: Samba answers a search or a modify with an unknown critical control by an
- * ExtendedResponse. */
+ * ExtendedResponse. An answer to a write that cannot be read says nothing about the write. */
 static void end_answered(struct operation *operation, LDAPMessage *message)
 {
 	struct connection *connection = operation->connection;
@@ -233,7 +240,10 @@ static void end_answered(struct operation *operation, LDAPMessage *message)
 	struct reply reply = { .sent = true, .ldap = connection->ldap, .count = operation->count };
 	memcpy(reply.entries, operation->entries, sizeof reply.entries);
 	if (ldap_parse_result(connection->ldap, message, &reply.ldap_result, NULL, &diagnostic, NULL, NULL, 0) != LDAP_SUCCESS) {
-		reply.ldap_result = LDAP_PROTOCOL_ERROR;
+		bool write = operation->kind == OPERATION_MODIFY;
+		reply.status = write ? STATUS_DIRECTORY_PROTOCOL : STATUS_OK;
+		reply.ldap_result = write ? -1 : LDAP_PROTOCOL_ERROR;
+		connection->retiring |= write;
 	}
 	reply.diagnostic = diagnostic;
 	detach(operation);
@@ -299,6 +309,6 @@ void operations_fail_all(struct connection *connection)
 	struct operation *operation;
 	while ((operation = TAILQ_FIRST(&connection->outstanding)) != NULL || (operation = TAILQ_FIRST(&connection->waiting)) != NULL) {
 		detach(operation);
-		end_unanswered(operation, STATUS_DIRECTORY_UNAVAILABLE, operation->left);
+		end_unanswered(operation, operation->timed_out ? STATUS_DIRECTORY_TIMEOUT : STATUS_DIRECTORY_UNAVAILABLE, operation->left);
 	}
 }

@@ -6,12 +6,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum fake_reaction { FAKE_ANSWER, FAKE_SILENT, FAKE_CLOSE, FAKE_WRONG_TAG, FAKE_GARBAGE, FAKE_HUGE };
+enum fake_reaction { FAKE_ANSWER, FAKE_SILENT, FAKE_CLOSE, FAKE_WRONG_TAG, FAKE_GARBAGE, FAKE_HUGE, FAKE_MALFORMED };
 struct fake_server;
 struct fake {
 	struct fake_server *server;
 	char name[32];             /* "localhost:port" */
 	bool no_tls;               /* accepts TCP and says nothing */
+	bool stalled;              /* reads, and answers nothing */
 	bool dribble;              /* one byte a record, a record a turn */
 	bool read_only, unsynchronized, has_control, other_pso;
 	unsigned matches;          /* what a search for a user finds */

@@ -367,6 +367,41 @@ static void a_lively_connection_retires_after_a_lost_answer(void **state)
 	assert_int_equal(one.connections, 2);
 }
 
+static void a_malformed_answer_to_a_write_is_none(void **state)
+{
+	start();
+	locate_well();
+	one.on_modify = FAKE_MALFORMED;
+	write_now(&RESET, 1000);
+	assert_int_equal(end.status, STATUS_DIRECTORY_PROTOCOL);
+	assert_true(end.answer.sent && !end.answer.answered);
+	assert_int_equal(directory_recheck(located, 300, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
+}
+
+static void locate_by_guid(int64_t timeout_ms)
+{
+	assert_int_equal(directory_locate(directory, LOCATE_OBJECT_GUID, USER_GUID, NULL, timeout_ms, on_located, NULL, NULL), STATUS_OK);
+}
+
+/* Account and position are read together: the end of one must not end the other twice. */
+static void two_reads_stall_together(void **state)
+{
+	servers[1] = two.name;
+	servers[2] = NULL;
+	start();
+	locate_well();
+	one.stalled = true;
+	locate_by_guid(600);
+	locate_by_guid(600);
+	wait_for(3, 1500);
+	assert_int_equal(end.status, STATUS_OK); /* by the other server, after half of the time */
+	assert_string_equal(end.answer.server, two.name);
+	two.stalled = true;
+	locate_by_guid(300);
+	wait_for(4, 1500);
+	assert_int_equal(end.status, STATUS_DIRECTORY_TIMEOUT);
+}
+
 static void busy_servers_get_another_connection(void **state)
 {
 	settings.connections = 2;
@@ -639,6 +674,7 @@ int main(void)
 	const struct CMUnitTest tests[] = { CASE(reads_everything), CASE(reads_one_byte_at_a_time), CASE(names_that_match_not_once), CASE(unreadable_policy_is_unknown),
 		CASE(recheck_reads_anew), CASE(writes_once), CASE(refusals_are_told), CASE(an_answer_with_another_tag_counts), CASE(the_policy_control_is_required),
 		CASE(a_silent_server_leaves_the_truth_open), CASE(a_write_that_waited_was_not_sent), CASE(a_lively_connection_retires_after_a_lost_answer),
+		CASE(two_reads_stall_together), CASE(a_malformed_answer_to_a_write_is_none),
 		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
 		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
 		CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
