@@ -3,6 +3,7 @@ import base64, copy, json, os, re, subprocess
 
 import jsonschema, pytest, yaml
 from jwcrypto import jwe, jwk, jws
+from jwcrypto.common import JWException, base64url_encode
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 PROTO = os.path.join(ROOT, "proto")
@@ -49,9 +50,16 @@ def test_the_readme_has_the_table():
 
 def test_the_schemas_have_the_codes():
     assert SCHEMAS["common"]["$defs"]["code"]["enum"] == [row["code"] for row in CODES]
-    by_status = {rule["if"]["properties"]["status"]["const"]: rule["then"]["properties"]["code"]["enum"] for rule in SCHEMAS["result"]["allOf"]}
+    by_status = {rule["if"]["properties"]["status"]["const"]: rule["then"]["properties"]["code"]["enum"] for rule in SCHEMAS["result"]["allOf"] if "status" in rule["if"]["properties"]}
     for status in SCHEMAS["common"]["$defs"]["status"]["enum"]:
-        assert by_status[status] == [row["code"] for row in CODES if row["outcome"] == status]
+        assert by_status[status] == [row["code"] for row in CODES if row["outcome"] == status and not row["code"].startswith("service.")]
+
+
+@pytest.mark.parametrize("code", ["request.signature", "request.replayed"])
+def test_some_results_speak_of_a_frame_only(code):
+    common = {"iss": "6f9619ff-8b86-4011-b42d-00cf4fc964ff", "aud": "https://reset.example", "iat": 1790000000, "status": "refused", "code": code}
+    assert validator("result").is_valid({**common, "frame_sha256": "0" * 64})
+    assert not validator("result").is_valid({**common, "request_id": "7d444840-9dc0-41d1-b245-5ffdce74fad2"})
 
 
 # Schemas --------------------------------------------------------------------------------------------------------------------------
@@ -200,3 +208,149 @@ def test_vectors_have_codes_and_reasons(vector):
     assert vector["name"].startswith("accepted") == (vector["code"] == "ok") == (vector["reason"] == "")
     if "unicode_pwd" in vector:
         assert bytes.fromhex(vector["unicode_pwd"]).decode("utf-16-le") == '"' + vector["new_password"] + '"'
+
+
+# What comes to a service: a service in small, to hold against the vectors ---------------------------------------------------------------
+
+TO_SERVICE = {name: load("vectors", name + ".json") for name in ("enrollments", "hellos", "results")}
+TYPS = {"enrollments": "wb-enroll+jwt", "hellos": "wb-hello+jwt", "results": "wb-result+jwt"}
+SERVICE_VECTORS = [pytest.param(name, vector, id=name + ": " + vector["name"]) for name, file in TO_SERVICE.items() for vector in file["vectors"]]
+
+
+class Refused(Exception):
+    pass
+
+
+def require(condition, reason):
+    if not condition:
+        raise Refused(reason)
+
+
+def octets_of(part):
+    require(re.fullmatch(r"[A-Za-z0-9_-]*", part) and base64url_encode(decoded(part)) == part, "base64url")
+    return decoded(part)
+
+
+def object_of(octets, reason):
+    def once(pairs):
+        require(len(dict(pairs)) == len(pairs), reason)
+        return dict(pairs)
+
+    try:
+        value = json.loads(octets.decode("utf-8"), object_pairs_hook=once)
+    except ValueError:
+        value = None
+    require(isinstance(value, dict), reason)
+    return value
+
+
+def fault_of_key(key):
+    """Whether a JWK is a point of the curve under its own name."""
+    try:
+        public = jwk.JWK(**key)
+        public.get_op_key("verify" if key["use"] == "sig" else "encrypt")
+        return public.thumbprint() != key["kid"]
+    except (JWException, ValueError):
+        return True
+
+
+def check_form(name, payload):
+    """Members by the schema, but that a code of later is taken by its status."""
+    for error in validator(TYPS[name][3:-4]).iter_errors(payload):
+        if list(error.absolute_path) != ["code"]:
+            missing = [member for member in error.validator_value if member not in payload] if error.validator == "required" and not error.path else []
+            raise Refused((missing + list(error.absolute_path) + ["request_id"])[0])
+    if name == "results":
+        require(isinstance(payload["code"], str) and payload["code"], "code")
+        require({row["code"]: row["outcome"] for row in CODES}.get(payload["code"], payload["status"]) == payload["status"], "code")
+
+
+def key_for(name, file, payload):
+    if name == "enrollments":
+        check_form(name, payload)
+        require(not fault_of_key(payload["signing_key"]), "signing_key")
+        return payload["signing_key"]
+    if name == "results":
+        return file["signing_key"]
+    agent = next((agent for agent in file["agents"] if agent["agent_id"] == payload.get("iss") and not agent["revoked"]), None)
+    require(agent, "iss")
+    return agent["signing_key"]
+
+
+def opened(name, file, frame):
+    parts = frame.split(".")
+    require(len(parts) == 3, "form")
+    header = object_of(octets_of(parts[0]), "header")
+    require(set(header) == {"alg", "kid", "typ"} and all(isinstance(value, str) for value in header.values()), "header")
+    require(header["alg"] == "ES256", "alg")
+    later = header["typ"] not in SCHEMAS["header-jws"]["properties"]["typ"]["enum"]
+    require(header["typ"] == TYPS[name] or (name == "results" and later), "typ")
+    payload = object_of(octets_of(parts[1]), "payload") if name != "results" else None
+    key = key_for(name, file, payload)
+    require(header["kid"] == key["kid"], "kid")
+    require(len(octets_of(parts[2])) == 64, "signature")
+    try:
+        message = jws.JWS()
+        message.deserialize(frame)
+        message.verify(jwk.JWK(**key), alg="ES256")
+    except JWException:
+        raise Refused("signature")
+    require(not later, "ignored")
+    return object_of(message.payload, "payload")
+
+
+def check_enrollment(file, now, payload):
+    require(payload["iat"] <= now + 60, "iat")
+    require(payload["iat"] < payload["exp"] <= payload["iat"] + 300 and payload["exp"] + 60 >= now, "exp")
+    require(not fault_of_key(payload["decryption_key"]), "decryption_key")
+    require(payload["ticket"] == file["ticket"], "ticket")
+
+
+def check_hello(file, now, payload):
+    agent = next(agent for agent in file["agents"] if agent["agent_id"] == payload["iss"])
+    require(payload["nonce"] == file["nonce"], "nonce")
+    require(abs(payload["iat"] - now) <= 60, "iat")
+    require(payload["decryption_key"] == agent["decryption_key"]["kid"], "decryption_key")
+
+
+def check_result(file, now, payload):
+    require(payload["iss"] == file["agent_id"], "iss")
+    mine = {request["request_id"] for request in file["requests"] if request["agent_id"] == file["agent_id"]}
+    require("frame_sha256" in payload or payload["request_id"] in mine, "request_id")
+
+
+CHECKS = {"enrollments": check_enrollment, "hellos": check_hello, "results": check_result}
+
+
+@pytest.mark.parametrize("name, vector", SERVICE_VECTORS)
+def test_a_service_in_small_agrees_with_the_vectors(name, vector):
+    file, reason = TO_SERVICE[name], None
+    try:
+        payload = opened(name, file, vector["frame"])
+        check_form(name, payload)
+        require(payload["aud"] == file["issuer"], "aud")
+        CHECKS[name](file, vector["now"], payload)
+    except Refused as refused:
+        reason = refused.args[0]
+    assert reason == vector.get("reason")
+
+
+@pytest.mark.parametrize("name, vector", SERVICE_VECTORS)
+def test_vectors_to_a_service_have_their_members(name, vector):
+    assert vector["name"].startswith("accepted") == vector["accept"] == ("reason" not in vector)
+    if name == "enrollments":
+        assert vector["status"] == 201 if vector["accept"] else vector["status"] == 400 or (vector["status"], vector["reason"]) == (401, "ticket")
+    elif name == "hellos":
+        assert vector.get("close") in ([None] if vector["accept"] else [1008, 4001, 4002, 4005])
+    elif vector["accept"]:
+        payload = payload_of(vector["frame"])
+        assert vector["status"] == payload["status"]
+        assert vector["ack"] == ("request_id" in payload and payload["status"] != "settling")
+    else:
+        assert not vector["ack"] or vector["reason"] == "request_id"
+
+
+@pytest.mark.parametrize("name", TO_SERVICE)
+def test_names_of_vectors_to_a_service_are_distinct(name):
+    names = [vector["name"] for vector in TO_SERVICE[name]["vectors"]]
+    assert len(set(names)) == len(names)

@@ -1,4 +1,4 @@
-/* The published vectors (proto/vectors), as an agent goes through them: signature, form, audience, times, secret. */
+/* The published vectors (proto/vectors), as an agent goes through them (signature, form, audience, times, secret) and as a service does. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -159,6 +159,233 @@ static void passwords(void **state)
 	json_decref(file);
 }
 
+/* What comes to a service: enrolments, hellos, results ------------------------------------------------------------------------------- */
+
+/* The word of the first check that fails, "" where none does. */
+struct verdict {
+	const char *reason;
+	int64_t number; /* the HTTP status of an enrolment, the close code after a hello */
+	bool ack;
+	enum status code;
+};
+
+struct check {
+	bool fault;
+	const char *member;
+	int64_t number;
+};
+
+static struct verdict first_fault(const struct check *checks, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (checks[i].fault)
+			return (struct verdict){ checks[i].member, checks[i].number };
+	return (struct verdict){ "" };
+}
+
+static bool differs(const char *a, const char *b)
+{
+	return strcmp(a, b) != 0;
+}
+
+static struct jose_keys *one_key(const json_t *jwk)
+{
+	struct jose_keys *keys = jose_keys_new();
+	struct jose_key *key;
+
+	if (jose_key_from_jwk(jwk, JOSE_SIGN, false, &key) == STATUS_OK)
+		assert_int_equal(jose_keys_add(keys, key), STATUS_OK);
+	return keys;
+}
+
+/* Sections 2.1 and 4: the key comes from the payload. */
+static struct verdict check_enrollment(const json_t *file, const json_t *vector)
+{
+	static const char *const typs[] = { TYP_ENROLL, NULL };
+	struct bytes frame = bytes_of_string(text_of(vector, "frame"));
+	int64_t now = json_integer_value(json_object_get(vector, "now"));
+	AUTO_FREE char *payload = NULL;
+	char kid[JOSE_KID_SIZE];
+	json_t *unverified;
+	const char *member;
+	struct enroll enroll;
+	size_t size;
+
+	enum jose_reason reason = jose_peek_unverified(frame, TYP_ENROLL, kid, &unverified);
+	if (reason != JOSE_OK)
+		return (struct verdict){ jose_reason_name(reason), 400 };
+	struct jose_keys *keys = one_key(json_object_get(unverified, "signing_key"));
+	json_decref(unverified);
+	bool has_key = jose_keys_count(keys) > 0;
+	reason = jose_verify(frame, typs, keys, &payload, &size, NULL, NULL);
+	jose_keys_free(keys);
+	if (reason != JOSE_OK)
+		return (struct verdict){ has_key ? jose_reason_name(reason) : "signing_key", 400 };
+	if (enroll_parse(bytes_of(payload, size), &enroll, &member) != STATUS_OK)
+		return (struct verdict){ member, 400 };
+	const struct check checks[] = {
+		{ differs(enroll.issuer, text_of(file, "issuer")), "aud", 400 },
+		{ enroll.iat > now + 60, "iat", 400 },
+		{ enroll.exp <= enroll.iat || enroll.exp > enroll.iat + 300 || enroll.exp + 60 < now, "exp", 400 },
+		{ differs(enroll.ticket, text_of(file, "ticket")), "ticket", 401 },
+	};
+	struct verdict verdict = first_fault(checks, sizeof(checks) / sizeof(*checks));
+	enroll_clear(&enroll);
+	return *verdict.reason ? verdict : (struct verdict){ "", 201 };
+}
+
+static const json_t *find_by(const json_t *array, const char *member, const char *text)
+{
+	for (size_t i = 0; i < json_array_size(array); i++)
+		if (!differs(text_of(json_array_get(array, i), member), text))
+			return json_array_get(array, i);
+	return NULL;
+}
+
+/* Section 5.1: the agent is found by the unverified `iss`. */
+static struct verdict check_hello(const json_t *file, const json_t *vector)
+{
+	static const char *const typs[] = { TYP_HELLO, NULL };
+	struct bytes frame = bytes_of_string(text_of(vector, "frame"));
+	int64_t now = json_integer_value(json_object_get(vector, "now"));
+	AUTO_FREE char *payload = NULL;
+	char kid[JOSE_KID_SIZE];
+	json_t *unverified;
+	const char *member;
+	struct hello hello;
+	size_t size;
+
+	enum jose_reason reason = jose_peek_unverified(frame, TYP_HELLO, kid, &unverified);
+	if (reason != JOSE_OK)
+		return (struct verdict){ jose_reason_name(reason), 1008 };
+	const json_t *agent = find_by(json_object_get(file, "agents"), "agent_id", text_of(unverified, "iss"));
+	json_decref(unverified);
+	if (!agent || json_is_true(json_object_get(agent, "revoked")))
+		return (struct verdict){ "iss", 4001 };
+	struct jose_keys *keys = one_key(json_object_get(agent, "signing_key"));
+	reason = jose_verify(frame, typs, keys, &payload, &size, NULL, NULL);
+	jose_keys_free(keys);
+	if (reason != JOSE_OK)
+		return (struct verdict){ jose_reason_name(reason), 1008 };
+	if (hello_parse(bytes_of(payload, size), &hello, &member) != STATUS_OK)
+		return (struct verdict){ member, 1008 };
+	const struct check checks[] = {
+		{ differs(hello.agent_id, text_of(agent, "agent_id")), "iss", 1008 },
+		{ differs(hello.issuer, text_of(file, "issuer")), "aud", 1008 },
+		{ differs(hello.nonce, text_of(file, "nonce")), "nonce", 1008 },
+		{ hello.version != 1, "version", 4002 },
+		{ hello.iat > now + 60 || hello.iat < now - 60, "iat", 4005 },
+		{ differs(hello.decryption_key, text_of(json_object_get(agent, "decryption_key"), "kid")), "decryption_key", 1008 },
+	};
+	struct verdict verdict = first_fault(checks, sizeof(checks) / sizeof(*checks));
+	hello_clear(&hello);
+	return verdict;
+}
+
+static bool has_request(const json_t *file, const char *request_id)
+{
+	const json_t *request = find_by(json_object_get(file, "requests"), "request_id", request_id);
+
+	return request && !differs(text_of(request, "agent_id"), text_of(file, "agent_id"));
+}
+
+static struct verdict check_parsed_result(const json_t *file, const struct result *result)
+{
+	bool of_request = result->request_id[0] != '\0';
+	const struct check checks[] = {
+		{ differs(result->agent_id, text_of(file, "agent_id")), "iss" },
+		{ differs(result->issuer, text_of(file, "issuer")), "aud" },
+		{ of_request && !has_request(file, result->request_id), "request_id" },
+	};
+	struct verdict verdict = first_fault(checks, sizeof(checks) / sizeof(*checks));
+
+	verdict.code = result->code;
+	/* One that belongs to no request is acknowledged too, else it would come for ever. */
+	verdict.ack = of_request && (!*verdict.reason || !differs(verdict.reason, "request_id")) && outcome_is_final(status_outcome(result->code));
+	return verdict;
+}
+
+/* Section 1: what this version does not know is ignored where it is signed by the agent, and only there. */
+static const char *type_reason(struct bytes frame, const struct jose_keys *keys)
+{
+	static const char *const known[] = { TYP_KEYS, TYP_CHALLENGE, TYP_HELLO, TYP_WELCOME, TYP_REQUEST, TYP_ACK, TYP_DRAIN, TYP_ENROLL };
+	AUTO_FREE char *payload = NULL;
+	char typ[JOSE_TYP_SIZE];
+	size_t size;
+
+	assert_true(jose_peek_typ(NULL, frame, typ));
+	for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
+		if (!differs(typ, known[i]))
+			return "typ";
+	enum jose_reason reason = jose_verify(frame, (const char *const[]){ typ, NULL }, keys, &payload, &size, NULL, NULL);
+	return reason == JOSE_OK ? "ignored" : jose_reason_name(reason);
+}
+
+/* Section 7. */
+static struct verdict check_result(const json_t *file, const json_t *vector)
+{
+	static const char *const typs[] = { TYP_RESULT, NULL };
+	struct bytes frame = bytes_of_string(text_of(vector, "frame"));
+	struct jose_keys *keys = one_key(json_object_get(file, "signing_key"));
+	AUTO_FREE char *payload = NULL;
+	const char *member;
+	struct result result;
+	size_t size;
+
+	enum jose_reason reason = jose_verify(frame, typs, keys, &payload, &size, NULL, NULL);
+	struct verdict verdict = { reason == JOSE_TYP ? type_reason(frame, keys) : jose_reason_name(reason) };
+	jose_keys_free(keys);
+	if (reason != JOSE_OK)
+		return verdict;
+	if (result_parse(bytes_of(payload, size), &result, &member) != STATUS_OK)
+		return (struct verdict){ *member ? member : "payload" };
+	verdict = check_parsed_result(file, &result);
+	result_clear(&result);
+	return verdict;
+}
+
+static const struct service_file {
+	const char *name, *number; /* the member that has struct verdict's number */
+	struct verdict (*check)(const json_t *file, const json_t *vector);
+} enrollments_file = { "enrollments.json", "status", check_enrollment }, hellos_file = { "hellos.json", "close", check_hello }, results_file = { "results.json", NULL, check_result };
+
+static void judge(const struct service_file *row, const json_t *file, const json_t *vector)
+{
+	bool accept = json_is_true(json_object_get(vector, "accept"));
+	const char *expected = accept ? "" : text_of(vector, "reason");
+	struct verdict verdict = row->check(file, vector);
+
+	/* Where the payload is read before it is verified, that it is none has no word of its own. */
+	if (row->number && strcmp(expected, "payload") == 0)
+		expected = "form";
+	assert_string_equal(verdict.reason, expected);
+	if (row->number) {
+		assert_int_equal(verdict.number, json_integer_value(json_object_get(vector, row->number)));
+		return;
+	}
+	assert_int_equal(verdict.ack, json_is_true(json_object_get(vector, "ack")));
+	if (accept)
+		assert_string_equal(outcome_name(status_outcome(verdict.code)), text_of(vector, "status"));
+}
+
+static void to_service(void **state)
+{
+	const struct service_file *row = *state;
+	json_t *file = load(row->name), *vectors = json_object_get(file, "vectors");
+	size_t accepted = 0;
+
+	assert_true(json_array_size(vectors) > 80);
+	for (size_t i = 0; i < json_array_size(vectors); i++) {
+		const json_t *vector = json_array_get(vectors, i);
+
+		print_message("# %s\n", text_of(vector, "name"));
+		judge(row, file, vector);
+		accepted += json_is_true(json_object_get(vector, "accept"));
+	}
+	assert_true(accepted >= 7);
+	json_decref(file);
+}
+
 /* Examples: each parses as what it says it is --------------------------------------------------------------------------------------- */
 
 #define EXAMPLE(name) \
@@ -229,7 +456,15 @@ static void examples(void **state)
 int main(void)
 {
 	secret_json_init();
-	const struct CMUnitTest tests[] = { cmocka_unit_test(requests), cmocka_unit_test(key_sets), cmocka_unit_test(passwords), cmocka_unit_test(examples) };
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(requests),
+		cmocka_unit_test(key_sets),
+		cmocka_unit_test(passwords),
+		{ "enrollments", to_service, NULL, NULL, (void *)&enrollments_file },
+		{ "hellos", to_service, NULL, NULL, (void *)&hellos_file },
+		{ "results", to_service, NULL, NULL, (void *)&results_file },
+		cmocka_unit_test(examples),
+	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
