@@ -6,6 +6,9 @@
 #include "agent/directory/call.h"
 #include "base/clock.h"
 
+/* Another attempt in less time than this has no chance; an operation's timer may also fire a little before the call's. */
+enum { LEAST_ATTEMPT_MS = 10 };
+
 static void cancel_operations(struct directory_call *call)
 {
 	for (size_t i = 0; i < OPERATION_COUNT; i++) {
@@ -136,7 +139,7 @@ void call_fail_attempt(struct directory_call *call, enum status status)
 	if (call->finished) {
 		return;
 	}
-	if (!movable || status == STATUS_AGENT_INTERNAL || call->directory->closing || left_ms(call) <= 1) {
+	if (!movable || status == STATUS_AGENT_INTERNAL || call->directory->closing || left_ms(call) < LEAST_ATTEMPT_MS) {
 		call_finish(call, status);
 		return;
 	}
