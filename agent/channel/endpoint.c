@@ -307,14 +307,12 @@ static void on_pause_over(struct endpoint *endpoint)
 
 void endpoint_start(struct endpoint *endpoint)
 {
-	uint32_t random;
 	endpoint->wanted = true;
 	if (endpoint->state != STOPPED)
 		return;
-	random_bytes(&random, sizeof random);
+	/* At once: machines do not start in the same instant, and what fails is tried again with jitter. */
 	set_state(endpoint, PAUSED);
-	/* Many agents start when power comes back. */
-	set_deadline(endpoint, random % 200);
+	set_deadline(endpoint, 0);
 }
 
 static void close_websocket(struct endpoint *endpoint, unsigned close_code, const char *reason)
