@@ -10,6 +10,8 @@
 
 #define CLOCK_SKEW_MS 60000
 #define UNVERIFIED_A_SECOND 10
+#define REFUSALS_MAX 16384
+#define AHEAD_MAX_S 86400
 
 /* Each stage does its part or says why not. One that waits sets request->pending; its callback comes back by resume(). */
 struct request_stage {
@@ -179,19 +181,32 @@ static struct request *find_running(const struct requests *requests, const struc
 	return NULL;
 }
 
+/* Answered before, and not recorded: the same bytes get the same answer. */
+static void answer_again(struct request *request, const struct refusal *refusal)
+{
+	request->result.code = refusal->code;
+	request_send_result(request);
+	request_free(request);
+}
+
 /* A delivery of an id that is known: true, and it is dealt with. */
 static bool handle_known(struct requests *requests, struct request *request)
 {
 	struct request *running = find_running(requests, request);
 	const struct journal_entry *entry = running ? NULL : journal_find(requests->world.journal, request->entry.request_id);
-	if (!running && !entry)
+	const struct refusal *refusal = running || entry ? NULL : refusals_find(requests->refusals, request->entry.request_id);
+	if (!running && !entry && !refusal)
 		return false;
-	const uint8_t *known = running ? running->entry.frame_sha256 : entry->frame_sha256;
+	const uint8_t *known = running ? running->entry.frame_sha256 : entry ? entry->frame_sha256 : refusal->frame_sha256;
 	if (!bytes_equal(bytes_of(known, 32), bytes_of(request->entry.frame_sha256, 32))) {
 		/* Addressed by the frame: what carried the id first has an outcome of its own, and this is not it. */
 		request->result.reason = strdup("jti");
 		request->result.request_id[0] = '\0';
 		request_finish(request, STATUS_REQUEST_REPLAYED);
+		return true;
+	}
+	if (refusal) {
+		answer_again(request, refusal);
 		return true;
 	}
 	/* The same bytes: the outcome, or the news that it is under way and will be told on this endpoint. */
@@ -206,13 +221,27 @@ static bool handle_known(struct requests *requests, struct request *request)
 	return true;
 }
 
+/* What is at or below it was refused, or had its outcome, and is not remembered any more. */
+static int64_t forgotten_exp(const struct requests *requests)
+{
+	int64_t forgotten = journal_forgotten_exp(requests->world.journal), passed = refusals_passed_exp(requests->refusals);
+	forgotten = forgotten > passed ? forgotten : passed;
+	return forgotten > requests->former_exp ? forgotten : requests->former_exp;
+}
+
+/* "Not yet valid" stays true only while it is remembered, until its time has come and gone; that is not promised for years. */
+static bool is_too_far_ahead(const struct request *request, enum status status)
+{
+	return status == STATUS_REQUEST_NOT_YET_VALID && request->entry.exp > clock_now_ms() / 1000 + AHEAD_MAX_S;
+}
+
 static void start(struct request *request, struct bytes payload)
 {
 	struct requests *requests = request->all;
 	const struct settings *settings = *requests->world.settings;
 	struct gate_identity gate = {
 		.issuer = requests->world.identity->issuer, .agent_id = requests->world.identity->agent_id, .operations = settings_operations(settings),
-		.allow_unenforced_policy = settings->allow_unenforced_policy, .not_before = journal_forgotten_exp(requests->world.journal),
+		.allow_unenforced_policy = settings->allow_unenforced_policy, .not_before = forgotten_exp(requests),
 	};
 	struct request_ids ids = { 0 };
 	const char *reason = NULL;
@@ -235,6 +264,12 @@ static void start(struct request *request, struct bytes payload)
 		request->entered = status == STATUS_OK;
 	} else if (reason)
 		request->result.reason = strdup(reason);
+	if (is_too_far_ahead(request, status)) {
+		log_event(LOG_WARNING, "request.ahead", LOG_FIELDS({ LOG_REQUEST_ID, request->entry.request_id }), "a request is issued more than a day ahead: it gets no answer");
+		requests->counts[status]++;
+		request_free(request);
+		return;
+	}
 	resume(request, status);
 }
 
@@ -566,6 +601,12 @@ static enum status write_change(struct request *request)
 struct requests *requests_new(const struct requests_world *world)
 {
 	struct requests *requests = calloc(1, sizeof *requests);
+	if (requests)
+		requests->refusals = refusals_new(REFUSALS_MAX);
+	if (requests && !requests->refusals) {
+		free(requests);
+		return NULL;
+	}
 	if (requests) {
 		requests->world = *world;
 		requests->unverified_us = clock_monotonic_us();
@@ -592,6 +633,7 @@ void requests_free(struct requests *requests)
 	}
 	while (requests->first)
 		request_free(requests->first);
+	refusals_free(requests->refusals);
 	free(requests);
 }
 
@@ -605,6 +647,7 @@ static bool count_write(const struct journal_entry *entry, void *arg)
 
 void requests_restore(struct requests *requests)
 {
+	requests->former_exp = journal_number(requests->world.journal, REFUSED_EXP, 0);
 	journal_each(requests->world.journal, count_write, requests);
 	requests_settle_journal(requests);
 }

@@ -3,6 +3,7 @@
 #define AGENT_REQUEST_INTERNAL_H
 
 #include "agent/gate/verify.h"
+#include "agent/refusals.h"
 #include "agent/request.h"
 
 struct request_stage;
@@ -31,10 +32,14 @@ struct request {
 	struct result result;
 };
 
+/* The journal's number that former_exp comes from. */
+#define REFUSED_EXP "refused_exp"
 #define RECENT_WRITES 256
 struct requests {
 	struct requests_world world;
 	struct request *first;
+	struct refusals *refusals;
+	int64_t former_exp;               /* of the refusals that were told without being recorded before the last start: at or below it nothing is taken in */
 	bool closing;
 	uint64_t counts[STATUS_COUNT];
 	int64_t last_ms;

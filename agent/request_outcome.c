@@ -50,19 +50,41 @@ static void leave(struct request *request)
 
 /* Recording --------------------------------------------------------------------------------------------------------------------------- */
 
-/* Not taken in, or not to be taken in: nothing of these is kept. */
+/* Addressed by its frame: there is nothing to remember it by. */
+static bool is_anonymous(const struct request *request)
+{
+	return !request->result.request_id[0];
+}
+
+/* Not taken in: nothing of these is in the journal. */
 static bool is_recorded(const struct request *request)
 {
-	switch (request->result.code) {
-	case STATUS_AGENT_OVERLOADED:
-	case STATUS_REQUEST_REPLAYED:
-	case STATUS_REQUEST_SIGNATURE:
-		return request->intent;
-	case STATUS_AGENT_JOURNAL:
-		return request->intent;
-	default:
-		return request->entry.request_id[0] != 0;
+	return request->intent || (request->result.code != STATUS_AGENT_OVERLOADED && request->result.code != STATUS_AGENT_JOURNAL);
+}
+
+/* A restart forgets what is not in the journal; nothing as old as that is taken in after it. */
+static void keep_refused_exp(const struct request *request)
+{
+	struct journal *journal = request->all->world.journal;
+	if (request->entry.exp > journal_number(journal, REFUSED_EXP, 0))
+		journal_set_number(journal, REFUSED_EXP, request->entry.exp);
+}
+
+/* Nothing was done, and that is told only where it stays true: the same bytes may come again. Else the service hears nothing and delivers the request again. */
+static void leave_unrecorded(struct request *request)
+{
+	struct requests *all = request->all;
+	struct refusal refusal = { .exp = request->entry.exp, .code = request->result.code };
+	strcpy(refusal.request_id, request->entry.request_id);
+	memcpy(refusal.frame_sha256, request->entry.frame_sha256, sizeof refusal.frame_sha256);
+	if (refusals_add(all->refusals, &refusal, clock_now_ms() / 1000)) {
+		keep_refused_exp(request);
+		leave(request);
+		return;
 	}
+	all->counts[request->result.code]++;
+	request_free(request);
+	all->world.ended(all->world.arg);
 }
 
 static void record(struct request *request);
@@ -88,7 +110,7 @@ static void handle_unrecorded(struct request *request)
 		return;
 	}
 	request->result.code = STATUS_AGENT_JOURNAL;
-	leave(request);
+	leave_unrecorded(request);
 }
 
 static void handle_recorded(enum status status, void *arg)
@@ -154,8 +176,10 @@ void request_finish(struct request *request, enum status status)
 		hex_encode(bytes_of(request->entry.frame_sha256, 32), request->result.frame_sha256);
 	count_for_limits(request, status);
 	request->result.duration_us[STAGE_TOTAL] = clock_monotonic_us() - request->started_us;
-	if (is_recorded(request))
+	if (is_anonymous(request))
+		leave(request);
+	else if (is_recorded(request))
 		record(request);
 	else
-		leave(request);
+		leave_unrecorded(request);
 }

@@ -27,15 +27,15 @@ static enum status judge_audience(const struct request_claims *claims, const str
 static enum status judge_time(const struct request_claims *claims, const struct gate_identity *identity, int64_t now_s, const char **ret_reason)
 {
 	int64_t lifetime;
-	if (claims->iat > now_s + AHEAD_MAX_S)
-		return fail(ret_reason, "iat", STATUS_REQUEST_NOT_YET_VALID);
 	if (__builtin_sub_overflow(claims->exp, claims->iat, &lifetime) || lifetime <= 0 || lifetime > LIFETIME_MAX_S)
 		return fail(ret_reason, "exp", STATUS_REQUEST_INVALID);
+	if (claims->iat > now_s + AHEAD_MAX_S)
+		return fail(ret_reason, "iat", STATUS_REQUEST_NOT_YET_VALID);
 	/* RFC 7519 section 4.1.4: on or after exp it is not accepted. */
 	if (now_s >= claims->exp)
 		return fail(ret_reason, "exp", STATUS_REQUEST_EXPIRED);
 	if (claims->exp <= identity->not_before)
-		return fail(ret_reason, "exp", STATUS_REQUEST_REPLAYED);
+		return fail(ret_reason, "exp", STATUS_REQUEST_EXPIRED);
 	return STATUS_OK;
 }
 
@@ -75,7 +75,9 @@ enum status gate_verify(struct bytes payload, const struct gate_identity *identi
 	enum status status = judge(payload, identity, now_s, &request->claims, ret_reason);
 	memcpy(ret_ids->request_id, request->claims.request_id, sizeof ret_ids->request_id);
 	memcpy(ret_ids->operation_id, request->claims.operation_id, sizeof ret_ids->operation_id);
-	ret_ids->exp = request->claims.exp > now_s + AHEAD_MAX_S + LIFETIME_MAX_S ? now_s + AHEAD_MAX_S + LIFETIME_MAX_S : request->claims.exp;
+	/* What will be valid one day must be remembered until then; anything else that is refused never will be, and its exp, which nobody has checked, is worth nothing. */
+	bool ahead = status == STATUS_REQUEST_NOT_YET_VALID;
+	ret_ids->exp = !ahead && request->claims.exp > now_s + AHEAD_MAX_S + LIFETIME_MAX_S ? now_s + AHEAD_MAX_S + LIFETIME_MAX_S : request->claims.exp;
 	if (status == STATUS_OK)
 		*ret_request = request;
 	else

@@ -114,19 +114,23 @@ bool journal_writable(const struct journal *journal)
 	return !journal->unwritable;
 }
 
+static void start_probe(struct journal *journal)
+{
+	static const struct timeval interval = { .tv_sec = PROBE_S };
+	if (journal->probe && !event_pending(journal->probe, EV_TIMEOUT, NULL))
+		event_add(journal->probe, &interval);
+}
+
 /* Every job ends here: the first failure stops writes of passwords, the first success lets them go on. */
 static void note_written(struct journal *journal, bool written)
 {
-	static const struct timeval interval = { .tv_sec = PROBE_S };
 	if (journal->unwritable == !written)
 		return;
 	journal->unwritable = !written;
-	if (!journal->probe)
-		return;
-	if (written)
+	if (!written)
+		start_probe(journal);
+	else if (journal->probe)
 		event_del(journal->probe);
-	else
-		event_add(journal->probe, &interval);
 }
 
 /* Entries ------------------------------------------------------------------------------------------------------------------------------ */
@@ -331,10 +335,15 @@ static void submit_number(struct journal *journal, const struct number *number)
 		*change = (struct number_change){ .journal = journal, .value = number->value };
 		strcpy(change->name, number->name);
 	}
-	if (change && database_submit(journal->database, run_number, number_done, change) == STATUS_OK)
+	enum status status = change ? database_submit(journal->database, run_number, number_done, change) : STATUS_AGENT_INTERNAL;
+	if (status == STATUS_OK)
 		return;
 	free(change);
-	note_written(journal, false);
+	/* A full queue is no broken disk; the number waits for the probe. */
+	if (status == STATUS_AGENT_OVERLOADED)
+		start_probe(journal);
+	else
+		note_written(journal, false);
 }
 
 int64_t journal_number(const struct journal *journal, const char *name, int64_t initial)
@@ -358,11 +367,14 @@ void journal_set_number(struct journal *journal, const char *name, int64_t value
 static void run_probe(evutil_socket_t fd, short what, void *arg)
 {
 	struct journal *journal = arg;
+	if (!journal->unwritable)
+		event_del(journal->probe);
 	for (unsigned i = 0; i < journal->number_count; i++) {
 		if (journal->numbers[i].dirty)
 			submit_number(journal, &journal->numbers[i]);
 	}
-	journal_set_number(journal, PROBE, clock_now_ms());
+	if (journal->unwritable)
+		journal_set_number(journal, PROBE, clock_now_ms());
 }
 
 /* Forgetting --------------------------------------------------------------------------------------------------------------------------- */

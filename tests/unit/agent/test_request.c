@@ -477,6 +477,68 @@ static void test_overload_is_answered_and_not_kept(void **state)
 	run_until(scene, 4);
 }
 
+/* A request's bytes, to be sent more than once. */
+static char *build_frame(enum operation op, int64_t ahead_s, char ret_id[UUID_SIZE])
+{
+	struct request_claims claims = { .issuer = (char *)ISSUER, .audience = (char *)AGENT, .iat = clock_now_ms() / 1000 + ahead_s, .op = op, .unlock = true, .enforce_policy = true,
+	                                 .subject = { SUBJECT_UPN, (char *)"alice@corp.example.com", NULL } };
+	claims.exp = claims.iat + 30;
+	uuid_random(claims.request_id);
+	uuid_random(claims.operation_id);
+	strcpy(ret_id, claims.request_id);
+	return request_build(&claims);
+}
+
+static void deliver(struct scene *scene, const char *frame)
+{
+	requests_handle(scene->requests, 0, bytes_of_string(frame), bytes_of_string(frame), clock_monotonic_us());
+}
+
+/* "Nothing was taken in" must stay true, whoever keeps the bytes and brings them again. */
+static void test_overload_is_answered_again(void **state)
+{
+	struct scene *scene = *state;
+	char id[UUID_SIZE], *frame = build_frame(OP_UNLOCK, 0, id);
+	played.alice.lockout_time_set = true;
+	for (unsigned i = 0; i < 3; i++)
+		ask(scene, (struct ask){ OP_CHECK, GOOD });
+	deliver(scene, frame);
+	run_until(scene, 4);
+	assert_int_equal(scene->results[0].code, STATUS_AGENT_OVERLOADED);
+	deliver(scene, frame);
+	assert_int_equal(scene->count, 5);
+	assert_int_equal(scene->results[4].code, STATUS_AGENT_OVERLOADED);
+	assert_string_equal(scene->results[4].request_id, id);
+	assert_int_equal(limits_in_flight(scene->limits), 0);
+	/* Other bytes under that id speak of their frame. */
+	assert_int_equal(ask_one(scene, (struct ask){ OP_UNLOCK, .request_id = id })->code, STATUS_REQUEST_REPLAYED);
+	/* Nor after a restart, which has forgotten it: it is as good as expired. */
+	close_scene(scene);
+	open_scene(scene);
+	unsigned ended = scene->ended;
+	deliver(scene, frame);
+	run_until(scene, ended + 1);
+	assert_int_equal(scene->results[scene->count - 1].code, STATUS_REQUEST_EXPIRED);
+	assert_int_equal(played.written, 0);
+	free(frame);
+}
+
+static void test_ahead_of_its_time(void **state)
+{
+	struct scene *scene = *state;
+	char id[UUID_SIZE], *frame = build_frame(OP_UNLOCK, 80000, id);
+	deliver(scene, frame);
+	run_until(scene, 1);
+	assert_int_equal(scene->results[0].code, STATUS_REQUEST_NOT_YET_VALID);
+	assert_true(journal_find(scene->journal, id)->exp > clock_now_ms() / 1000 + 79000);
+	free(frame);
+	frame = build_frame(OP_UNLOCK, 90000, id);
+	deliver(scene, frame);
+	assert_int_equal(scene->count, 1);
+	assert_null(journal_find(scene->journal, id));
+	free(frame);
+}
+
 /* The second reads before the first has written: it must read again, or its intent would hold the record from before. */
 static void test_one_at_a_time_for_one_user(void **state)
 {
@@ -557,7 +619,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		ROW(test_reset), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
-		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_one_at_a_time_for_one_user),
+		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_ahead_of_its_time),
+		ROW(test_one_at_a_time_for_one_user),
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),
 		ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded),
 	};

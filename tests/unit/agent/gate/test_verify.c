@@ -133,6 +133,7 @@ static void times(void **state)
 	expect(at(NOW - 30, NOW + 1), STATUS_OK, "");
 	expect(at(NOW - 30, NOW), STATUS_REQUEST_EXPIRED, "exp");
 	expect(at(NOW - 31536000, NOW - 31535970), STATUS_REQUEST_EXPIRED, "exp"); /* a year old, valid once */
+	expect(at(NOW + 61, NOW + 200), STATUS_REQUEST_INVALID, "exp"); /* no lifetime that will ever be valid */
 	expect(at(1, INT64_MAX), STATUS_REQUEST_INVALID, "exp");
 	expect(at(INT64_MAX, 1), STATUS_REQUEST_INVALID, "iat");
 }
@@ -141,19 +142,29 @@ static void an_absurd_exp_is_not_remembered_for_ever(void **state)
 {
 	expect(at(NOW, NOW + 1000000), STATUS_REQUEST_INVALID, "exp");
 	assert_true(ids.exp == NOW + 180);
-	expect(at(NOW + 5000, NOW + 5030), STATUS_REQUEST_NOT_YET_VALID, "iat");
+	expect(at(NOW + 5000, NOW + 1000000), STATUS_REQUEST_INVALID, "exp");
 	assert_true(ids.exp == NOW + 180);
 	expect(at(NOW - 5, NOW + 25), STATUS_OK, "");
 	assert_true(ids.exp == NOW + 25);
 }
 
-static void what_the_journal_forgot_is_replayed(void **state)
+/* Told "not yet valid", it would be taken in when its time has come, were it forgotten before. */
+static void what_is_not_yet_valid_is_remembered_until_its_end(void **state)
+{
+	expect(at(NOW + 5000, NOW + 5030), STATUS_REQUEST_NOT_YET_VALID, "iat");
+	assert_true(ids.exp == NOW + 5030);
+	struct gate_identity late = identity;
+	late.not_before = ids.exp; /* forgotten then */
+	assert_int_equal(verify_with(at(NOW + 5000, NOW + 5030), &late, NOW + 5005), STATUS_REQUEST_EXPIRED);
+}
+
+static void what_nobody_remembers_has_expired(void **state)
 {
 	struct gate_identity late = identity;
 	late.not_before = NOW + 29; /* the clock was set back since */
 	assert_int_equal(verify_with(good(), &late, NOW), STATUS_OK);
 	late.not_before = NOW + 30;
-	assert_int_equal(verify_with(good(), &late, NOW), STATUS_REQUEST_REPLAYED);
+	assert_int_equal(verify_with(good(), &late, NOW), STATUS_REQUEST_EXPIRED);
 	assert_string_equal(reason, "exp");
 }
 
@@ -204,7 +215,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_good_request), cmocka_unit_test(form), cmocka_unit_test(no_object_at_all), cmocka_unit_test(audience), cmocka_unit_test(times),
-		cmocka_unit_test(an_absurd_exp_is_not_remembered_for_ever), cmocka_unit_test(what_the_journal_forgot_is_replayed), cmocka_unit_test(operations),
+		cmocka_unit_test(an_absurd_exp_is_not_remembered_for_ever), cmocka_unit_test(what_nobody_remembers_has_expired),
+		cmocka_unit_test(what_is_not_yet_valid_is_remembered_until_its_end), cmocka_unit_test(operations),
 		cmocka_unit_test(an_unknown_operation_comes_last), cmocka_unit_test(policy_off),
 	};
 	return cmocka_run_group_tests_name("verify", tests, NULL, NULL);
