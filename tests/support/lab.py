@@ -239,7 +239,7 @@ class MockDirectory(Directory):
 class SambaDirectory(Directory):
     name, policy_hints = "Samba", False  # Debian 12's Samba 4.17 lacks the policy-hints control
 
-    def __init__(self, folder, address="127.0.0.10"):
+    def __init__(self, folder, address=None):
         self.folder, self.bind_password = folder, forest_password("svc-writeback")
         self.script = os.path.join(HERE, "samba", "samba-dc")
         self.start(address)
