@@ -119,7 +119,7 @@ static struct event_base *new_base(void)
 	struct event_config *config = event_config_new();
 	if (config == NULL)
 		return NULL;
-	event_config_set_flag(config, EVENT_BASE_FLAG_PRECISE_TIMER);
+	event_config_set_flag(config, EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
 	struct event_base *base = event_base_new_with_config(config);
 	event_config_free(config);
 	return base;
