@@ -115,42 +115,56 @@ static void wrong_keys_are_told(void **state)
 	assert_int_equal(jose_encrypt(f->public, bytes_of(NULL, 0), &jwe), STATUS_LOCAL_INPUT);
 }
 
-/* Before any cryptography, so the rest need not fit. %1$s is the kid, %2$s x and %3$s y of a point on the curve. */
+/* Before any cryptography, so the rest need not fit. @kid@ is the kid, @x@ x and @y@ y of a point on the curve. */
 static const struct {
 	enum jose_reason reason;
 	const char *header;
 } headers[] = {
-	{ JOSE_DECRYPTION, "{\"kid\":\"%1$s\",\"epk\":{\"y\":\"%3$s\",\"x\":\"%2$s\",\"crv\":\"P-256\",\"kty\":\"EC\"},\"enc\":\"A256GCM\",\"alg\":\"ECDH-ES\"}" },
-	{ JOSE_HEADER, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%3$s\"}}" },
-	{ JOSE_HEADER, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"kid\":\"%1$s\"}" },
-	{ JOSE_HEADER, "{\"alg\":\"ECDH-ES\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%3$s\"},\"kid\":\"%1$s\"}" },
-	{ JOSE_HEADER, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%3$s\"},\"kid\":\"%1$s\",\"zip\":\"DEF\"}" },
-	{ JOSE_HEADER, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%3$s\"},\"kid\":\"%1$s\",\"apu\":\"QQ\"}" },
-	{ JOSE_HEADER, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%3$s\"},\"kid\":\"%1$s\",\"p2c\":2147483647}" },
-	{ JOSE_HEADER, "{\"alg\":\"ECDH-ES\",\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%3$s\"},\"kid\":\"%1$s\"}" },
-	{ JOSE_ALG, "{\"alg\":\"ECDH-ES+A256KW\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%3$s\"},\"kid\":\"%1$s\"}" },
-	{ JOSE_ALG, "{\"alg\":\"dir\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%3$s\"},\"kid\":\"%1$s\"}" },
-	{ JOSE_ALG, "{\"alg\":\"PBES2-HS256+A128KW\",\"enc\":\"A256GCM\",\"epk\":{},\"kid\":\"%1$s\"}" },
-	{ JOSE_ENC, "{\"alg\":\"ECDH-ES\",\"enc\":\"A128GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%3$s\"},\"kid\":\"%1$s\"}" },
-	{ JOSE_ENC, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256CBC-HS512\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%3$s\"},\"kid\":\"%1$s\"}" },
-	{ JOSE_KID, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%3$s\"},\"kid\":\"\"}" },
-	{ JOSE_KID, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%3$s\"},\"kid\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"}" },
-	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":\"%2$s\",\"kid\":\"%1$s\"}" },
-	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{},\"kid\":\"%1$s\"}" },
-	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\"},\"kid\":\"%1$s\"}" },
-	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-384\",\"x\":\"%2$s\",\"y\":\"%3$s\"},\"kid\":\"%1$s\"}" },
-	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"OKP\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%3$s\"},\"kid\":\"%1$s\"}" },
-	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%3$s\",\"d\":\"%2$s\"},\"kid\":\"%1$s\"}" },
-	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s=\",\"y\":\"%3$s\"},\"kid\":\"%1$s\"}" },
-	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"AA\",\"y\":\"%3$s\"},\"kid\":\"%1$s\"}" },
+	{ JOSE_DECRYPTION, "{\"kid\":\"@kid@\",\"epk\":{\"y\":\"@y@\",\"x\":\"@x@\",\"crv\":\"P-256\",\"kty\":\"EC\"},\"enc\":\"A256GCM\",\"alg\":\"ECDH-ES\"}" },
+	{ JOSE_HEADER, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@y@\"}}" },
+	{ JOSE_HEADER, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"kid\":\"@kid@\"}" },
+	{ JOSE_HEADER, "{\"alg\":\"ECDH-ES\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@y@\"},\"kid\":\"@kid@\"}" },
+	{ JOSE_HEADER, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@y@\"},\"kid\":\"@kid@\",\"zip\":\"DEF\"}" },
+	{ JOSE_HEADER, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@y@\"},\"kid\":\"@kid@\",\"apu\":\"QQ\"}" },
+	{ JOSE_HEADER, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@y@\"},\"kid\":\"@kid@\",\"p2c\":2147483647}" },
+	{ JOSE_HEADER, "{\"alg\":\"ECDH-ES\",\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@y@\"},\"kid\":\"@kid@\"}" },
+	{ JOSE_ALG, "{\"alg\":\"ECDH-ES+A256KW\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@y@\"},\"kid\":\"@kid@\"}" },
+	{ JOSE_ALG, "{\"alg\":\"dir\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@y@\"},\"kid\":\"@kid@\"}" },
+	{ JOSE_ALG, "{\"alg\":\"PBES2-HS256+A128KW\",\"enc\":\"A256GCM\",\"epk\":{},\"kid\":\"@kid@\"}" },
+	{ JOSE_ENC, "{\"alg\":\"ECDH-ES\",\"enc\":\"A128GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@y@\"},\"kid\":\"@kid@\"}" },
+	{ JOSE_ENC, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256CBC-HS512\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@y@\"},\"kid\":\"@kid@\"}" },
+	{ JOSE_KID, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@y@\"},\"kid\":\"\"}" },
+	{ JOSE_KID, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@y@\"},\"kid\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"}" },
+	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":\"@x@\",\"kid\":\"@kid@\"}" },
+	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{},\"kid\":\"@kid@\"}" },
+	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\"},\"kid\":\"@kid@\"}" },
+	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-384\",\"x\":\"@x@\",\"y\":\"@y@\"},\"kid\":\"@kid@\"}" },
+	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"OKP\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@y@\"},\"kid\":\"@kid@\"}" },
+	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@y@\",\"d\":\"@x@\"},\"kid\":\"@kid@\"}" },
+	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@=\",\"y\":\"@y@\"},\"kid\":\"@kid@\"}" },
+	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"AA\",\"y\":\"@y@\"},\"kid\":\"@kid@\"}" },
 	/* off the curve: x twice, zeros, x above the field's prime */
-	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"%2$s\",\"y\":\"%2$s\"},\"kid\":\"%1$s\"}" },
-	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\",\"y\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"},\"kid\":\"%1$s\"}" },
-	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"__________________________________________8\",\"y\":\"%3$s\"},\"kid\":\"%1$s\"}" },
+	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"@x@\",\"y\":\"@x@\"},\"kid\":\"@kid@\"}" },
+	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\",\"y\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"},\"kid\":\"@kid@\"}" },
+	{ JOSE_EPK, "{\"alg\":\"ECDH-ES\",\"enc\":\"A256GCM\",\"epk\":{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"__________________________________________8\",\"y\":\"@y@\"},\"kid\":\"@kid@\"}" },
 };
 
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+/* `template` with @kid@, @x@ and @y@ filled in. */
+static void fill_in(const char *template, const char *kid, const char *x, const char *y, char *out, size_t capacity)
+{
+	const struct { const char *word, *value; } words[] = { { "@kid@", kid }, { "@x@", x }, { "@y@", y } };
+	size_t size = 0;
+
+	while (*template) {
+		size_t i = 0;
+		while (i < 3 && strncmp(template, words[i].word, strlen(words[i].word)) != 0)
+			i++;
+		size += (size_t)snprintf(out + size, capacity - size, "%.*s", i < 3 ? 64 : 1, i < 3 ? words[i].value : template);
+		template += i < 3 ? strlen(words[i].word) : 1;
+		assert_true(size < capacity);
+	}
+}
+
 static void the_header_is_exact(void **state)
 {
 	struct fixture *f = *state;
@@ -158,7 +172,7 @@ static void the_header_is_exact(void **state)
 	for (size_t i = 0; i < sizeof(headers) / sizeof(*headers); i++) {
 		char header[512];
 
-		snprintf(header, sizeof(header), headers[i].header, jose_key_id(f->key), f->retired->x, f->retired->y);
+		fill_in(headers[i].header, jose_key_id(f->key), f->retired->x, f->retired->y, header, sizeof(header));
 		print_message("# %s\n", header);
 		expect(f, headers[i].reason, forge_part_bytes(f->jwe, 0, bytes_of_string(header)));
 	}
@@ -166,7 +180,6 @@ static void the_header_is_exact(void **state)
 	expect(f, JOSE_OK, strdup(f->jwe));
 	assert_int_equal(ERR_peek_error(), 0);
 }
-#pragma GCC diagnostic pop
 
 static void parts_are_five_and_the_second_is_empty(void **state)
 {
