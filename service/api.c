@@ -1,12 +1,11 @@
 /* The routes, for agents and for portals and scripts (proto/README.md sections 3 and 9). */
 #include <math.h>
-#include <openssl/evp.h>
-#include <openssl/params.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "service/content.h"
 #include "service/request.h"
 #include "service/server.h"
 
@@ -73,29 +72,6 @@ static void get_channel(struct exchange *exchange, void *arg)
 }
 
 /* Operations ------------------------------------------------------------------------------------------------------------------------- */
-
-static int hash_update(const char *text, size_t size, void *arg)
-{
-	return EVP_MAC_update(arg, (const unsigned char *)text, size) == 1 ? 0 : -1;
-}
-
-/* HMAC over everything that the caller sent but `wait`: tells "the same again" from "the same id for something else" without keeping the password. */
-static bool content_hash(const uint8_t key[32], json_t *body, uint8_t out[32])
-{
-	static char digest[] = "SHA256";
-	const OSSL_PARAM parameters[] = { OSSL_PARAM_utf8_string("digest", digest, sizeof digest - 1), OSSL_PARAM_END };
-	json_t *compared = json_copy(body);
-	EVP_MAC *mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
-	EVP_MAC_CTX *context = mac != NULL ? EVP_MAC_CTX_new(mac) : NULL;
-	size_t size = 0;
-	json_object_del(compared, "wait");
-	bool good = compared != NULL && context != NULL && EVP_MAC_init(context, key, 32, parameters) == 1 &&
-	            json_dump_callback(compared, hash_update, context, JSON_COMPACT | JSON_SORT_KEYS) == 0 && EVP_MAC_final(context, out, &size, 32) == 1 && size == 32;
-	EVP_MAC_CTX_free(context);
-	EVP_MAC_free(mac);
-	json_decref(compared);
-	return good;
-}
 
 static bool read_bool(const json_t *value, bool *out)
 {

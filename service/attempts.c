@@ -30,6 +30,7 @@ void attempts_prepare(struct task *task, const struct operation_question *questi
 }
 
 struct attempt_job {
+	struct store_attempt store;
 	struct request_row request;
 	struct task *task;
 	struct agent *agent;
@@ -40,13 +41,16 @@ static void on_attempt(enum status status, void *arg)
 	struct attempt_job *job = arg;
 	struct task *task = job->task;
 	struct operations *operations = task->owner;
-	if (task->finished) {
+	if (task->finished && task->words == 0) {
 		task_free(task); /* the first agent was heard meanwhile */
+	} else if (task->finished) {
+		task_set_life(task, LIFE_FINISHING);
 	} else {
 		if (status == STATUS_OK) {
 			request_row_clear(&task->request);
 			task->request = job->request;
 			job->request = (struct request_row){ 0 };
+			task->request_sent = false;
 			task_bind(task, job->agent);
 			memcpy(task->row.agent_id, task->request.agent_id, UUID_SIZE);
 			memcpy(task->row.request_id, task->request.request_id, UUID_SIZE);
@@ -54,7 +58,6 @@ static void on_attempt(enum status status, void *arg)
 				{ LOG_AGENT_ID, job->agent->row.agent_id }), "the first agent is lost: %s is asked", job->agent->row.name);
 		}
 		task_set_life(task, LIFE_QUEUED);
-		task_answer_waiters(task, STATUS_OK, &task->row, true);
 		operations_advance(operations, task->agent);
 	}
 	request_row_clear(&job->request);
@@ -76,8 +79,8 @@ static struct spare take_spare(struct task *task)
 bool attempts_next(struct task *task, int64_t now_ms)
 {
 	struct operations *operations = task->owner;
-	bool may_still_act = task->sent_before && now_ms < task->request.expires * 1000 + GRACE_MS;
-	if (task->life != LIFE_QUEUED || task->agent->session != NULL || may_still_act)
+	bool may_still_act = task->request_sent && now_ms < task->request.expires * 1000 + GRACE_MS;
+	if (task->life != LIFE_QUEUED || task->words > 0 || task->agent->session != NULL || may_still_act)
 		return false;
 	struct spare spare = take_spare(task);
 	if (spare.agent == NULL)
@@ -90,6 +93,7 @@ bool attempts_next(struct task *task, int64_t now_ms)
 		job->task = task;
 		job->agent = spare.agent;
 		job->request.created_ms = now_ms;
+		job->store = (struct store_attempt){ &job->request, !task->request_sent };
 		status = database_submit(operations->database, store_request_add, on_attempt, job);
 	}
 	if (status != STATUS_OK) {

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "service/content.h"
 #include "service/request.h"
 
 #define SWEEP_MS 200
@@ -15,7 +16,7 @@
 struct finish_job {
 	struct store_finish store;
 	struct operations *owner;
-	struct task *task;              /* NULL: an answer to something already finished, or provisional */
+	struct task *task;              /* counts this job in `words`, so it stays; NULL: provisional, or of a request that no task is bound to */
 	bool acknowledge;
 };
 
@@ -31,56 +32,103 @@ static void log_done(const struct task *task)
 		{ LOG_DURATION_MS, duration }), "%s: %s", task->row.op, task->row.code);
 }
 
-static void conclude(struct task *task, struct store_finish *store)
+/* `take_row` is the operation with its final outcome. */
+static void conclude(struct task *task, struct operation_row *take_row)
 {
 	task->finished = true;
-	task->row.finished_ms = store->now_ms;
-	memcpy(task->row.status, store->status, sizeof task->row.status);
-	memcpy(task->row.code, store->code, sizeof task->row.code);
-	free(task->row.answer);
-	task->row.answer = store->answer;
-	store->answer = NULL;
-	if (store->agent_id[0] != '\0') {
-		memcpy(task->row.agent_id, store->agent_id, UUID_SIZE);
-		memcpy(task->row.request_id, store->request_id, UUID_SIZE);
-	}
+	operation_row_clear(&task->row);
+	task->row = *take_row;
+	*take_row = (struct operation_row){ 0 };
+	task_leave_wire(task);
 	log_done(task);
 	task_answer_waiters(task, STATUS_OK, &task->row, false);
+}
+
+/* Another attempt may have done it: its agent is asked for its last word by the same bytes. Nobody else is asked any more. */
+static void bind_to_open(struct task *task, struct store_finish *store)
+{
+	struct agent *agent = hub_find(task->owner->hub, store->open.agent_id);
+	operation_row_clear(&task->row);
+	task->row = store->row;
+	store->row = (struct operation_row){ 0 };
+	log_event(LOG_NOTICE, "operation.waits", LOG_FIELDS({ LOG_OPERATION_ID, task->row.operation_id }, { LOG_REQUEST_ID, store->open.request_id },
+		{ LOG_AGENT_ID, store->open.agent_id }, { LOG_CODE, store->code }), "%s says one agent, but another one may have done it: its last word is awaited", store->code);
+	task_drop_spares(task);
+	if (agent == NULL || store->open.frame == NULL) {
+		task_set_life(task, LIFE_SENT); /* its keys are gone: the time runs out */
+		return;
+	}
+	request_row_clear(&task->request);
+	task->request = store->open;
+	store->open = (struct request_row){ 0 };
+	task->request_sent = true;
+	task_bind(task, agent);
+	task_set_life(task, LIFE_QUEUED);
+}
+
+static void log_recorded(const struct finish_job *job, const struct task *task)
+{
+	const struct store_finish *store = &job->store;
+	if (!store->known)
+		log_event(LOG_WARNING, "result.unknown", LOG_FIELDS({ LOG_AGENT_ID, store->agent_id }, { LOG_REQUEST_ID, store->request_id }),
+			"a result for no request to this agent, as after a restored backup: acknowledged, else it would come for ever");
+	else if (store->mismatch)
+		log_event(LOG_WARNING, "result.malformed", LOG_FIELDS({ LOG_AGENT_ID, store->agent_id }, { LOG_REQUEST_ID, store->request_id }, { LOG_CODE, store->code }),
+			"%s is no outcome of such an operation: not recorded", store->status);
+	else if (task == NULL && store->changed && store->final)
+		log_event(LOG_NOTICE, "operation.late", LOG_FIELDS({ LOG_OPERATION_ID, store->operation_id }, { LOG_CODE, store->row.code }),
+			"the agent's word replaces what was the outcome: %s", store->row.code);
 }
 
 static void on_recorded(struct finish_job *job)
 {
 	struct store_finish *store = &job->store;
-	struct agent *agent = hub_find(job->owner->hub, store->agent_id);
-	/* An earlier attempt's agent may have the first word: then the task is found by its operation. */
-	struct task *task = job->task != NULL ? job->task : store->final && store->changed ? task_find(job->owner, store->operation_id) : NULL;
-	if (!store->known)
-		log_event(LOG_WARNING, "result.unknown", LOG_FIELDS({ LOG_AGENT_ID, store->agent_id }, { LOG_REQUEST_ID, store->request_id }),
-			"a result for no request to this agent");
-	else if (job->acknowledge && agent != NULL)
+	struct operations *operations = job->owner;
+	struct agent *agent = hub_find(operations->hub, store->agent_id);
+	/* An earlier attempt's agent may have had the word: then the task is found by its operation. One that is only being created finds the outcome in the store. */
+	struct task *task = job->task != NULL ? job->task : store->final && store->known ? task_find(operations, store->operation_id) : NULL;
+	if (task != NULL && task->life == LIFE_CREATING)
+		task = NULL;
+	log_recorded(job, task);
+	if (job->acknowledge && !store->mismatch && agent != NULL)
 		hub_acknowledge(agent, store->request_id);
-	if (task == NULL && store->changed && store->final)
-		log_event(LOG_NOTICE, "operation.late", LOG_FIELDS({ LOG_OPERATION_ID, store->operation_id }, { LOG_CODE, store->code }),
-			"the agent's word replaces service.no_answer");
-	if (task != NULL && store->final && !task->finished)
-		conclude(task, store);
+	if (task == NULL)
+		return;
+	struct agent *served_by = task->agent;
+	if (store->changed && store->final && !task->finished)
+		conclude(task, &store->row);
+	else if (store->waits && !task->finished)
+		bind_to_open(task, store);
+	else if (task == job->task && !task->finished && task->life == LIFE_FINISHING)
+		task_set_life(task, LIFE_SENT);
 	/* Otherwise the job that is under way frees it. */
-	if (task != NULL && (task == job->task || task->life == LIFE_QUEUED || task->life == LIFE_SENT))
-		task_free(task);
+	if (task->finished && task->life != LIFE_RECORDING) {
+		task_set_life(task, LIFE_FINISHING);
+		if (task->words == 0)
+			task_free(task);
+	} else if (task->agent != served_by) {
+		operations_advance(operations, task->agent);
+	}
+	operations_advance(operations, served_by);
 }
 
 static void on_finished(enum status status, void *arg)
 {
 	struct finish_job *job = arg;
+	struct task *task = job->task;
+	if (task != NULL)
+		task->words--;
 	if (status == STATUS_OK) {
 		on_recorded(job);
 	} else {
 		log_event(LOG_CRIT, "store.failed", LOG_FIELDS({ LOG_OPERATION_ID, job->store.operation_id }, { LOG_CODE, status_code(status) }),
 			"an outcome could not be recorded; the agent will repeat it");
-		if (job->task != NULL)
-			task_set_life(job->task, job->task->on_wire || job->task->agent->session != NULL ? LIFE_SENT : LIFE_QUEUED);
+		if (task != NULL && task->finished && task->words == 0 && task->life == LIFE_FINISHING)
+			task_free(task);
+		else if (task != NULL && !task->finished && task->life == LIFE_FINISHING)
+			task_set_life(task, task->request_sent && task->agent->session != NULL ? LIFE_SENT : LIFE_QUEUED);
 	}
-	free(job->store.answer);
+	store_finish_clear(&job->store);
 	free(job);
 }
 
@@ -106,12 +154,15 @@ static void finish(struct operations *operations, struct task *task, const struc
 		store->answer = answer_text(result);
 	}
 	if (database_submit(operations->database, store_operation_finish, on_finished, job) != STATUS_OK) {
-		free(store->answer);
+		store_finish_clear(store);
 		free(job);
 		return;
 	}
-	if (task != NULL && store->final)
-		task_set_life(task, LIFE_FINISHING);
+	if (job->task != NULL) {
+		task->words++;
+		if (task->life != LIFE_RECORDING)
+			task_set_life(task, LIFE_FINISHING);
+	}
 }
 
 /* To the agent ----------------------------------------------------------------------------------------------------------------------- */
@@ -124,7 +175,7 @@ static void send_task(struct task *task)
 	log_event(LOG_INFO, "request.sent", LOG_FIELDS({ LOG_OPERATION_ID, task->row.operation_id }, { LOG_REQUEST_ID, task->request.request_id },
 		{ LOG_AGENT_ID, agent->row.agent_id }, { LOG_OP, task->row.op }), "%s%s to %s", task->row.op, task->sent_before ? ", again," : "", agent->row.name);
 	task_set_life(task, LIFE_SENT);
-	task->sent_before = true;
+	task->sent_before = task->request_sent = true;
 	task->on_wire = true;
 	agent->on_wire++;
 }
@@ -134,7 +185,7 @@ void operations_advance(struct operations *operations, struct agent *agent)
 	for (struct task *task = operations->first; task != NULL && agent->queued > 0; task = task->next) {
 		if (agent->session == NULL || agent->draining || agent->on_wire >= agent->hello.max_in_flight)
 			return;
-		if (task->agent == agent && task->life == LIFE_QUEUED)
+		if (task->agent == agent && task->life == LIFE_QUEUED && task->words == 0)
 			send_task(task);
 	}
 }
@@ -172,25 +223,49 @@ static struct task *task_of_result(struct operations *operations, const struct a
 	return NULL;
 }
 
+/* What speaks of a frame says that it was not acted on. A replay does not even say that: it is not the request which it imitates (6.2). */
+static bool counts(const struct result *result, const struct task *task)
+{
+	if (result->code == STATUS_REQUEST_REPLAYED)
+		return false;
+	return result->frame_sha256[0] == '\0' || (task != NULL && status_outcome(result->code) == OUTCOME_REFUSED);
+}
+
+/* `applied` is no outcome of a check, `answered` none of a write. */
+static bool fits(const struct task *task, enum outcome outcome)
+{
+	return outcome != (strcmp(task->row.op, operation_name(OP_CHECK)) == 0 ? OUTCOME_APPLIED : OUTCOME_ANSWERED);
+}
+
+static void note_settling(struct task *task, const struct result *result)
+{
+	free(task->prior_server);
+	task->prior_server = result->server != NULL ? strdup(result->server) : NULL;
+	snprintf(task->row.status, sizeof task->row.status, "settling");
+	snprintf(task->row.code, sizeof task->row.code, "%s", status_code(result->code));
+}
+
 static void on_result(struct agent *agent, const struct result *result, void *arg)
 {
 	struct operations *operations = arg;
 	struct task *task = task_of_result(operations, agent, result);
+	enum outcome outcome = status_outcome(result->code);
 	log_event(LOG_INFO, "result.received", LOG_FIELDS({ LOG_OPERATION_ID, task != NULL ? task->row.operation_id : NULL },
 		{ LOG_REQUEST_ID, result->request_id[0] ? result->request_id : NULL },
 		{ LOG_AGENT_ID, agent->row.agent_id }, { LOG_CODE, status_code(result->code) }), "%s from %s", status_code(result->code), agent->row.name);
-	if (task == NULL && result->frame_sha256[0] != '\0')
+	if (!counts(result, task))
 		return;
-	bool final = outcome_is_final(status_outcome(result->code));
-	if (task != NULL && (task->life == LIFE_FINISHING || task->life == LIFE_RECORDING))
+	if (task != NULL && !fits(task, outcome)) {
+		log_event(LOG_WARNING, "result.malformed", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { LOG_REQUEST_ID, task->request.request_id },
+			{ LOG_CODE, status_code(result->code) }), "%s is no outcome of %s: not recorded", outcome_name(outcome), task->row.op);
+		return;
+	}
+	if (task != NULL && (task->words > 0 || task->finished))
 		return; /* the acknowledgement comes with the first one's commit */
-	if (task != NULL && !final) {
+	if (task != NULL && !outcome_is_final(outcome)) {
 		if (strcmp(task->row.status, "settling") == 0)
 			return;
-		free(task->prior_server);
-		task->prior_server = result->server != NULL ? strdup(result->server) : NULL;
-		snprintf(task->row.status, sizeof task->row.status, "settling");
-		snprintf(task->row.code, sizeof task->row.code, "%s", status_code(result->code));
+		note_settling(task, result);
 	} else if (task != NULL) {
 		task_leave_wire(task);
 	}
@@ -260,6 +335,10 @@ static void on_created(enum status status, void *arg)
 static enum status describe(struct task *task, const struct operation_question *question, int64_t now_ms)
 {
 	struct operation_row *row = &task->row;
+	if (task->agent != NULL && question->new_password.size > 0) {
+		random_bytes(row->secret_key, sizeof row->secret_key);
+		row->has_secret = content_secret_hash(row->secret_key, question->new_password, row->secret_hash);
+	}
 	json_t *subject = subject_json(&question->subject);
 	row->subject = subject != NULL ? json_dumps(subject, JSON_COMPACT) : NULL;
 	json_decref(subject);
@@ -304,13 +383,23 @@ static enum status begin(struct task *task, const struct operation_question *que
 	return status;
 }
 
+/* While the outcome is open the password is compared too. */
+static bool asks_the_same(const struct operation_row *row, const struct operation_question *question)
+{
+	uint8_t hash[32];
+	bool same = bytes_equal(bytes_of(row->content, 32), bytes_of(question->content, 32));
+	if (same && row->has_secret)
+		same = content_secret_hash(row->secret_key, question->new_password, hash) && bytes_equal(bytes_of(row->secret_hash, 32), bytes_of(hash, 32));
+	return same;
+}
+
 void operations_ask(struct operations *operations, const struct operation_question *question, operation_answer answer, void *arg)
 {
 	struct task *task = task_find(operations, question->operation_id);
 	if (task != NULL) {
-		if (!bytes_equal(bytes_of(task->row.content, 32), bytes_of(question->content, 32)))
+		if (!asks_the_same(&task->row, question))
 			answer(STATUS_REQUEST_REPLAYED, NULL, arg);
-		else if (question->wait_ms <= 0 && task->life != LIFE_RECORDING)
+		else if (task->finished || (question->wait_ms <= 0 && task->life != LIFE_CREATING))
 			answer(STATUS_OK, &task->row, arg);
 		else
 			task_add_waiter(task, question->wait_ms, answer, arg);
@@ -332,13 +421,13 @@ void operations_ask(struct operations *operations, const struct operation_questi
 const struct operation_row *operations_find(struct operations *operations, const char *operation_id)
 {
 	struct task *task = task_find(operations, operation_id);
-	return task != NULL && task->life != LIFE_RECORDING ? &task->row : NULL;
+	return task != NULL && task->life != LIFE_CREATING ? &task->row : NULL;
 }
 
 void operations_answer_all(struct operations *operations)
 {
 	for (struct task *task = operations->first; task != NULL; task = task->next)
-		if (task->life != LIFE_RECORDING)
+		if (task->life != LIFE_CREATING)
 			task_answer_waiters(task, STATUS_OK, &task->row, false);
 }
 
@@ -358,7 +447,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 	int64_t now = clock_now_ms();
 	for (struct task *task = operations->first, *next; task != NULL; task = next) {
 		next = task->next;
-		if ((task->life != LIFE_QUEUED && task->life != LIFE_SENT) || attempts_next(task, now))
+		if ((task->life != LIFE_QUEUED && task->life != LIFE_SENT) || task->words > 0 || attempts_next(task, now))
 			continue;
 		if (task->life == LIFE_QUEUED && !task->sent_before) {
 			if (now > task->queue_until_ms)
@@ -368,6 +457,9 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 			finish(operations, task, NULL, NULL, STATUS_SERVICE_NO_ANSWER);
 		}
 	}
+	/* Whatever has freed a place. */
+	for (struct agent *agent = hub_agents(operations->hub); agent != NULL; agent = agent->next)
+		operations_advance(operations, agent);
 }
 
 /* The whole life --------------------------------------------------------------------------------------------------------------------- */
@@ -394,23 +486,38 @@ void operations_set_keys(struct operations *operations, const struct keys *keys)
 	operations->keys = keys;
 }
 
+static enum status restore_one(struct operations *operations, struct open_operation *open)
+{
+	struct agent *agent = hub_find(operations->hub, open->request.agent_id);
+	struct task *task = agent != NULL && open->request.frame != NULL ? task_new(operations, open->operation.operation_id) : NULL;
+	if (task == NULL) {
+		/* Nobody can be asked, and nobody's word could be verified. */
+		struct store_finish verdict = { .now_ms = clock_now_ms(), .final = true };
+		memcpy(verdict.operation_id, open->operation.operation_id, UUID_SIZE);
+		snprintf(verdict.status, sizeof verdict.status, "%s", outcome_name(status_outcome(STATUS_SERVICE_NO_ANSWER)));
+		snprintf(verdict.code, sizeof verdict.code, "%s", status_code(STATUS_SERVICE_NO_ANSWER));
+		enum status status = database_run(operations->database, store_operation_finish, &verdict);
+		log_event(LOG_ERR, "operation.lost", LOG_FIELDS({ LOG_OPERATION_ID, verdict.operation_id }, { LOG_AGENT_ID, open->request.agent_id }),
+			"its agent's keys cannot be used: %s", verdict.code);
+		store_finish_clear(&verdict);
+		return status;
+	}
+	task->row = open->operation;
+	task->request = open->request;
+	*open = (struct open_operation){ 0 };
+	task_bind(task, agent);
+	/* Whether it was sent before the end is not recorded: the agent knows. */
+	task->sent_before = task->request_sent = true;
+	task_set_life(task, LIFE_QUEUED);
+	return STATUS_OK;
+}
+
 enum status operations_restore(struct operations *operations)
 {
 	struct open_operations rows = { 0 };
 	enum status status = database_run(operations->database, store_operations_open, &rows);
-	for (size_t i = 0; status == STATUS_OK && i < rows.count; i++) {
-		struct agent *agent = hub_find(operations->hub, rows.items[i].request.agent_id);
-		struct task *task = agent != NULL && rows.items[i].request.frame != NULL ? task_new(operations, rows.items[i].operation.operation_id) : NULL;
-		if (task == NULL)
-			continue;
-		task->row = rows.items[i].operation;
-		task->request = rows.items[i].request;
-		rows.items[i] = (struct open_operation){ 0 };
-		task_bind(task, agent);
-		/* Whether it was sent before the end is not recorded: the agent knows. */
-		task->sent_before = true;
-		task_set_life(task, LIFE_QUEUED);
-	}
+	for (size_t i = 0; status == STATUS_OK && i < rows.count; i++)
+		status = restore_one(operations, &rows.items[i]);
 	if (rows.count > 0)
 		log_event(LOG_NOTICE, "operations.restored", NULL, "%zu operations of the former run have no final outcome yet", rows.count);
 	open_operations_clear(&rows);

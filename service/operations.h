@@ -2,6 +2,7 @@
  *
  *     asked -> (recorded, its request made durable) -> queued at an agent -> on the wire -> finished
  *
+ * Where another agent is asked (attempts.c) there are several requests: store_operation_finish says which word counts when.
  * An operation is bound to one agent when it is asked: the least loaded that is connected, allows it and serves the directory. Where that agent's channel breaks,
  * the same bytes go to its next channel. Those without a final outcome are in memory, after a restart too; finished ones are in the store only.
  * The password is gone when operations_ask returns. All on the loop. */
@@ -23,7 +24,7 @@ struct operation_question {
 	const char *directory;          /* NULL: not named */
 	enum actor actor;
 	const char *actor_id;
-	uint8_t content[32];            /* keyed hash over everything that the caller sent */
+	uint8_t content[32];            /* keyed hash over everything that the caller sent, less the password */
 	int64_t wait_ms;
 };
 

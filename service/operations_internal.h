@@ -6,7 +6,8 @@
 
 #define BUCKETS 1024
 
-enum stage_of_life { LIFE_RECORDING, LIFE_QUEUED, LIFE_SENT, LIFE_FINISHING };
+/* Creating: not durable yet. Recording: another attempt is not yet. Finishing: a final word is not yet, or (finished) a job is still under way. */
+enum stage_of_life { LIFE_CREATING, LIFE_QUEUED, LIFE_RECORDING, LIFE_SENT, LIFE_FINISHING };
 
 struct waiter {
 	struct waiter *next;
@@ -33,7 +34,9 @@ struct task {
 	struct agent *agent;            /* NULL: there was none */
 	enum stage_of_life life;
 	bool on_wire;                   /* counts against the agent's max_in_flight */
-	bool sent_before;               /* the agent may know it: no longer ours to give up */
+	bool sent_before;               /* an agent may know it: no longer ours to give up */
+	bool request_sent;              /* the present request has left */
+	unsigned words;                 /* final words that are being recorded: nothing is sent and nobody else is asked meanwhile */
 	int64_t queue_until_ms;
 	bool finished;                  /* its final word is durable and told; only jobs under way keep it */
 	struct spare spares[MAX_SPARES];
@@ -63,6 +66,7 @@ void task_bind(struct task *task, struct agent *agent);
 void task_leave_wire(struct task *task);
 void task_add_waiter(struct task *task, int64_t wait_ms, operation_answer answer, void *arg);
 void task_answer_waiters(struct task *task, enum status status, const struct operation_row *row, bool only_due);
+void task_drop_spares(struct task *task);
 
 /* attempts.c */
 /* Keeps what is needed to ask up to MAX_SPARES other agents that are connected now. Failure only means that there are fewer. */

@@ -17,7 +17,7 @@ static sqlite3_stmt *prepare(sqlite3 *db, const char *text, const char *types, v
 			result = sqlite3_bind_int64(statement, i + 1, va_arg(arguments, int64_t));
 		} else {
 			const struct bytes *blob = va_arg(arguments, const struct bytes *);
-			result = sqlite3_bind_blob64(statement, i + 1, blob->data, blob->size, SQLITE_TRANSIENT);
+			result = blob != NULL ? sqlite3_bind_blob64(statement, i + 1, blob->data, blob->size, SQLITE_TRANSIENT) : SQLITE_OK; /* NULL as it is */
 		}
 		if (result != SQLITE_OK) {
 			sqlite3_finalize(statement);

@@ -6,7 +6,7 @@
 
 #include "base/bytes.h"
 
-/* Prepares and binds: `types` has a letter a parameter: t const char * (NULL is NULL), i int64_t, b struct bytes * (32-byte hashes and the like).
+/* Prepares and binds: `types` has a letter a parameter: t const char * (NULL is NULL), i int64_t, b struct bytes * (32-byte hashes and the like; NULL is NULL).
  * NULL where it cannot be prepared. */
 sqlite3_stmt *sql_prepare(sqlite3 *db, const char *text, const char *types, ...);
 /* Prepares, binds, runs to the end. */

@@ -6,7 +6,7 @@
 #include "service/sql.h"
 
 #define STORE_APPLICATION_ID 0x77627376 /* "wbsv" */
-#define STORE_VERSION 1
+#define STORE_VERSION 2
 
 static const char *const migrations[STORE_VERSION] = {
 	"CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;"
@@ -23,6 +23,17 @@ static const char *const migrations[STORE_VERSION] = {
 	"CREATE TABLE requests(request_id TEXT PRIMARY KEY, operation_id TEXT NOT NULL REFERENCES operations(operation_id), agent_id TEXT NOT NULL,"
 	" created_ms INTEGER NOT NULL, expires INTEGER NOT NULL, frame_sha256 BLOB NOT NULL, frame TEXT) STRICT;"
 	"CREATE INDEX requests_operation ON requests(operation_id);",
+	/* A request's last word: '' while it has none, 'unsent' where it needs none. The old hashes were made over the passwords too. */
+	"ALTER TABLE requests ADD COLUMN status TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE requests ADD COLUMN code TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE requests ADD COLUMN answer TEXT;"
+	"UPDATE requests SET status = 'unsent' WHERE frame IS NULL;"
+	"ALTER TABLE operations ADD COLUMN secret_key BLOB;"
+	"ALTER TABLE operations ADD COLUMN secret_hash BLOB;"
+	"UPDATE operations SET content = zeroblob(32);"
+	"ALTER TABLE agents ADD COLUMN boot INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE agents ADD COLUMN instance_id TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE agents ADD COLUMN clone_seen_at INTEGER NOT NULL DEFAULT 0;",
 };
 
 /* A flag of the connection, not of the file: removed frames are overwritten. */
@@ -83,7 +94,8 @@ enum status store_agents(sqlite3 *db, void *arg)
 {
 	struct agent_rows *rows = arg;
 	AUTO_STATEMENT sqlite3_stmt *statement = sql_prepare(db,
-		"SELECT agent_id, name, software, signing_key, decryption_key, enrolled_at, revoked_at, last_seen FROM agents ORDER BY name, agent_id", "");
+		"SELECT agent_id, name, software, signing_key, decryption_key, enrolled_at, revoked_at, last_seen, boot, instance_id,"
+		" clone_seen_at FROM agents ORDER BY name, agent_id", "");
 	if (statement == NULL)
 		return STATUS_AGENT_JOURNAL;
 	int result;
@@ -99,6 +111,9 @@ enum status store_agents(sqlite3 *db, void *arg)
 		row->enrolled_at = sqlite3_column_int64(statement, 5);
 		row->revoked_at = sqlite3_column_int64(statement, 6);
 		row->last_seen = sqlite3_column_int64(statement, 7);
+		row->boot = sqlite3_column_int64(statement, 8);
+		sql_text(statement, 9, row->instance_id, sizeof row->instance_id);
+		row->clone_seen_at = sqlite3_column_int64(statement, 10);
 	}
 	return result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
 }
@@ -120,21 +135,36 @@ enum status store_enroll(sqlite3 *db, void *arg)
 	return status;
 }
 
+static enum status found(sqlite3 *db, struct store_agent_change *change, enum status status)
+{
+	change->found = status == STATUS_OK && sqlite3_changes(db) == 1;
+	return status;
+}
+
 enum status store_agent_revoke(sqlite3 *db, void *arg)
 {
 	struct store_agent_change *change = arg;
-	enum status status = sql_run(db, "UPDATE agents SET revoked_at = ?2 WHERE agent_id = ?1 AND revoked_at = 0", "ti", change->agent_id, change->now);
-	change->found = status == STATUS_OK && sqlite3_changes(db) == 1;
-	return status;
+	return found(db, change, sql_run(db, "UPDATE agents SET revoked_at = ?2 WHERE agent_id = ?1 AND revoked_at = 0", "ti", change->agent_id, change->now));
 }
 
 enum status store_agent_seen(sqlite3 *db, void *arg)
 {
 	struct store_agent_change *change = arg;
-	enum status status = sql_run(db, "UPDATE agents SET last_seen = ?2, software = coalesce(?3, software) WHERE agent_id = ?1", "tit",
-		change->agent_id, change->now, change->software);
-	change->found = status == STATUS_OK && sqlite3_changes(db) == 1;
-	return status;
+	return found(db, change, sql_run(db, "UPDATE agents SET last_seen = ?2, software = coalesce(?3, software), boot = ?4, instance_id = ?5 WHERE agent_id = ?1", "titit",
+		change->agent_id, change->now, change->software, change->boot, change->instance_id));
+}
+
+enum status store_agent_clone(sqlite3 *db, void *arg)
+{
+	struct store_agent_change *change = arg;
+	return found(db, change, sql_run(db, "UPDATE agents SET clone_seen_at = ?2 WHERE agent_id = ?1", "ti", change->agent_id, change->now));
+}
+
+enum status store_agent_release(sqlite3 *db, void *arg)
+{
+	struct store_agent_change *change = arg;
+	return found(db, change, sql_run(db, "UPDATE agents SET clone_seen_at = 0, boot = 0, instance_id = '' WHERE agent_id = ?1 AND clone_seen_at <> 0", "t",
+		change->agent_id));
 }
 
 enum status store_ticket_add(sqlite3 *db, void *arg)
@@ -145,6 +175,23 @@ enum status store_ticket_add(sqlite3 *db, void *arg)
 	if (status == STATUS_OK)
 		status = sql_run(db, "INSERT INTO tickets(hash, created_at, expires_at) VALUES (?1, ?2, ?3)", "bii", &hash, ticket->now, ticket->expires);
 	return status;
+}
+
+enum status store_tickets(sqlite3 *db, void *arg)
+{
+	struct ticket_hashes *hashes = arg;
+	AUTO_STATEMENT sqlite3_stmt *statement = sql_prepare(db, "SELECT hash FROM tickets WHERE used_at = 0 AND expires_at >= ?1 ORDER BY created_at DESC LIMIT 1000", "i",
+		hashes->now);
+	if (statement == NULL)
+		return STATUS_AGENT_JOURNAL;
+	int result;
+	while ((result = sqlite3_step(statement)) == SQLITE_ROW) {
+		uint8_t *hash = grow(&hashes->items, &hashes->count, 32);
+		if (hash == NULL)
+			return STATUS_AGENT_INTERNAL;
+		sql_blob(statement, 0, hash, 32);
+	}
+	return result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
 }
 
 enum status store_api_key_add(sqlite3 *db, void *arg)

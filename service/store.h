@@ -1,7 +1,8 @@
 /* store: the service's SQLite tables, as jobs for base/database. Each job says which argument it takes; the argument belongs to the caller
  * and must live until its `done`. Run them with database_submit on the loop, with database_run in a command line or at the start.
  *
- * No secret is in here: of tickets and API keys there is the SHA-256; of passwords nothing; an operation's request frame, whose
+ * No secret is in here: of tickets and API keys there is the SHA-256; of passwords nothing but, until the outcome is final, a
+ * hash by a key of its own; an operation's request frame, whose
  * password only the agent can decrypt, is removed (secure_delete) once the outcome is final. */
 #ifndef SERVICE_STORE_H
 #define SERVICE_STORE_H
@@ -22,6 +23,9 @@ struct agent_row {
 	char *name, *software;              /* software may be NULL */
 	char *signing_key, *decryption_key; /* public JWKs, JSON text */
 	int64_t enrolled_at, revoked_at, last_seen; /* seconds; 0: never */
+	int64_t boot;                       /* the highest that was seen, and the installation that had it; 0 and "": none yet */
+	char instance_id[UUID_SIZE];
+	int64_t clone_seen_at;              /* 0: not, or released */
 };
 void agent_row_clear(struct agent_row *row);
 
@@ -43,15 +47,25 @@ struct store_agent_change {
 	char agent_id[UUID_SIZE];
 	int64_t now;
 	char *software;                     /* or NULL */
+	int64_t boot;
+	char instance_id[UUID_SIZE];
 	bool found;                         /* out */
 };
 /* arg: struct store_agent_change *. */
 enum status store_agent_revoke(sqlite3 *db, void *arg);
+/* last_seen, software, boot, instance_id. */
 enum status store_agent_seen(sqlite3 *db, void *arg);
+/* clone_seen_at. */
+enum status store_agent_clone(sqlite3 *db, void *arg);
+/* A person has decided: whoever connects next is the agent. Not found where no clone was seen. */
+enum status store_agent_release(sqlite3 *db, void *arg);
 
 /* Tickets and API keys -------------------------------------------------------------------------------------------------------------- */
 struct store_ticket { uint8_t hash[32]; int64_t now, expires; };
 enum status store_ticket_add(sqlite3 *db, void *arg);
+struct ticket_hashes { int64_t now; uint8_t (*items)[32]; size_t count; };
+/* arg: struct ticket_hashes *, `items` filled with malloc'ed memory: those that are good now, at most 1,000. */
+enum status store_tickets(sqlite3 *db, void *arg);
 
 struct store_api_key {
 	uint8_t hash[32];
@@ -75,7 +89,9 @@ struct operation_row {
 	char operation_id[UUID_SIZE];
 	char op[16];
 	char *subject;                      /* JSON text */
-	uint8_t content[32];                /* keyed hash of what the caller sent */
+	uint8_t content[32];                /* keyed hash of what the caller sent, less the password */
+	bool has_secret;                    /* the two below are there: never once the outcome is final */
+	uint8_t secret_key[32], secret_hash[32]; /* a key of this operation alone, and the hash of the password by it */
 	int64_t created_ms, finished_ms;
 	char status[16];                    /* "pending", "settling" or an outcome's name */
 	char code[48];                      /* "" while pending */
@@ -106,7 +122,11 @@ struct store_create {
 /* arg: struct store_create *. */
 enum status store_operation_create(sqlite3 *db, void *arg);
 
-/* arg: const struct request_row *: one more attempt of its operation, which is bound to it now. STATUS_LOCAL_INPUT where the operation is finished. */
+struct store_attempt {
+	const struct request_row *request;
+	bool former_unsent;                 /* the request that the operation was bound to has not left this service */
+};
+/* arg: const struct store_attempt *: one more attempt of its operation, which is bound to it now. STATUS_LOCAL_INPUT where the operation is finished. */
 enum status store_request_add(sqlite3 *db, void *arg);
 
 struct store_finish {
@@ -117,10 +137,17 @@ struct store_finish {
 	char *answer;                       /* or NULL */
 	int64_t now_ms;
 	bool final;                         /* false: settling */
-	bool changed;                       /* out: this was the first final outcome, or the agent's word after service.no_answer */
+	bool changed;                       /* out: the operation has this outcome now, or the one that follows from all its attempts */
 	bool known;                         /* out: request_id is a request to this agent */
+	bool mismatch;                      /* out: no outcome for such an operation: nothing was recorded */
+	bool waits;                         /* out: recorded, but the operation waits for the last word of another attempt: it is bound to `open` now */
+	struct request_row open;            /* out */
+	struct operation_row row;           /* out, where it changed or waits */
 };
-/* arg: struct store_finish *. */
+void store_finish_clear(struct store_finish *finish);
+/* arg: struct store_finish *. The rules of proto/README.md section 7: `applied` by any attempt decides, even after another outcome. Any other word ends the operation
+ * only once every attempt that may have been sent has had its last one, so that nothing is called refused that another attempt may have done.
+ * The first final outcome stands but for that, and for service.no_answer. */
 enum status store_operation_finish(sqlite3 *db, void *arg);
 
 struct store_find { char operation_id[UUID_SIZE]; bool found; struct operation_row row; };

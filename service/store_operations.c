@@ -1,15 +1,19 @@
 /* The operations' half of service/store.h. */
 #include <string.h>
 
+#include "base/secret.h"
 #include "service/sql.h"
 #include "service/store.h"
 
-#define OPERATION_COLUMNS "operation_id, op, subject, content, created_ms, finished_ms, status, code, answer, agent_id, request_id"
+#define OPERATION_COLUMNS "operation_id, op, subject, content, created_ms, finished_ms, status, code, answer, agent_id, request_id, secret_key, secret_hash"
+#define FORGET_SECRET "secret_key = NULL, secret_hash = NULL"
 
 void operation_row_clear(struct operation_row *row)
 {
 	free(row->subject);
 	free(row->answer);
+	wipe(row->secret_key, sizeof row->secret_key);
+	wipe(row->secret_hash, sizeof row->secret_hash);
 	*row = (struct operation_row){ 0 };
 }
 
@@ -51,6 +55,20 @@ static void read_operation(sqlite3_stmt *statement, struct operation_row *row)
 	row->answer = sql_text_new(statement, 8);
 	sql_text(statement, 9, row->agent_id, sizeof row->agent_id);
 	sql_text(statement, 10, row->request_id, sizeof row->request_id);
+	row->has_secret = sqlite3_column_type(statement, 11) != SQLITE_NULL;
+	sql_blob(statement, 11, row->secret_key, sizeof row->secret_key);
+	sql_blob(statement, 12, row->secret_hash, sizeof row->secret_hash);
+}
+
+/* The columns of the requests table from `column` on: request_id, agent_id, created_ms, expires, frame_sha256, frame. */
+static void read_request(sqlite3_stmt *statement, int column, struct request_row *row)
+{
+	sql_text(statement, column, row->request_id, UUID_SIZE);
+	sql_text(statement, column + 1, row->agent_id, UUID_SIZE);
+	row->created_ms = sqlite3_column_int64(statement, column + 2);
+	row->expires = sqlite3_column_int64(statement, column + 3);
+	sql_blob(statement, column + 4, row->frame_sha256, sizeof row->frame_sha256);
+	row->frame = sql_text_new(statement, column + 5);
 }
 
 json_t *operation_row_json(const struct operation_row *row)
@@ -110,59 +128,167 @@ enum status store_operation_create(sqlite3 *db, void *arg)
 		create->existing = find.row;
 		return STATUS_OK;
 	}
-	struct bytes content = bytes_of(operation->content, sizeof operation->content);
-	status = sql_run(db, "INSERT INTO operations(" OPERATION_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)", "tttbiittttt",
+	struct bytes content = bytes_of(operation->content, sizeof operation->content), key = bytes_of(operation->secret_key, 32), hash = bytes_of(operation->secret_hash, 32);
+	bool compare = operation->has_secret && operation->finished_ms == 0;
+	status = sql_run(db, "INSERT INTO operations(" OPERATION_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)", "tttbiitttttbb",
 		operation->operation_id, operation->op, operation->subject, &content, operation->created_ms, operation->finished_ms, operation->status,
-		operation->code, operation->answer, operation->agent_id, operation->request_id);
+		operation->code, operation->answer, operation->agent_id, operation->request_id, compare ? &key : NULL, compare ? &hash : NULL);
 	return status == STATUS_OK && request != NULL ? insert_request(db, request) : status;
 }
 
 enum status store_request_add(sqlite3 *db, void *arg)
 {
-	const struct request_row *request = arg;
-	enum status status = sql_run(db, "UPDATE operations SET agent_id = ?2, request_id = ?3 WHERE operation_id = ?1 AND finished_ms = 0", "ttt",
-		request->operation_id, request->agent_id, request->request_id);
+	const struct store_attempt *attempt = arg;
+	const struct request_row *request = attempt->request;
+	/* What no agent can have needs no last word. */
+	enum status status = attempt->former_unsent ? sql_run(db,
+		"UPDATE requests SET status = 'unsent', frame = NULL WHERE request_id = (SELECT request_id FROM operations WHERE operation_id = ?1)", "t",
+		request->operation_id) : STATUS_OK;
+	if (status == STATUS_OK)
+		status = sql_run(db, "UPDATE operations SET agent_id = ?2, request_id = ?3 WHERE operation_id = ?1 AND finished_ms = 0", "ttt",
+			request->operation_id, request->agent_id, request->request_id);
 	if (status != STATUS_OK)
 		return status;
 	return sqlite3_changes(db) == 1 ? insert_request(db, request) : STATUS_LOCAL_INPUT;
 }
 
-static enum status request_is_known(sqlite3 *db, struct store_finish *finish)
+/* The final word ---------------------------------------------------------------------------------------------------------------------- */
+
+/* What stands before this word is recorded. */
+struct standing {
+	bool check;                         /* an operation that changes nothing */
+	bool finished, applied, no_answer;
+	bool current;                       /* the operation is bound to this request */
+};
+
+static bool is(sqlite3_stmt *statement, int column, const char *text)
 {
-	AUTO_STATEMENT sqlite3_stmt *statement = sql_prepare(db, "SELECT operation_id FROM requests WHERE request_id = ?1 AND agent_id = ?2", "tt",
-		finish->request_id, finish->agent_id);
+	const char *found = (const char *)sqlite3_column_text(statement, column);
+	return found != NULL && strcmp(found, text) == 0;
+}
+
+static enum status look(sqlite3 *db, struct store_finish *finish, struct standing *ret_standing)
+{
+	AUTO_STATEMENT sqlite3_stmt *statement = sql_prepare(db, "SELECT o.operation_id, o.op, o.finished_ms, o.status, o.code, o.request_id FROM operations o"
+		" WHERE operation_id = CASE WHEN ?2 = '' THEN ?1 ELSE (SELECT operation_id FROM requests WHERE request_id = ?2 AND agent_id = ?3) END", "ttt",
+		finish->operation_id, finish->request_id, finish->agent_id);
 	if (statement == NULL)
 		return STATUS_AGENT_JOURNAL;
 	int result = sqlite3_step(statement);
 	finish->known = result == SQLITE_ROW;
-	if (finish->known)
-		sql_text(statement, 0, finish->operation_id, UUID_SIZE);
-	return finish->known || result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
+	if (!finish->known)
+		return result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
+	sql_text(statement, 0, finish->operation_id, UUID_SIZE);
+	*ret_standing = (struct standing){ is(statement, 1, "check"), sqlite3_column_int64(statement, 2) != 0, is(statement, 3, "applied"),
+		is(statement, 4, "service.no_answer"), is(statement, 5, finish->request_id) };
+	finish->mismatch = strcmp(finish->status, ret_standing->check ? "applied" : "answered") == 0;
+	return STATUS_OK;
+}
+
+static enum status settle(sqlite3 *db, struct store_finish *finish)
+{
+	enum status status = sql_run(db, "UPDATE operations SET status = ?2, code = ?3, answer = ?4 WHERE operation_id = ?1 AND finished_ms = 0 AND request_id = ?5", "ttttt",
+		finish->operation_id, finish->status, finish->code, finish->answer, finish->request_id);
+	finish->changed = status == STATUS_OK && sqlite3_changes(db) == 1;
+	return status;
+}
+
+/* This word is the operation's. */
+static enum status conclude(sqlite3 *db, struct store_finish *finish)
+{
+	finish->changed = true;
+	enum status status = sql_run(db,
+		"UPDATE operations SET status = ?2, code = ?3, answer = ?4, finished_ms = ?5, agent_id = CASE WHEN ?6 = '' THEN agent_id ELSE ?6 END,"
+		" request_id = CASE WHEN ?7 = '' THEN request_id ELSE ?7 END, " FORGET_SECRET " WHERE operation_id = ?1", "ttttitt",
+		finish->operation_id, finish->status, finish->code, finish->answer, finish->now_ms, finish->agent_id, finish->request_id);
+	return status == STATUS_OK ? sql_run(db, "UPDATE requests SET frame = NULL WHERE operation_id = ?1", "t", finish->operation_id) : status;
+}
+
+/* Every attempt has had its last word, and none is `applied`: where one does not know, nobody knows; else the latest attempt's is the operation's. */
+static enum status conclude_from_all(sqlite3 *db, struct store_finish *finish)
+{
+	finish->changed = true;
+	return sql_run(db, "UPDATE operations SET finished_ms = ?2, " FORGET_SECRET ", (status, code, answer, agent_id, request_id) = (SELECT status, code, answer, agent_id,"
+		" request_id FROM requests WHERE operation_id = ?1 AND status NOT IN ('', 'unsent')"
+		" ORDER BY CASE status WHEN 'unknown' THEN 0 WHEN 'answered' THEN 1 ELSE 2 END, created_ms DESC, rowid DESC LIMIT 1) WHERE operation_id = ?1", "ti",
+		finish->operation_id, finish->now_ms);
+}
+
+/* A request whose last word is still to come. Of a check only the latest attempt matters: it changes nothing. */
+static enum status find_open(sqlite3 *db, const struct store_finish *finish, const struct standing *standing, bool *ret_found, struct request_row *ret_request)
+{
+	AUTO_STATEMENT sqlite3_stmt *statement = sql_prepare(db, "SELECT request_id, agent_id, created_ms, expires, frame_sha256, frame FROM requests"
+		" WHERE operation_id = ?1 AND status = '' AND (NOT ?2 OR request_id = (SELECT request_id FROM operations WHERE operation_id = ?1))"
+		" ORDER BY created_ms DESC, rowid DESC LIMIT 1", "ti", finish->operation_id, (int64_t)standing->check);
+	if (statement == NULL)
+		return STATUS_AGENT_JOURNAL;
+	int result = sqlite3_step(statement);
+	*ret_found = result == SQLITE_ROW;
+	if (*ret_found) {
+		read_request(statement, 0, ret_request);
+		memcpy(ret_request->operation_id, finish->operation_id, UUID_SIZE);
+	}
+	return *ret_found || result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
+}
+
+/* An earlier attempt may have changed the password: this word is kept beside it, and the operation waits for that one. */
+static enum status wait_for(sqlite3 *db, struct store_finish *finish)
+{
+	finish->waits = true;
+	return sql_run(db, "UPDATE operations SET status = 'settling', code = 'settling', answer = NULL, agent_id = ?2, request_id = ?3 WHERE operation_id = ?1", "ttt",
+		finish->operation_id, finish->open.agent_id, finish->open.request_id);
+}
+
+static enum status record(sqlite3 *db, struct store_finish *finish, const struct standing *standing)
+{
+	enum status status = sql_run(db, "UPDATE requests SET status = ?2, code = ?3, answer = ?4, frame = NULL WHERE request_id = ?1 AND status IN ('', 'unsent')", "tttt",
+		finish->request_id, finish->status, finish->code, finish->answer);
+	if (status != STATUS_OK)
+		return status;
+	if (strcmp(finish->status, "applied") == 0)
+		return standing->applied ? STATUS_OK : conclude(db, finish);
+	if (standing->finished && !standing->no_answer)
+		return STATUS_OK;
+	bool found = false;
+	struct request_row open = { 0 };
+	if (strcmp(finish->status, "answered") != 0)
+		status = find_open(db, finish, standing, &found, &open);
+	if (status == STATUS_OK && !found)
+		return conclude_from_all(db, finish);
+	if (status == STATUS_OK && standing->current && !standing->finished) {
+		finish->open = open;
+		return wait_for(db, finish);
+	}
+	request_row_clear(&open);
+	return status;
+}
+
+void store_finish_clear(struct store_finish *finish)
+{
+	free(finish->answer);
+	request_row_clear(&finish->open);
+	operation_row_clear(&finish->row);
 }
 
 enum status store_operation_finish(sqlite3 *db, void *arg)
 {
 	struct store_finish *finish = arg;
-	bool agents_word = finish->request_id[0] != '\0';
-	finish->changed = false;
-	finish->known = !agents_word;
-	if (agents_word) {
-		enum status status = request_is_known(db, finish);
-		if (status != STATUS_OK || !finish->known)
-			return status;
-	}
-	/* The first final outcome stands; only the agent's own word replaces "nobody answered". Where another agent has been asked since, an earlier one's
-	 * failure says nothing about the operation, but its success does. */
-	enum status status = sql_run(db,
-		"UPDATE operations SET status = ?2, code = ?3, answer = ?4, finished_ms = ?5, agent_id = CASE WHEN ?6 = '' THEN agent_id ELSE ?6 END,"
-		" request_id = CASE WHEN ?7 = '' THEN request_id ELSE ?7 END"
-		" WHERE operation_id = ?1 AND (finished_ms = 0 OR (code = 'service.no_answer' AND ?7 <> '' AND ?5 <> 0))"
-		" AND (?7 = '' OR ?7 = request_id OR ?2 IN ('applied', 'answered'))", "ttttitt",
-		finish->operation_id, finish->status, finish->code, finish->answer, finish->final ? finish->now_ms : INT64_C(0), finish->agent_id, finish->request_id);
-	finish->changed = status == STATUS_OK && sqlite3_changes(db) == 1;
-	if (status == STATUS_OK && finish->final)
-		status = sql_run(db, "UPDATE requests SET frame = NULL WHERE operation_id = ?1 AND (?3 OR request_id = ?2)", "tti", finish->operation_id, finish->request_id,
-			(int64_t)finish->changed);
+	struct standing standing;
+	finish->changed = finish->mismatch = finish->waits = false;
+	enum status status = look(db, finish, &standing);
+	if (status != STATUS_OK || !finish->known || finish->mismatch)
+		return status;
+	if (!finish->final)
+		return settle(db, finish);
+	if (finish->request_id[0] != '\0')
+		status = record(db, finish, &standing);
+	else if (!standing.finished)
+		status = conclude(db, finish);
+	struct store_find find = { 0 };
+	memcpy(find.operation_id, finish->operation_id, UUID_SIZE);
+	if (status == STATUS_OK && (finish->changed || finish->waits))
+		status = store_operation_find(db, &find);
+	finish->row = find.row;
 	return status;
 }
 
@@ -198,7 +324,7 @@ enum status store_operations_open(sqlite3 *db, void *arg)
 	struct open_operations *rows = arg;
 	AUTO_STATEMENT sqlite3_stmt *statement = sql_prepare(db,
 		"SELECT o.operation_id, o.op, o.subject, o.content, o.created_ms, o.finished_ms, o.status, o.code, o.answer, o.agent_id, o.request_id,"
-		" r.request_id, r.agent_id, r.created_ms, r.expires, r.frame_sha256, r.frame"
+		" o.secret_key, o.secret_hash, r.request_id, r.agent_id, r.created_ms, r.expires, r.frame_sha256, r.frame"
 		" FROM operations o JOIN requests r ON r.request_id = o.request_id WHERE o.finished_ms = 0 ORDER BY o.created_ms", "");
 	if (statement == NULL)
 		return STATUS_AGENT_JOURNAL;
@@ -212,12 +338,7 @@ enum status store_operations_open(sqlite3 *db, void *arg)
 		*open = (struct open_operation){ 0 };
 		read_operation(statement, &open->operation);
 		memcpy(open->request.operation_id, open->operation.operation_id, UUID_SIZE);
-		sql_text(statement, 11, open->request.request_id, UUID_SIZE);
-		sql_text(statement, 12, open->request.agent_id, UUID_SIZE);
-		open->request.created_ms = sqlite3_column_int64(statement, 13);
-		open->request.expires = sqlite3_column_int64(statement, 14);
-		sql_blob(statement, 15, open->request.frame_sha256, 32);
-		open->request.frame = sql_text_new(statement, 16);
+		read_request(statement, 13, &open->request);
 	}
 	return result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
 }

@@ -38,7 +38,7 @@ struct task *task_new(struct operations *operations, const char *operation_id)
 /* Those that are only being recorded count too, or a burst would go to one agent. */
 static bool waits_for_place(enum stage_of_life life)
 {
-	return life == LIFE_RECORDING || life == LIFE_QUEUED;
+	return life == LIFE_CREATING || life == LIFE_RECORDING || life == LIFE_QUEUED;
 }
 
 void task_set_life(struct task *task, enum stage_of_life life)
@@ -66,9 +66,19 @@ void task_leave_wire(struct task *task)
 	task->on_wire = false;
 }
 
+void task_drop_spares(struct task *task)
+{
+	for (size_t i = 0; i < MAX_SPARES; i++) {
+		free(task->spares[i].jwe);
+		task->spares[i] = (struct spare){ 0 };
+	}
+}
+
 void task_free(struct task *task)
 {
 	struct operations *operations = task->owner;
+	/* Nobody waits for what is gone. */
+	task_answer_waiters(task, task->life != LIFE_CREATING ? STATUS_OK : STATUS_AGENT_JOURNAL, task->life != LIFE_CREATING ? &task->row : NULL, false);
 	task_set_life(task, LIFE_FINISHING);
 	task_leave_wire(task);
 	struct task **link = bucket_of(operations, task->row.operation_id);
@@ -80,8 +90,7 @@ void task_free(struct task *task)
 	operations->count--;
 	operation_row_clear(&task->row);
 	request_row_clear(&task->request);
-	for (size_t i = 0; i < MAX_SPARES; i++)
-		free(task->spares[i].jwe);
+	task_drop_spares(task);
 	free(task->prior_server);
 	free(task);
 }
@@ -112,7 +121,7 @@ static void on_waited(evutil_socket_t fd, short what, void *arg)
 {
 	struct waiter *waiter = arg;
 	waiter->due = true;
-	if (waiter->task->life != LIFE_RECORDING)
+	if (waiter->task->life != LIFE_CREATING)
 		answer_waiter(waiter, STATUS_OK, &waiter->task->row);
 }
 

@@ -103,7 +103,8 @@ static bool create(const char *id, uint8_t content)
 	static char frame[6401];
 	for (size_t i = 0; i < 400; i++)
 		memcpy(frame + 16 * i, "the-frame-itself", 17);
-	struct operation_row operation = { .op = "reset", .subject = (char *)"{}", .content = { content }, .created_ms = 1000, .status = "pending", .agent_id = "agent", .request_id = "request" };
+	struct operation_row operation = { .op = "reset", .subject = (char *)"{}", .content = { content }, .created_ms = 1000, .status = "pending", .agent_id = "agent", .request_id = "request",
+		.has_secret = true, .secret_key = { 'K' }, .secret_hash = { 'H' } };
 	struct request_row request = { .request_id = "request", .agent_id = "agent", .created_ms = 1000, .expires = 31, .frame = frame };
 	snprintf(operation.operation_id, UUID_SIZE, "%s", id);
 	snprintf(request.operation_id, UUID_SIZE, "%s", id);
@@ -117,16 +118,28 @@ static bool create(const char *id, uint8_t content)
 	return !job.exists;
 }
 
-static struct store_finish finish(const char *id, const char *agent, const char *request, const char *code, bool final)
+static struct store_finish say(const char *id, const char *agent, const char *request, const char *outcome, const char *code)
 {
-	struct store_finish job = { .now_ms = 2000, .final = final };
+	struct store_finish job = { .now_ms = 2000, .final = strcmp(outcome, "settling") != 0 };
 	snprintf(job.operation_id, UUID_SIZE, "%s", id);
 	snprintf(job.agent_id, UUID_SIZE, "%s", agent);
 	snprintf(job.request_id, UUID_SIZE, "%s", request);
-	snprintf(job.status, sizeof job.status, "%s", final ? "applied" : "settling");
+	snprintf(job.status, sizeof job.status, "%s", outcome);
 	snprintf(job.code, sizeof job.code, "%s", code);
 	assert_int_equal(database_run(database, store_operation_finish, &job), STATUS_OK);
-	return job;
+	struct store_finish facts = job;
+	store_finish_clear(&job);
+	return facts; /* without what it owned */
+}
+
+static void attempt(const char *id, const char *agent, const char *request, bool former_unsent, enum status expected)
+{
+	struct request_row row = { .created_ms = 1500, .expires = 61, .frame = (char *)"x" };
+	snprintf(row.operation_id, UUID_SIZE, "%s", id);
+	snprintf(row.agent_id, UUID_SIZE, "%s", agent);
+	snprintf(row.request_id, UUID_SIZE, "%s", request);
+	struct store_attempt job = { &row, former_unsent };
+	assert_int_equal(database_run(database, store_request_add, &job), expected);
 }
 
 static void assert_code(const char *id, const char *code)
@@ -155,44 +168,122 @@ static void first_final_outcome_stands(void **state)
 	assert_true(create("one", 1));
 	assert_false(create("one", 2));
 	assert_int_equal(open_count(), 1);
-	assert_false(finish("", "other", "request-one", "ok", true).known); /* another agent's word */
-	assert_false(finish("", "agent", "request-two", "ok", true).known);
-	assert_true(finish("", "agent", "request-one", "settling", false).changed);
+	assert_false(say("", "other", "request-one", "applied", "ok").known); /* another agent's word */
+	assert_false(say("", "agent", "request-two", "applied", "ok").known);
+	assert_true(say("", "agent", "request-one", "settling", "settling").changed);
 	assert_int_equal(open_count(), 1);
-	assert_true(finish("", "agent", "request-one", "ok", true).changed);
+	assert_true(say("", "agent", "request-one", "refused", "policy.too_short").changed);
 	assert_int_equal(open_count(), 0);
-	struct store_finish again = finish("", "agent", "request-one", "policy.history", true);
+	struct store_finish again = say("", "agent", "request-one", "refused", "policy.history");
 	assert_true(again.known);
 	assert_false(again.changed);
-	assert_false(finish("one", "", "", "service.no_answer", true).changed);
-	assert_code("one", "ok");
+	assert_false(say("one", "", "", "unknown", "service.no_answer").changed);
+	assert_code("one", "policy.too_short");
+}
+
+/* Nothing stays called refused that has been done, and nothing follows what has been done. */
+static void applied_replaces_any_other(void **state)
+{
+	static const char *const others[][2] = { { "refused", "policy.history" }, { "failed", "directory.unavailable" }, { "unknown", "outcome.unknown" } };
+	char request[32];
+	for (size_t i = 0; i < 3; i++) {
+		snprintf(request, sizeof request, "request-%s", others[i][0]);
+		assert_true(create(others[i][0], 1));
+		assert_true(say("", "agent", request, others[i][0], others[i][1]).changed);
+		assert_true(say("", "agent", request, "applied", "ok").changed);
+		assert_code(others[i][0], "ok");
+		assert_false(say("", "agent", request, others[i][0], others[i][1]).changed);
+		assert_false(say("", "agent", request, "applied", "ok").changed);
+		assert_code(others[i][0], "ok");
+	}
 }
 
 static void the_agents_word_replaces_no_answer(void **state)
 {
 	assert_true(create("two", 1));
-	assert_true(finish("two", "", "", "service.no_answer", true).changed);
+	assert_true(say("two", "", "", "unknown", "service.no_answer").changed);
 	assert_code("two", "service.no_answer");
-	assert_false(finish("", "agent", "request-two", "settling", false).changed);
-	assert_true(finish("", "agent", "request-two", "ok", true).changed);
-	assert_code("two", "ok");
+	assert_false(say("", "agent", "request-two", "settling", "settling").changed);
+	assert_true(say("", "agent", "request-two", "refused", "policy.history").changed);
+	assert_code("two", "policy.history");
 }
 
 /* A second agent has been asked: the first one's failure is old news, its success is not. */
 static void earlier_attempts(void **state)
 {
-	struct request_row second = { .request_id = "second", .operation_id = "four", .agent_id = "other", .created_ms = 1500, .expires = 61, .frame = (char *)"x" };
 	assert_true(create("four", 1));
-	assert_int_equal(database_run(database, store_request_add, &second), STATUS_OK);
-	struct store_finish failure = { .agent_id = "agent", .request_id = "request-four", .status = "failed", .code = "directory.unavailable", .now_ms = 2000, .final = true };
-	assert_int_equal(database_run(database, store_operation_finish, &failure), STATUS_OK);
+	attempt("four", "other", "second", false, STATUS_OK);
+	struct store_finish failure = say("", "agent", "request-four", "failed", "directory.unavailable");
 	assert_true(failure.known);
-	assert_false(failure.changed);
+	assert_false(failure.changed || failure.waits);
 	assert_code("four", "");
-	assert_true(finish("", "agent", "request-four", "ok", true).changed);
+	assert_true(say("", "agent", "request-four", "applied", "ok").changed);
 	assert_code("four", "ok");
-	assert_false(finish("", "other", "second", "policy.history", true).changed);
-	assert_int_equal(database_run(database, store_request_add, &second), STATUS_LOCAL_INPUT);
+	assert_false(say("", "other", "second", "refused", "policy.history").changed);
+	attempt("four", "other", "third", false, STATUS_LOCAL_INPUT);
+}
+
+/* The first agent may have set the password: what the second one says does not end the operation. */
+static void a_later_refusal_waits_for_the_first(void **state)
+{
+	static const struct { const char *id, *outcome, *code, *expected; } ends[] = {
+		{ "a", "applied", "ok", "ok" }, { "b", "failed", "request.expired", "policy.history" }, { "c", "unknown", "outcome.unknown", "outcome.unknown" },
+	};
+	char first[32], second[32];
+	for (size_t i = 0; i < 3; i++) {
+		snprintf(first, sizeof first, "request-%s", ends[i].id);
+		snprintf(second, sizeof second, "second-%s", ends[i].id);
+		assert_true(create(ends[i].id, 1));
+		attempt(ends[i].id, "other", second, false, STATUS_OK);
+		struct store_finish refusal = say("", "other", second, "refused", "policy.history");
+		assert_true(refusal.waits);
+		assert_false(refusal.changed);
+		assert_string_equal(refusal.open.request_id, first);
+		assert_string_equal(refusal.open.agent_id, "agent");
+		assert_code(ends[i].id, "settling");
+		assert_int_equal(open_count(), 1);
+		assert_true(say("", "agent", first, ends[i].outcome, ends[i].code).changed);
+		assert_code(ends[i].id, ends[i].expected);
+		assert_int_equal(open_count(), 0);
+	}
+	/* It never comes: nobody knows, and the refusal does not become the outcome later. */
+	assert_true(create("d", 1));
+	attempt("d", "other", "second-d", false, STATUS_OK);
+	assert_true(say("d", "", "", "unknown", "service.no_answer").changed);
+	assert_false(say("", "other", "second-d", "refused", "policy.history").changed);
+	assert_code("d", "service.no_answer");
+	assert_true(say("", "agent", "request-d", "failed", "request.expired").changed);
+	assert_code("d", "policy.history");
+	/* What was never sent is not waited for. */
+	assert_true(create("e", 1));
+	attempt("e", "other", "second-e", true, STATUS_OK);
+	assert_true(say("", "other", "second-e", "refused", "policy.history").changed);
+	assert_code("e", "policy.history");
+}
+
+static void outcomes_fit_the_operation(void **state)
+{
+	assert_true(create("six", 1));
+	assert_true(say("", "agent", "request-six", "answered", "plausible").mismatch);
+	assert_code("six", "");
+	assert_int_equal(open_count(), 1);
+	assert_false(say("", "agent", "request-six", "applied", "ok").mismatch);
+}
+
+/* The database that is left has nothing that a guessed password could be tried against. */
+static void secret_hashes_are_forgotten(void **state)
+{
+	struct store_find open = { .operation_id = "seven" }, done = { .operation_id = "seven" };
+	assert_true(create("seven", 1));
+	assert_int_equal(database_run(database, store_operation_find, &open), STATUS_OK);
+	assert_true(open.row.has_secret);
+	assert_int_equal(open.row.secret_key[0], 'K');
+	assert_int_equal(open.row.secret_hash[0], 'H');
+	operation_row_clear(&open.row);
+	say("", "agent", "request-seven", "applied", "ok");
+	assert_int_equal(database_run(database, store_operation_find, &done), STATUS_OK);
+	assert_false(done.row.has_secret);
+	operation_row_clear(&done.row);
 }
 
 static void old_operations_are_forgotten(void **state)
@@ -201,7 +292,7 @@ static void old_operations_are_forgotten(void **state)
 	struct store_find find = { .operation_id = "five" };
 	assert_true(create("five", 1));
 	assert_true(create("open", 1));
-	finish("", "agent", "request-five", "ok", true);
+	say("", "agent", "request-five", "applied", "ok");
 	assert_int_equal(database_run(database, store_operations_forget, &before), STATUS_OK);
 	assert_code("five", "ok");
 	before = 1001;
@@ -216,7 +307,7 @@ static void frames_are_removed(void **state)
 {
 	char path[128], text[4096];
 	assert_true(create("three", 1));
-	finish("", "agent", "request-three", "ok", true);
+	say("", "agent", "request-three", "applied", "ok");
 	database_close(database); /* the write-ahead log goes into the file */
 	database = NULL;
 	snprintf(path, sizeof path, "%s/store.sqlite", folder);
@@ -237,6 +328,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(content_key_stays, set_up, tear_down), cmocka_unit_test_setup_teardown(first_final_outcome_stands, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_agents_word_replaces_no_answer, set_up, tear_down), cmocka_unit_test_setup_teardown(frames_are_removed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(old_operations_are_forgotten, set_up, tear_down), cmocka_unit_test_setup_teardown(earlier_attempts, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(applied_replaces_any_other, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_later_refusal_waits_for_the_first, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(outcomes_fit_the_operation, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(secret_hashes_are_forgotten, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
