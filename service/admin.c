@@ -147,20 +147,24 @@ static const char *thumbprint(const char *jwk_text, char out[JOSE_KID_SIZE])
 static json_t *agent_json(const struct agent_row *row)
 {
 	char signing[JOSE_KID_SIZE], decryption[JOSE_KID_SIZE];
-	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:s*}", "agent_id", row->agent_id, "name", row->name, "signing_key",
+	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s*}", "agent_id", row->agent_id, "name", row->name, "signing_key",
 		thumbprint(row->signing_key, signing),
 		"decryption_key", thumbprint(row->decryption_key, decryption), "enrolled_at", (json_int_t)row->enrolled_at, "revoked_at", (json_int_t)row->revoked_at,
-		"last_seen", (json_int_t)row->last_seen, "software", row->software);
+		"last_seen", (json_int_t)row->last_seen, "clone_seen_at", (json_int_t)row->clone_seen_at, "software", row->software);
 }
 
 static void print_agent(const struct agent_row *row)
 {
-	char signing[JOSE_KID_SIZE], decryption[JOSE_KID_SIZE], seen[CLOCK_TEXT_SIZE] = "never";
+	char signing[JOSE_KID_SIZE], decryption[JOSE_KID_SIZE], seen[CLOCK_TEXT_SIZE] = "never", cloned[CLOCK_TEXT_SIZE];
 	if (row->last_seen != 0)
 		clock_format(row->last_seen * 1000, seen);
 	printf("%s  %s%s\n  last seen       %s  %s\n  signing key     %s\n  decryption key  %s\n", row->agent_id, row->name,
 		row->revoked_at != 0 ? "  (revoked)" : "", seen,
 		row->software != NULL ? row->software : "", thumbprint(row->signing_key, signing), thumbprint(row->decryption_key, decryption));
+	if (row->clone_seen_at != 0) {
+		clock_format(row->clone_seen_at * 1000, cloned);
+		printf("  CLONE SEEN      %s: kept out until 'revoke' or 'release'\n", cloned);
+	}
 }
 
 int admin_agents(const struct settings *settings, const struct admin_options *options)
@@ -184,23 +188,46 @@ int admin_agents(const struct settings *settings, const struct admin_options *op
 	return EX_OK;
 }
 
-int admin_revoke(const struct settings *settings, const struct admin_options *options)
+/* One change to the agent that the arguments name; `ret_agent_id` gets its id. */
+static int change_agent(const struct settings *settings, const struct admin_options *options, const char *command, database_job job, const char *not_found,
+                        char ret_agent_id[UUID_SIZE])
 {
 	struct store_agent_change change = { .now = now_s() };
 	AUTO_FREE char *why = NULL;
 	if (options->arguments[0] == NULL || options->arguments[1] != NULL || !uuid_valid(options->arguments[0]))
-		return usage("revoke AGENT_ID");
+		return usage(command);
 	memcpy(change.agent_id, options->arguments[0], UUID_SIZE);
-	enum status status = on_store(settings, store_agent_revoke, &change, &why);
+	memcpy(ret_agent_id, options->arguments[0], UUID_SIZE);
+	enum status status = on_store(settings, job, &change, &why);
 	if (status != STATUS_OK)
 		return complain(status, why);
-	if (!change.found) {
-		fprintf(stderr, "reset-service: no agent %s, or it is revoked already\n", change.agent_id);
-		return EX_DATAERR;
-	}
+	if (change.found)
+		return EX_OK;
+	fprintf(stderr, "reset-service: no agent %s, or %s\n", change.agent_id, not_found);
+	return EX_DATAERR;
+}
+
+int admin_revoke(const struct settings *settings, const struct admin_options *options)
+{
+	char agent_id[UUID_SIZE];
+	int code = change_agent(settings, options, "revoke AGENT_ID", store_agent_revoke, "it is revoked already", agent_id);
+	if (code != EX_OK)
+		return code;
 	if (options->json)
-		return print_json(json_pack("{s:s}", "revoked", change.agent_id));
-	printf("%s is revoked: a running service closes its channel within a second\n", change.agent_id);
+		return print_json(json_pack("{s:s}", "revoked", agent_id));
+	printf("%s is revoked: a running service closes its channel within a second\n", agent_id);
+	return EX_OK;
+}
+
+int admin_release(const struct settings *settings, const struct admin_options *options)
+{
+	char agent_id[UUID_SIZE];
+	int code = change_agent(settings, options, "release AGENT_ID", store_agent_release, "no clone of it was seen", agent_id);
+	if (code != EX_OK)
+		return code;
+	if (options->json)
+		return print_json(json_pack("{s:s}", "released", agent_id));
+	printf("%s is released: the instance that connects next is taken for the agent. Where its keys may be stolen, revoke it and enrol anew instead\n", agent_id);
 	return EX_OK;
 }
 

@@ -17,6 +17,7 @@ int admin_rotate_keys(const struct settings *settings, const struct admin_option
 int admin_ticket(const struct settings *settings, const struct admin_options *options);
 int admin_agents(const struct settings *settings, const struct admin_options *options);
 int admin_revoke(const struct settings *settings, const struct admin_options *options);
+int admin_release(const struct settings *settings, const struct admin_options *options);
 int admin_operations(const struct settings *settings, const struct admin_options *options);
 int admin_operation(const struct settings *settings, const struct admin_options *options);
 int admin_api_key(const struct settings *settings, const struct admin_options *options);

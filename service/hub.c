@@ -76,26 +76,58 @@ unsigned hub_connected(const struct hub *hub)
 	return count;
 }
 
+struct change_job {
+	struct store_agent_change store;
+	struct agent *agent;                /* NULL: only its last_seen; agents are freed behind the store */
+};
+
 static void change_done(enum status status, void *arg)
 {
-	struct store_agent_change *change = arg;
+	struct change_job *job = arg;
 	if (status != STATUS_OK)
-		log_event(LOG_WARNING, "store.failed", LOG_FIELDS({ LOG_AGENT_ID, change->agent_id }, { LOG_CODE, status_code(status) }), "last_seen not recorded");
-	free(change->software);
-	free(change);
+		log_event(job->agent != NULL ? LOG_CRIT : LOG_WARNING, "store.failed", LOG_FIELDS({ LOG_AGENT_ID, job->store.agent_id }, { LOG_CODE, status_code(status) }),
+			job->agent != NULL ? "that a clone was seen is not recorded: it is forgotten at the next start" : "last_seen not recorded");
+	else if (job->agent != NULL)
+		job->agent->clone_unrecorded = false;
+	free(job->store.software);
+	free(job);
 }
 
 void hub_remember_seen(struct hub *hub, struct agent *agent)
 {
 	agent->row.last_seen = clock_now_ms() / 1000;
-	struct store_agent_change *change = calloc(1, sizeof *change);
-	if (change == NULL)
+	struct change_job *job = calloc(1, sizeof *job);
+	if (job == NULL)
 		return;
+	struct store_agent_change *change = &job->store;
 	memcpy(change->agent_id, agent->row.agent_id, UUID_SIZE);
+	memcpy(change->instance_id, agent->row.instance_id, UUID_SIZE);
+	change->boot = agent->row.boot;
 	change->now = agent->row.last_seen;
 	change->software = copy(agent->hello.software);
-	if (database_submit(hub->database, store_agent_seen, change_done, change) != STATUS_OK)
-		change_done(STATUS_AGENT_OVERLOADED, change);
+	if (database_submit(hub->database, store_agent_seen, change_done, job) != STATUS_OK)
+		change_done(STATUS_AGENT_OVERLOADED, job);
+}
+
+void hub_remember_clone(struct hub *hub, struct agent *agent)
+{
+	agent->row.clone_seen_at = clock_now_ms() / 1000;
+	agent->clone_unrecorded = true;
+	struct change_job *job = calloc(1, sizeof *job);
+	if (job == NULL)
+		return;
+	job->agent = agent;
+	memcpy(job->store.agent_id, agent->row.agent_id, UUID_SIZE);
+	job->store.now = agent->row.clone_seen_at;
+	if (database_submit(hub->database, store_agent_clone, change_done, job) != STATUS_OK)
+		change_done(STATUS_AGENT_OVERLOADED, job);
+}
+
+static void release(struct agent *agent)
+{
+	agent->row.clone_seen_at = agent->row.boot = 0;
+	agent->row.instance_id[0] = '\0';
+	log_event(LOG_NOTICE, "agent.released", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }), "%s may connect again", agent->row.name);
 }
 
 void hub_revoke(struct hub *hub, const char *agent_id, int64_t now)
@@ -114,12 +146,15 @@ bool hub_update(struct hub *hub, const struct agent_rows *rows)
 	bool good = true;
 	for (size_t i = 0; i < rows->count; i++) {
 		const struct agent_row *row = &rows->items[i];
-		if (hub_find(hub, row->agent_id) != NULL) {
+		struct agent *agent = hub_find(hub, row->agent_id);
+		if (agent != NULL) {
 			if (row->revoked_at != 0)
 				hub_revoke(hub, row->agent_id, row->revoked_at);
+			if (agent->row.clone_seen_at != 0 && row->clone_seen_at == 0 && !agent->clone_unrecorded)
+				release(agent);
 			continue;
 		}
-		struct agent *agent = agent_new(row);
+		agent = agent_new(row);
 		if (agent == NULL) {
 			log_event(LOG_ERR, "agent.unusable", LOG_FIELDS({ LOG_AGENT_ID, row->agent_id }), "the enrolled keys of %s cannot be used", row->name);
 			good = false;

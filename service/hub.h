@@ -1,5 +1,7 @@
 /* hub: the agents: who is enrolled, who is connected, what goes to them and what comes back.
  *
+ * A clone (5.1) is found by the highest boot and the instance, which are remembered in the store; no channel is accepted for that agent id until a person has
+ * decided (`reset-service release`). Connections that have not greeted cannot keep agents out: at their limit the oldest goes.
  * The hub greets (proto/README.md 5.1), keeps one channel an agent, verifies every result with the agent's enrolled key and hands it on; what it means is
  * the business of operations. All on the loop. */
 #ifndef SERVICE_HUB_H
@@ -24,6 +26,7 @@ struct agent {
 	char signing_kid[JOSE_KID_SIZE];
 	struct session *session;        /* NULL: not connected; else greeted */
 	bool draining;                  /* takes nothing new */
+	bool clone_unrecorded;          /* row.clone_seen_at is not in the store yet */
 	struct hello hello;             /* of the present or last session */
 	unsigned on_wire;               /* requests sent on this session that have no final result: counted by operations */
 	unsigned queued;                /* operations bound to it that are not sent yet: likewise */
@@ -42,7 +45,7 @@ void hub_set_callbacks(struct hub *hub, const struct hub_callbacks *callbacks);
 /* Every session must have ended (hub_close_all). */
 void hub_free(struct hub *hub);
 
-/* Adds agents that are new in `rows` and revokes those that are revoked there (4001). False where one's keys cannot be used: that is logged, the others are taken. */
+/* Adds agents that are new in `rows`, revokes those that are revoked there (4001) and releases those that were released there after a clone had been seen. False where one's keys cannot be used: that is logged, the others are taken. */
 bool hub_update(struct hub *hub, const struct agent_rows *rows);
 /* Revokes one in memory: closes its channel with 4001. */
 void hub_revoke(struct hub *hub, const char *agent_id, int64_t now);

@@ -14,8 +14,12 @@ struct session {
 	struct agent *agent;            /* from the welcome until the session ends or is superseded */
 	char nonce[NONCE_SIZE];
 	char id[UUID_SIZE];
-	unsigned bad;                   /* messages that could not be believed */
+	double tokens;                  /* messages still allowed now */
+	int64_t refilled_us;
+	unsigned ignored;               /* messages of a type not known here */
+	bool greeted;
 	bool closing;
+	bool cutting;                   /* freed by who ends it, not by its end */
 };
 
 struct hub {
@@ -27,6 +31,7 @@ struct hub {
 	struct agent *agents;
 	struct session *sessions;
 	unsigned session_count;
+	unsigned ungreeted;             /* of those, the ones that nobody has proved anything on */
 	bool draining;
 };
 
@@ -36,5 +41,7 @@ void session_free(struct session *session);
 /* Takes the payload; NULL is STATUS_AGENT_INTERNAL. */
 enum status session_send_signed(struct session *session, const char *typ, char *take_payload) MUST_USE;
 void hub_remember_seen(struct hub *hub, struct agent *agent);
+/* No channel for this agent until a person releases it. */
+void hub_remember_clone(struct hub *hub, struct agent *agent);
 
 #endif

@@ -10,7 +10,9 @@
 #define GREETING_SECONDS 15
 #define CLOCK_SKEW_S 60
 #define PROTOCOL_VERSION 1
-#define MAX_BAD_MESSAGES 20
+#define MESSAGES_A_SECOND 200.0
+#define MESSAGES_AT_ONCE 4096.0 /* all that an agent may have to repeat after a long cut */
+#define MAX_IGNORED_LOGGED 5
 
 static int64_t now_s(void)
 {
@@ -50,6 +52,7 @@ void session_free(struct session *session)
 		link = &(*link)->next;
 	*link = session->next;
 	hub->session_count--;
+	hub->ungreeted -= !session->greeted;
 	if (session->greeting != NULL)
 		event_free(session->greeting);
 	websocket_free(session->websocket);
@@ -74,12 +77,21 @@ static void on_closed(struct websocket *websocket, const struct websocket_closed
 	char why[192];
 	snprintf(why, sizeof why, "%s (%u) %s", status_code(closed->status), closed->close_code, closed->reason);
 	lose_agent(session, why);
+	if (!session->cutting)
+		session_free(session);
+}
+
+/* For a stranger nobody waits: the close frame is written, and that is all. */
+static void cut(struct session *session, unsigned close_code, const char *reason)
+{
+	session->cutting = true;
+	session_end(session, close_code, reason);
 	session_free(session);
 }
 
 static void on_greeting_late(evutil_socket_t fd, short what, void *arg)
 {
-	session_end(arg, 1008, "the greeting took too long");
+	cut(arg, 1008, "the greeting took too long");
 }
 
 /* The greeting ----------------------------------------------------------------------------------------------------------------------- */
@@ -114,17 +126,21 @@ static unsigned judge_hello(struct session *session, const struct agent *agent, 
 	return 0;
 }
 
-/* proto/README.md 5.1: who may take the place of a standing channel. */
-static bool is_clone(const struct hello *present, const struct hello *newcomer)
+/* proto/README.md 5.1, also with what was there when no channel stands. */
+static bool is_clone(const struct agent_row *seen, const struct hello *newcomer)
 {
-	bool same_instance = strcmp(present->instance_id, newcomer->instance_id) == 0;
-	return newcomer->boot < present->boot || (newcomer->boot == present->boot && !same_instance);
+	bool same_instance = strcmp(seen->instance_id, newcomer->instance_id) == 0;
+	return seen->instance_id[0] != '\0' && (newcomer->boot < seen->boot || (newcomer->boot == seen->boot && !same_instance));
 }
 
 static void welcome(struct session *session, struct agent *agent, struct hello *take_hello)
 {
 	struct hub *hub = session->hub;
 	event_del(session->greeting);
+	session->greeted = true;
+	hub->ungreeted--;
+	session->tokens = MESSAGES_AT_ONCE;
+	session->refilled_us = clock_monotonic_us();
 	uuid_random(session->id);
 	hello_clear(&agent->hello);
 	agent->hello = *take_hello;
@@ -132,6 +148,8 @@ static void welcome(struct session *session, struct agent *agent, struct hello *
 	session->agent = agent;
 	agent->session = session;
 	agent->draining = false;
+	agent->row.boot = agent->hello.boot;
+	snprintf(agent->row.instance_id, sizeof agent->row.instance_id, "%s", agent->hello.instance_id);
 	free(agent->row.software);
 	agent->row.software = agent->hello.software != NULL ? strdup(agent->hello.software) : NULL;
 	const struct welcome answer = { hub->settings->issuer, agent->row.agent_id, now_s(), agent->hello.agent_nonce, session->id, MAX_FRAME_BYTES };
@@ -145,14 +163,27 @@ static void welcome(struct session *session, struct agent *agent, struct hello *
 	hub->callbacks.ready(agent, hub->callbacks.arg);
 }
 
+static void refuse_clone(struct session *session, struct agent *agent)
+{
+	struct session *present = agent->session;
+	log_event(LOG_CRIT, "agent.clone", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "peer", upgraded_peer(session->connection) },
+		{ "other", present != NULL ? upgraded_peer(present->connection) : NULL }),
+		"two instances of %s: its keys may be stolen. None is let in until 'reset-service revoke' or 'reset-service release'", agent->row.name);
+	if (present != NULL)
+		session_end(present, 4003, "another instance of this agent is connected");
+	session_end(session, 4003, "another instance of this agent was connected");
+	hub_remember_clone(session->hub, agent);
+}
+
 static void admit(struct session *session, struct agent *agent, struct hello *hello)
 {
 	struct session *present = agent->session;
-	if (present != NULL && is_clone(&agent->hello, hello)) {
-		log_event(LOG_CRIT, "agent.clone", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "peer", upgraded_peer(session->connection) },
-			{ "other", upgraded_peer(present->connection) }), "another instance of %s is connected: both are turned away", agent->row.name);
-		session_end(present, 4003, "another instance of this agent is connected");
-		session_end(session, 4003, "another instance of this agent is connected");
+	if (agent->row.clone_seen_at != 0) {
+		session_end(session, 4003, "a clone of this agent was seen; an administrator of the service must decide");
+		return;
+	}
+	if (is_clone(&agent->row, hello)) {
+		refuse_clone(session, agent);
 		return;
 	}
 	if (present != NULL)
@@ -260,11 +291,27 @@ static void take_message(struct session *session, struct bytes message)
 		(typ == typs[0] ? take_result : take_drain)(session, bytes_of(payload, size));
 		return;
 	}
-	/* A type of a later version, signed by this agent, would be ignored too; what it is cannot be told apart here, so there is only a bound. */
+	/* 1: a type of a later version is ignored. Whether this agent has signed it is not asked. */
+	if (reason == JOSE_TYP) {
+		if (session->ignored++ < MAX_IGNORED_LOGGED)
+			log_event(LOG_WARNING, "message.ignored", LOG_FIELDS({ LOG_AGENT_ID, session->agent->row.agent_id }),
+				"%s sends messages of a type that is not known here", session->agent->row.name);
+		return;
+	}
 	log_event(LOG_WARNING, "message.unverified", LOG_FIELDS({ LOG_AGENT_ID, session->agent->row.agent_id }, { "reason", jose_reason_name(reason) }),
-		"a message of %s is ignored: %s", session->agent->row.name, jose_reason_name(reason));
-	if (reason != JOSE_TYP && ++session->bad > MAX_BAD_MESSAGES)
-		session_end(session, 1008, jose_reason_name(reason));
+		"a message of %s does not verify: %s", session->agent->row.name, jose_reason_name(reason));
+	session_end(session, 1008, jose_reason_name(reason)); /* 5.2 */
+}
+
+static bool has_token(struct session *session)
+{
+	int64_t now = clock_monotonic_us();
+	session->tokens += (double)(now - session->refilled_us) / 1e6 * MESSAGES_A_SECOND;
+	if (session->tokens > MESSAGES_AT_ONCE)
+		session->tokens = MESSAGES_AT_ONCE;
+	session->refilled_us = now;
+	session->tokens -= 1;
+	return session->tokens >= 0;
 }
 
 static void on_message(struct websocket *websocket, struct bytes message, void *arg)
@@ -274,6 +321,8 @@ static void on_message(struct websocket *websocket, struct bytes message, void *
 		return;
 	if (session->agent == NULL)
 		take_hello(session, message);
+	else if (!has_token(session))
+		session_end(session, 4004, "too many messages");
 	else
 		take_message(session, message);
 }
@@ -336,11 +385,25 @@ static struct session *session_new(struct hub *hub, struct exchange *exchange, c
 	session->next = hub->sessions;
 	hub->sessions = session;
 	hub->session_count++;
+	hub->ungreeted++;
 	if (websocket_server_new(upgraded_bufferevent(session->connection), false, &options, &callbacks, &session->websocket) != STATUS_OK) {
 		session_free(session);
 		return NULL;
 	}
 	return session;
+}
+
+/* Whoever has not greeted must not keep an agent out: the oldest of them goes. */
+static void make_room(struct hub *hub)
+{
+	unsigned agents = 2 * (unsigned)hub->settings->max_agents, connections = (unsigned)hub->settings->max_connections / 2;
+	if (hub->ungreeted < (agents < connections ? agents : connections))
+		return;
+	struct session *oldest = NULL;
+	for (struct session *session = hub->sessions; session != NULL; session = session->next)
+		if (!session->greeted)
+			oldest = session;
+	cut(oldest, 1013, "too many connections that do not greet");
 }
 
 void hub_upgrade(struct hub *hub, struct exchange *exchange)
@@ -352,15 +415,16 @@ void hub_upgrade(struct hub *hub, struct exchange *exchange)
 		exchange_add_header(exchange, "Upgrade", "websocket");
 		exchange_add_header(exchange, "Sec-WebSocket-Version", "13");
 	}
-	if (refused == 0 && (hub->draining || hub->session_count >= 2 * (unsigned)hub->settings->max_agents)) {
+	if (refused == 0 && hub->draining) {
 		refused = 503;
-		why = hub->draining ? "this service is about to stop" : "too many agents";
-		exchange_add_header(exchange, "Retry-After", hub->draining ? "1" : "30");
+		why = "this service is about to stop";
+		exchange_add_header(exchange, "Retry-After", "1");
 	}
 	if (refused != 0) {
 		exchange_problem(exchange, refused, NULL, why);
 		return;
 	}
+	make_room(hub);
 	const struct timeval deadline = { GREETING_SECONDS, 0 };
 	struct session *session = session_new(hub, exchange, accept);
 	if (session == NULL)
