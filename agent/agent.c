@@ -12,7 +12,7 @@
 #define DRAIN_US 20000000
 #define LINGER_US 1000000
 #define JOURNAL_RETAIN_MS 3600000
-#define JOURNAL_ROWS 100000
+#define JOURNAL_ROWS 25000
 #define DAY_S 86400
 
 /* What it looks like ------------------------------------------------------------------------------------------------------------------ */

@@ -258,26 +258,6 @@ static void run_enroll_begin(struct control_call *call, const json_t *input, voi
 	wipe(jws, strlen(jws)); /* the ticket is in it */
 }
 
-static bool acknowledge_one(const struct journal_entry *entry, void *arg)
-{
-	json_t *ids = arg;
-	if (entry->state == JOURNAL_OUTCOME && !entry->acknowledged)
-		json_array_append_new(ids, json_string(entry->request_id));
-	return true;
-}
-
-/* Outcomes for the agent that this was before concern nobody any more. */
-static void forget_former(struct agent *agent)
-{
-	json_t *ids = json_array();
-	size_t index;
-	json_t *id;
-	journal_each(agent->journal, acknowledge_one, ids);
-	json_array_foreach(ids, index, id)
-		journal_acknowledge(agent->journal, json_string_value(id));
-	json_decref(ids);
-}
-
 static void run_enroll_finish(struct control_call *call, const json_t *input, void *arg)
 {
 	struct agent *agent = arg;
@@ -295,7 +275,7 @@ static void run_enroll_finish(struct control_call *call, const json_t *input, vo
 		control_refuse(call, status, why);
 		return;
 	}
-	forget_former(agent);
+	journal_abandon(agent->journal);
 	agent_identity_changed(agent);
 	control_reply(call, describe_identity(agent));
 }

@@ -6,7 +6,9 @@
 #include "base/clock.h"
 
 #define BATCH 16
+#ifndef ROUND_MAX
 #define ROUND_MAX 8192
+#endif
 
 struct outbox {
 	struct journal *journal;
@@ -16,6 +18,9 @@ struct outbox {
 	struct event *working;
 	char (*ids)[UUID_SIZE];
 	size_t count, next;
+	char last[UUID_SIZE];          /* told in the round before */
+	enum { TO_THE_END, UP_TO_LAST } part;
+	bool passed_last;
 	int64_t before_ms;
 };
 
@@ -51,9 +56,13 @@ static bool send_one(struct outbox *outbox, const char *request_id)
 static void work(evutil_socket_t fd, short what, void *arg)
 {
 	struct outbox *outbox = arg;
-	for (unsigned i = 0; i < BATCH && outbox->next < outbox->count; i++)
-		if (!send_one(outbox, outbox->ids[outbox->next++]))
-			outbox->next = outbox->count; /* nobody takes it: the next round will tell it */
+	for (unsigned i = 0; i < BATCH && outbox->next < outbox->count; i++) {
+		if (!send_one(outbox, outbox->ids[outbox->next])) {
+			outbox->next = outbox->count; /* nobody takes it: the next round begins with it */
+			break;
+		}
+		strcpy(outbox->last, outbox->ids[outbox->next++]);
+	}
 	if (outbox->next < outbox->count)
 		event_add(outbox->working, &(struct timeval){ 0, 1000 });
 	else
@@ -63,10 +72,15 @@ static void work(evutil_socket_t fd, short what, void *arg)
 static bool collect(const struct journal_entry *entry, void *arg)
 {
 	struct outbox *outbox = arg;
+	bool is_last = strcmp(entry->request_id, outbox->last) == 0;
+	if (outbox->part == TO_THE_END && !outbox->passed_last) {
+		outbox->passed_last = is_last;
+		return true;
+	}
 	/* One that is not on disk yet is told by its own request once it is. */
 	if (entry->state == JOURNAL_OUTCOME && !entry->pending && !entry->acknowledged && entry->result && entry->outcome_at_ms <= outbox->before_ms)
 		strcpy(outbox->ids[outbox->count++], entry->request_id);
-	return outbox->count < ROUND_MAX;
+	return outbox->count < ROUND_MAX && !(outbox->part == UP_TO_LAST && is_last);
 }
 
 void outbox_repeat(struct outbox *outbox, int64_t age_ms)
@@ -77,7 +91,13 @@ void outbox_repeat(struct outbox *outbox, int64_t age_ms)
 	if (!outbox->ids)
 		return;
 	outbox->before_ms = clock_now_ms() - age_ms;
+	/* From where the round before ended, then from the beginning: where there are more than fit, all have their turn. */
+	outbox->passed_last = false;
+	outbox->part = TO_THE_END;
 	journal_each(outbox->journal, collect, outbox);
+	outbox->part = UP_TO_LAST;
+	if (outbox->count < ROUND_MAX)
+		journal_each(outbox->journal, collect, outbox);
 	event_add(outbox->working, &(struct timeval){ 0, 0 });
 }
 

@@ -137,7 +137,10 @@ static void record(struct request *request)
 		snprintf(entry->server, sizeof entry->server, "%s", request->result.server);
 	request->marked_us = clock_monotonic_us();
 	enum status status = entry->result ? journal_outcome(request->all->world.journal, entry, handle_recorded, request) : STATUS_AGENT_INTERNAL;
-	if (status != STATUS_OK)
+	/* No room for one more refusal: it stands, and is remembered otherwise. */
+	if (status == STATUS_AGENT_OVERLOADED && !request->intent)
+		leave_unrecorded(request);
+	else if (status != STATUS_OK)
 		handle_unrecorded(request);
 }
 

@@ -17,6 +17,8 @@ struct node {
 	int64_t sequence;
 	struct journal_entry *entry, *durable;
 	unsigned pending;
+	bool refusal;                /* it began with an outcome, and nothing was written */
+	bool going;                  /* its row is being deleted */
 };
 
 struct number {
@@ -32,7 +34,7 @@ struct journal {
 	struct event *probe;
 	struct node *buckets[BUCKETS];
 	struct node *first, *last;   /* in order of arrival */
-	unsigned rows;
+	unsigned rows, refusals;
 	int64_t next_sequence;
 	struct journal_settings settings;
 	bool unwritable;
@@ -53,6 +55,17 @@ static struct node **find_slot(const struct journal *journal, const char *reques
 	return slot;
 }
 
+/* Of all rows' limit, the part that refusals may take: the rest is for those that change something. */
+static unsigned refusals_limit(const struct journal *journal)
+{
+	return journal->settings.rows_limit / 4;
+}
+
+static bool is_refusal(const struct journal_entry *entry)
+{
+	return entry->state == JOURNAL_OUTCOME && !entry->counts && !entry->intent_at_ms;
+}
+
 static struct node *append_node(struct journal *journal, int64_t sequence, struct journal_entry *take_entry)
 {
 	struct node *node = calloc(1, sizeof *node);
@@ -62,6 +75,8 @@ static struct node *append_node(struct journal *journal, int64_t sequence, struc
 	}
 	node->sequence = sequence;
 	node->entry = take_entry;
+	node->refusal = is_refusal(take_entry);
+	journal->refusals += node->refusal;
 	*find_slot(journal, take_entry->request_id) = node;
 	node->before = journal->last;
 	*(journal->last ? &journal->last->after : &journal->first) = node;
@@ -84,6 +99,7 @@ static void remove_node(struct journal *journal, struct node *node)
 	*(node->before ? &node->before->after : &journal->first) = node->after;
 	*(node->after ? &node->after->before : &journal->last) = node->before;
 	journal->rows--;
+	journal->refusals -= node->refusal;
 	free_node(node);
 }
 
@@ -144,13 +160,17 @@ struct change {
 	void *arg;
 };
 
+static enum status write_row(sqlite3 *db, struct journal *journal, int64_t sequence, const struct journal_entry *entry)
+{
+	if (!journal->write && sqlite3_prepare_v3(db, journal->write_sql, -1, SQLITE_PREPARE_PERSISTENT, &journal->write, NULL) != SQLITE_OK)
+		return STATUS_AGENT_JOURNAL;
+	return rows_write(journal->write, sequence, entry);
+}
+
 static enum status run_change(sqlite3 *db, void *arg)
 {
 	struct change *change = arg;
-	struct journal *journal = change->journal;
-	if (!journal->write && sqlite3_prepare_v3(db, journal->write_sql, -1, SQLITE_PREPARE_PERSISTENT, &journal->write, NULL) != SQLITE_OK)
-		return STATUS_AGENT_JOURNAL;
-	return rows_write(journal->write, change->sequence, change->entry);
+	return write_row(db, change->journal, change->sequence, change->entry);
 }
 
 /* The index goes back to what is on disk, once nothing else is under way for the entry. */
@@ -254,6 +274,8 @@ static enum status write_entry(struct journal *journal, const struct journal_ent
 		return STATUS_AGENT_INTERNAL;
 	if (!node && journal->rows >= journal->settings.rows_limit)
 		return STATUS_AGENT_JOURNAL;
+	if (!node && is_refusal(entry) && journal->refusals >= refusals_limit(journal))
+		return STATUS_AGENT_OVERLOADED;
 	return submit_change(journal, node, entry, database_submit, done, arg);
 }
 
@@ -272,7 +294,7 @@ enum status journal_outcome(struct journal *journal, const struct journal_entry 
 void journal_acknowledge(struct journal *journal, const char *request_id)
 {
 	struct node *node = *find_slot(journal, request_id);
-	if (!node || node->entry->state != JOURNAL_OUTCOME || node->entry->acknowledged)
+	if (!node || node->going || node->entry->state != JOURNAL_OUTCOME || node->entry->acknowledged)
 		return;
 	struct journal_entry acknowledged = *node->entry;
 	acknowledged.acknowledged = true;
@@ -408,6 +430,7 @@ static void forgetting_done(enum status status, void *arg)
 	note_written(journal, status == STATUS_OK);
 	for (size_t i = 0; i < forgetting->count; i++) {
 		forgetting->nodes[i]->pending--;
+		forgetting->nodes[i]->going = false;
 		if (status == STATUS_OK)
 			remove_node(journal, forgetting->nodes[i]);
 	}
@@ -420,10 +443,10 @@ static void forgetting_done(enum status status, void *arg)
 static bool can_forget(const struct journal *journal, const struct node *node, int64_t now_ms)
 {
 	const struct journal_entry *entry = node->entry;
-	/* A flood of requests that are refused must not fill the journal: nothing but curiosity needs those any more. */
-	bool spare = !entry->counts && journal->rows > journal->settings.rows_limit / 2;
-	return !node->pending && entry->state == JOURNAL_OUTCOME && entry->acknowledged && entry->exp < now_ms / 1000 &&
-	       (spare || entry->outcome_at_ms <= now_ms - journal->settings.retain_ms);
+	bool full = journal->rows > journal->settings.rows_limit / 2 || (node->refusal && journal->refusals > refusals_limit(journal) / 2);
+	/* A flood of requests that change nothing must not fill the journal, acknowledged or not: a service that asks once more hears that they have expired, which is as true. */
+	bool old = entry->outcome_at_ms <= now_ms - journal->settings.retain_ms, spare = entry->counts ? journal->rows > journal->settings.rows_limit / 4 * 3 : full;
+	return !node->pending && entry->state == JOURNAL_OUTCOME && entry->exp < now_ms / 1000 && (entry->acknowledged || !entry->counts) && (old || spare);
 }
 
 static void collect(struct journal *journal, int64_t now_ms, struct forgetting *forgetting)
@@ -432,6 +455,7 @@ static void collect(struct journal *journal, int64_t now_ms, struct forgetting *
 		if (!can_forget(journal, node, now_ms))
 			continue;
 		node->pending++;
+		node->going = true;
 		forgetting->nodes[forgetting->count] = node;
 		forgetting->sequences[forgetting->count++] = node->sequence;
 		if (node->entry->exp > forgetting->exp)
@@ -452,9 +476,93 @@ void journal_forget(struct journal *journal, int64_t now_ms)
 	struct number *number = forgetting->count ? put_number(journal, FORGOTTEN_EXP, forgetting->exp) : NULL;
 	if (number && database_submit(journal->database, run_forgetting, forgetting_done, forgetting) == STATUS_OK)
 		return;
-	for (size_t i = 0; i < forgetting->count; i++)
+	for (size_t i = 0; i < forgetting->count; i++) {
 		forgetting->nodes[i]->pending--;
+		forgetting->nodes[i]->going = false;
+	}
 	free(forgetting);
+}
+
+/* Abandoning: one job for all, so that the queue's limit leaves none behind. What counts is acknowledged, the rest goes. */
+struct abandoned {
+	struct node *node;
+	int64_t sequence;
+	struct journal_entry *acknowledged; /* NULL: it goes */
+};
+struct abandoning {
+	struct journal *journal;
+	size_t count;
+	struct abandoned rows[];
+};
+
+static void abandoning_free(struct abandoning *abandoning)
+{
+	for (size_t i = 0; i < abandoning->count; i++)
+		entry_free(abandoning->rows[i].acknowledged);
+	free(abandoning);
+}
+
+static enum status run_abandoning(sqlite3 *db, void *arg)
+{
+	const struct abandoning *abandoning = arg;
+	sqlite3_stmt *statement = NULL;
+	bool good = sqlite3_prepare_v2(db, "DELETE FROM entries WHERE sequence = ?", -1, &statement, NULL) == SQLITE_OK;
+	for (size_t i = 0; good && i < abandoning->count; i++) {
+		const struct abandoned *row = &abandoning->rows[i];
+		if (row->acknowledged) {
+			good = write_row(db, abandoning->journal, row->sequence, row->acknowledged) == STATUS_OK;
+			continue;
+		}
+		good = sqlite3_bind_int64(statement, 1, row->sequence) == SQLITE_OK && sqlite3_step(statement) == SQLITE_DONE;
+		sqlite3_reset(statement);
+	}
+	sqlite3_finalize(statement);
+	return good ? STATUS_OK : STATUS_AGENT_JOURNAL;
+}
+
+static void abandoning_done(enum status status, void *arg)
+{
+	struct abandoning *abandoning = arg;
+	struct journal *journal = abandoning->journal;
+	note_written(journal, status == STATUS_OK);
+	for (size_t i = 0; i < abandoning->count; i++) {
+		struct node *node = abandoning->rows[i].node;
+		node->pending--;
+		node->going = false;
+		if (status == STATUS_OK && abandoning->rows[i].acknowledged)
+			node->entry->acknowledged = true;
+		else if (status == STATUS_OK)
+			remove_node(journal, node);
+	}
+	abandoning_free(abandoning);
+}
+
+void journal_abandon(struct journal *journal)
+{
+	struct abandoning *abandoning = calloc(1, sizeof *abandoning + journal->rows * sizeof abandoning->rows[0]);
+	if (!abandoning)
+		return;
+	abandoning->journal = journal;
+	for (struct node *node = journal->first; node; node = node->after) {
+		if (node->pending || node->entry->state != JOURNAL_OUTCOME || node->entry->acknowledged)
+			continue;
+		struct abandoned *row = &abandoning->rows[abandoning->count];
+		*row = (struct abandoned){ .node = node, .sequence = node->sequence, .acknowledged = node->entry->counts ? entry_copy(node->entry) : NULL };
+		if (node->entry->counts && !row->acknowledged)
+			break;
+		if (row->acknowledged)
+			row->acknowledged->acknowledged = true;
+		node->pending++;
+		node->going = true;
+		abandoning->count++;
+	}
+	if (abandoning->count && database_submit(journal->database, run_abandoning, abandoning_done, abandoning) == STATUS_OK)
+		return;
+	for (size_t i = 0; i < abandoning->count; i++) {
+		abandoning->rows[i].node->pending--;
+		abandoning->rows[i].node->going = false;
+	}
+	abandoning_free(abandoning);
 }
 
 int64_t journal_forgotten_exp(const struct journal *journal)

@@ -1,6 +1,7 @@
 /* journal: what the agent must not forget: which requests it has seen and how each ended, durable in SQLite (base/database), with an index in memory so that looking up never waits.
  *
- * A request has a row from its intent or, where it is refused before, from its outcome; it is forgotten once the service has acknowledged the outcome and its exp has passed. No password, not even
+ * A request has a row from its intent or, where it is refused before, from its outcome; it is forgotten once the service has acknowledged the outcome and its exp has passed; where nothing
+ * was changed, exp alone will do after a while, so that a service that acknowledges nothing cannot fill the journal. No password, not even
  * encrypted, is ever in it: ids, a hash of the frame, states, outcomes. Each row carries a checksum: SHA-256 over its fields, length-prefixed.
  *
  * On the loop's thread; callbacks fire on the loop after the commit. */
@@ -43,9 +44,10 @@ struct journal_entry {
 
 struct journal_settings {
 	const char *path;
-	int64_t retain_ms;              /* an acknowledged row is kept at least so long for `writebackctl journal` and the throttle: 3,600,000; less, where the journal is more than
-	                                 * half full, for one that does not count */
-	unsigned rows_limit;            /* 100,000: more unforgotten rows are agent.journal; a row takes about 1.5 KiB of memory */
+	int64_t retain_ms;              /* a row is kept at least so long for `writebackctl journal` and the throttle: 3,600,000; less, where the journal is more than half full, for one
+	                                 * that does not count, and from three quarters on for every one: whoever allows so many writes does not limit them */
+	unsigned rows_limit;            /* 25,000: more unforgotten rows are agent.journal; a row takes about 1.5 KiB of memory. A quarter of them at most are refusals: rows of outcomes
+	                                 * without an intent that do not count */
 };
 /* Opens, checks every row's checksum, fills the index. STATUS_AGENT_JOURNAL with a sentence where it is damaged, foreign or cannot be written: never a silent fresh start. */
 enum status journal_open(struct event_base *base, const struct journal_settings *settings, struct journal **ret_journal, char **ret_why) MUST_USE;
@@ -61,13 +63,15 @@ bool journal_writable(const struct journal *journal);
 
 /* Both copy `entry`. The index knows the entry at once (so a duplicate that arrives meanwhile is seen); done tells when it is on disk: STATUS_OK, or agent.journal (then it is out of the index again, for an intent).
  * When it is not, the entry goes back to what is on disk. A refused call returns the status at once and `done` does not fire: agent.journal while nothing can be written (intents) or rows_limit is
- * reached (new requests), agent.overloaded where the queue is full, agent.internal when memory is out or the entry has a final outcome already: the first one stands. */
+ * reached (new requests), agent.overloaded where the queue is full or a quarter of the rows are refusals and this is one more, agent.internal when memory is out or the entry has a final outcome already: the first one stands. */
 typedef void (*journal_done)(enum status status, void *arg);
 enum status journal_intent(struct journal *journal, const struct journal_entry *entry, journal_done done, void *arg) MUST_USE;
 enum status journal_outcome(struct journal *journal, const struct journal_entry *entry, journal_done done, void *arg) MUST_USE;
 /* The service has the outcome. Written without a callback; losing it costs one more delivery. */
 void journal_acknowledge(struct journal *journal, const char *request_id);
-/* Drops acknowledged entries past exp and retain_ms; called by the agent every minute. The highest exp dropped is kept on disk. */
+/* The agent is another one now: what is not acknowledged concerns nobody any more. Not while requests are under way. */
+void journal_abandon(struct journal *journal);
+/* Drops entries past exp and retain_ms that are acknowledged or do not count; called by the agent every minute. The highest exp dropped is kept on disk. */
 void journal_forget(struct journal *journal, int64_t now_ms);
 /* The highest exp ever forgotten, in seconds; 0 at first. Requests at or below it are refused by time alone. */
 int64_t journal_forgotten_exp(const struct journal *journal);

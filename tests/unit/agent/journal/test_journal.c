@@ -309,9 +309,108 @@ static void a_full_journal_keeps_what_counts(void **state)
 	assert_int_equal(open_journal(5), STATUS_OK);
 	journal_forget(journal, (NOW + 31) * 1000);
 	reopen();
-	assert_non_null(journal_find(journal, uuid(0))); /* not acknowledged */
+	assert_null(journal_find(journal, uuid(0))); /* not acknowledged, but nothing was changed */
 	assert_null(journal_find(journal, uuid(1)));
 	assert_non_null(journal_find(journal, uuid(2))); /* the throttle needs it */
+}
+
+static struct journal_entry refusal(unsigned n, int64_t exp)
+{
+	struct journal_entry entry = outcome(n);
+	entry.intent_at_ms = 0;
+	entry.counts = false;
+	entry.exp = exp;
+	return entry;
+}
+
+static enum status write_refusal(unsigned n, int64_t exp)
+{
+	struct answer answer = { 0 };
+	struct journal_entry entry = refusal(n, exp);
+	enum status status = journal_outcome(journal, &entry, answered, &answer);
+	return status == STATUS_OK ? wait_for(&answer) : status;
+}
+
+/* Whoever holds a signing key may ask for refusals without end and acknowledge none: a quarter of the rows is theirs, and time alone empties it. */
+static void refusals_leave_room_for_the_rest(void **state)
+{
+	close_journal();
+	assert_int_equal(open_journal(20), STATUS_OK);
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(write_refusal(i, NOW + 30), STATUS_OK);
+	assert_int_equal(write_refusal(5, NOW + 30), STATUS_AGENT_OVERLOADED);
+	write_intent(6);
+	write_outcome(6);
+	close_journal();
+	assert_int_equal(open_journal(20), STATUS_OK); /* counted again at the start */
+	assert_int_equal(write_refusal(5, NOW + 30), STATUS_AGENT_OVERLOADED);
+	journal_forget(journal, (NOW + 30) * 1000);
+	assert_int_equal(write_refusal(5, NOW + 30), STATUS_AGENT_OVERLOADED);
+	journal_forget(journal, (NOW + 31) * 1000);
+	journal_acknowledge(journal, uuid(0)); /* on its way out already: nothing is written back */
+	while (journal_find(journal, uuid(0)))
+		event_base_loop(base, EVLOOP_ONCE);
+	assert_int_equal(write_refusal(5, NOW + 60), STATUS_OK);
+	assert_true(journal_forgotten_exp(journal) == NOW + 30);
+	reopen();
+	assert_null(journal_find(journal, uuid(0)));
+	assert_non_null(journal_find(journal, uuid(6)));
+}
+
+static void a_journal_nearly_full_keeps_only_what_is_owed(void **state)
+{
+	close_journal();
+	assert_int_equal(open_journal(4), STATUS_OK);
+	for (unsigned i = 0; i < 4; i++)
+		write_outcome(i);
+	for (unsigned i = 1; i < 4; i++)
+		journal_acknowledge(journal, uuid(i));
+	close_journal();
+	assert_int_equal(open_journal(4), STATUS_OK);
+	journal_forget(journal, (NOW + 31) * 1000);
+	reopen();
+	assert_non_null(journal_find(journal, uuid(0)));
+	assert_null(journal_find(journal, uuid(3)));
+}
+
+static void what_changed_something_waits_for_its_acknowledgement(void **state)
+{
+	struct answer answer = { 0 };
+	struct journal_entry entry = outcome(1);
+	entry.counts = true;
+	assert_int_equal(journal_outcome(journal, &entry, answered, &answer), STATUS_OK);
+	assert_int_equal(wait_for(&answer), STATUS_OK);
+	assert_int_equal(write_refusal(2, NOW + 30), STATUS_OK);
+	journal_forget(journal, (NOW + 31) * 1000 + 2 * RETAIN_MS);
+	reopen();
+	assert_non_null(journal_find(journal, uuid(1)));
+	assert_null(journal_find(journal, uuid(2)));
+}
+
+static void thousands_are_abandoned_at_once(void **state)
+{
+	enum { MANY = 9000 };
+	struct answer last = { 0 };
+	close_journal();
+	assert_int_equal(open_journal(10000), STATUS_OK);
+	for (unsigned i = 0; i < MANY; i++) {
+		struct journal_entry entry = outcome(i);
+		entry.counts = i % 3 == 0;
+		last.calls = 0;
+		while (journal_outcome(journal, &entry, answered, &last) == STATUS_AGENT_OVERLOADED)
+			event_base_loop(base, EVLOOP_ONCE);
+	}
+	while (journal_find(journal, uuid(MANY - 1))->pending)
+		event_base_loop(base, EVLOOP_ONCE);
+	assert_int_equal(journal_unacknowledged(journal), MANY);
+	journal_abandon(journal);
+	while (journal_unacknowledged(journal))
+		event_base_loop(base, EVLOOP_ONCE);
+	assert_true(journal_forgotten_exp(journal) == 0); /* the new agent's requests are others */
+	reopen();
+	assert_int_equal(journal_unacknowledged(journal), 0);
+	assert_non_null(journal_find(journal, uuid(0)));
+	assert_null(journal_find(journal, uuid(1)));
 }
 
 static void thousands_are_forgotten_at_once(void **state)
@@ -545,6 +644,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(intent_and_outcome_survive), TEST(the_index_knows_at_once), TEST(the_first_outcome_stands), TEST(settling_then_final), TEST(order_of_arrival),
 		TEST(forgetting_wants_acknowledgement_expiry_and_age), TEST(an_unexpired_row_is_kept), TEST(a_full_journal_keeps_what_counts), TEST(thousands_are_forgotten_at_once),
+		TEST(refusals_leave_room_for_the_rest), TEST(a_journal_nearly_full_keeps_only_what_is_owed), TEST(what_changed_something_waits_for_its_acknowledgement), TEST(thousands_are_abandoned_at_once),
 		TEST(numbers_survive), TEST(rows_are_limited),
 		TEST(every_column_is_guarded), TEST(numbers_are_guarded), TEST(a_flipped_bit_in_the_file_is_seen), TEST(foreign_and_newer_files_are_refused),
 		TEST(no_database_is_no_fresh_start), TEST(a_failed_intent_leaves_the_index), TEST(a_failed_outcome_leaves_the_intent),
