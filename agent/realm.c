@@ -283,8 +283,12 @@ enum status realms_choose(const struct realms *realms, const char *name, const c
 {
 	*ret_realm = NULL;
 	if (name) {
-		*ret_realm = realms_find(realms, name);
-		return *ret_realm ? STATUS_OK : STATUS_USER_NOT_FOUND;
+		struct realm *realm = realms_find(realms, name);
+		/* The name chooses among those that serve the domain, never one that does not: the secret names the user by the domain, and not by the directory. */
+		if (!realm || (domain && !directory_serves(realm->directory, domain)))
+			return STATUS_USER_NOT_FOUND;
+		*ret_realm = realm;
+		return STATUS_OK;
 	}
 	for (size_t i = 0; i < realms->count; i++)
 		if (!domain || directory_serves(realms->items[i].directory, domain)) {

@@ -21,7 +21,8 @@ void realms_on_health(struct realms *realms, void (*changed)(void *arg), void *a
 size_t realms_count(const struct realms *realms);
 struct realm *realms_at(const struct realms *realms, size_t index);
 struct realm *realms_find(const struct realms *realms, const char *name);
-/* The one realm for a user who is named so; `domain` NULL: not known. user.not_found where none serves it, user.ambiguous where several do. */
+/* The one realm for a user who is named so; `domain` NULL: not known. user.not_found where none, or not the one that is called
+ * `name` (NULL: any), serves it, user.ambiguous where several do. */
 enum status realms_choose(const struct realms *realms, const char *name, const char *domain, struct realm **ret_realm) MUST_USE;
 
 const char *realm_name(const struct realm *realm);

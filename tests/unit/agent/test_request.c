@@ -259,6 +259,7 @@ struct ask {
 	bool must_change, keep_locked;
 	const char *user;
 	const char *request_id;    /* NULL: a new one */
+	const char *directory;
 	const char *secret_for;    /* the operation_id in the secret, where it differs */
 };
 
@@ -267,6 +268,7 @@ static void ask(struct scene *scene, struct ask ask)
 	struct request_claims claims = { .issuer = (char *)ISSUER, .audience = (char *)AGENT, .iat = clock_now_ms() / 1000, .op = ask.op, .must_change = ask.must_change, .unlock = !ask.keep_locked,
 	                                 .enforce_policy = true, .subject = { SUBJECT_UPN, (char *)(ask.user ? ask.user : "alice@corp.example.com"), NULL } };
 	claims.exp = claims.iat + 30;
+	claims.directory = (char *)ask.directory;
 	uuid_random(claims.request_id);
 	uuid_random(claims.operation_id);
 	if (ask.request_id)
@@ -385,6 +387,11 @@ static void test_refusals(void **state)
 	assert_refused(scene, (struct ask){ OP_RESET, GOOD, .secret_for = AGENT }, STATUS_REQUEST_SECRET_MISMATCH);
 	assert_refused(scene, (struct ask){ OP_RESET, GOOD, .user = "alice@other.example.com" }, STATUS_USER_NOT_FOUND);
 	assert_refused(scene, (struct ask){ OP_CHANGE, GOOD }, STATUS_REQUEST_UNSUPPORTED);
+	/* The directory is not in the secret: it must not lead to another user than the domain does. */
+	unsigned located = played.located;
+	assert_refused(scene, (struct ask){ OP_RESET, GOOD, .user = "alice@other.example.com", .directory = "corp" }, STATUS_USER_NOT_FOUND);
+	assert_int_equal(played.located, located);
+	assert_refused(scene, (struct ask){ OP_CHECK, GOOD, .directory = "nowhere" }, STATUS_USER_NOT_FOUND);
 	played.alice.dn = (char *)"CN=alice,OU=Outside,DC=corp,DC=example,DC=com";
 	assert_refused(scene, (struct ask){ OP_RESET, GOOD }, STATUS_USER_OUT_OF_SCOPE);
 	play_alice();
