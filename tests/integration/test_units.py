@@ -90,7 +90,7 @@ def test_the_channel_stands_on_the_socket_alone():
 
 def test_sockets():
     for name, path, descriptor, user, group, mode in [
-            ("writebackd.socket", "/run/writebackd/channel.sock", "channel", "writebackd", "writebackd-channel", "0660"),
+            ("writebackd.socket", "/run/writebackd/channel.sock", "channel", "root", "writebackd-channel", "0660"),
             ("writebackd-control.socket", "/run/writebackd/control.sock", "control", "root", "root", "0600")]:
         assert value(name, "ListenSequentialPacket") == path
         assert value(name, "FileDescriptorName") == descriptor
@@ -98,8 +98,45 @@ def test_sockets():
         # Without it systemd would look for writebackd-control.service.
         assert value(name, "Service") == "writebackd.service"
         assert name in value("writebackd.service", "Sockets").split()
-    # systemd removes a RuntimeDirectory= with its service, and the sockets with it.
-    assert value("writebackd.service", "RuntimeDirectoryPreserve") == "yes"
+
+
+def test_the_agent_cannot_replace_its_sockets():
+    """Who owns the folder may unlink what is in it, whoever owns that. RuntimeDirectory= would give the folder and the sockets to the agent."""
+    for name in SOCKETS:
+        assert value(name, "DirectoryMode") == "0755" and value(name, "SocketUser") == "root"
+    for name in SERVICES:
+        assert [row for row in read(name) if row[1].startswith("RuntimeDirectory")] == []
+    with open(os.path.join(UNITS, "writebackd.tmpfiles")) as file:
+        assert [line.split() for line in file if " /run/" in line] == [["d", "/run/writebackd", "0755", "root", "root", "-"]]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("systemd-tmpfiles") is None, reason="needs root and systemd-tmpfiles")
+def test_tmpfiles_makes_them(tmp_path):
+    """What systemd-sysusers and systemd-tmpfiles make of an installation, also where an older one gave the folder to the agent."""
+    (tmp_path / "etc" / "writebackd").mkdir(parents=True)
+    (tmp_path / "etc" / "reset-service").mkdir()
+    (tmp_path / "run" / "writebackd").mkdir(parents=True)
+    os.chown(tmp_path / "run" / "writebackd", 12345, 12345)
+    files = {"etc/writebackd/writebackd.yaml": "writebackd", "etc/writebackd/channel.yaml": "writebackd-channel", "etc/reset-service/reset-service.yaml": "reset-service"}
+    for file in files:
+        (tmp_path / file).write_text("")
+    for program, kind, options in (("systemd-sysusers", "sysusers", []), ("systemd-tmpfiles", "tmpfiles", ["--create"])):
+        paths = [os.path.join(UNITS, f"{name}.{kind}") for name in ("writebackd", "reset-service")]
+        result = subprocess.run([program, f"--root={tmp_path}", *options, *paths], capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0, result.stderr
+    ids = {}
+    for kind in ("passwd", "group"):
+        for line in (tmp_path / "etc" / kind).read_text().splitlines():
+            ids[kind, line.split(":")[0]] = int(line.split(":")[2])
+
+    def look(path):
+        facts = os.stat(tmp_path / path)
+        return facts.st_mode & 0o7777, facts.st_uid, facts.st_gid
+    assert look("run/writebackd") == look("etc/writebackd") == look("etc/reset-service") == (0o755, 0, 0)
+    for name in ("writebackd", "reset-service"):
+        assert look("var/lib/" + name) == (0o700, ids["passwd", name], ids["group", name])
+    for file, group in files.items():
+        assert look(file) == (0o640, 0, ids["group", group])
 
 
 def test_the_agent_knows_the_descriptors():
@@ -124,6 +161,29 @@ def test_traps(name):
     assert program in value(name, "ExecPaths").split()
     # 252 has no such group; a filter that names it would be ignored with a warning.
     assert "@sandbox" not in " ".join(values(name, "SystemCallFilter"))
+
+
+def installed_files():
+    build = os.environ.get("BUILD_ROOT", os.path.join(ROOT, "build"))
+    path = os.path.join(build, "meson-info", "intro-installed.json")
+    if not os.path.exists(path):
+        pytest.skip("no build folder")
+    with open(path) as file:
+        return list(json.load(file).values())
+
+
+@pytest.mark.parametrize("name", SERVICES + SOCKETS)
+def test_documentation_exists(name):
+    place = value(name, "Documentation").removeprefix("file:///usr/share")
+    assert place.startswith("/doc/writebackd/") and any(path.endswith("/share" + place) for path in installed_files())
+
+
+def test_samples_are_documentation():
+    """/etc is the administrator's: an installation writes nothing there."""
+    installed = installed_files()
+    for name in ("writebackd.yaml", "channel.yaml", "reset-service.yaml", "writebackd-directory.conf", "writebackd-channel-deny.conf"):
+        assert [path for path in installed if path.endswith("/" + name)] == [path for path in installed if path.endswith("/share/doc/writebackd/examples/" + name)] != []
+    assert not any("/etc/" in path for path in installed)
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -158,12 +218,7 @@ def test_sysusers_takes_them(tmp_path):
 
 
 def test_programs_are_installed_where_the_units_look():
-    build = os.environ.get("BUILD_ROOT", os.path.join(ROOT, "build"))
-    path = os.path.join(build, "meson-info", "intro-installed.json")
-    if not os.path.exists(path):
-        pytest.skip("no build folder")
-    with open(path) as file:
-        installed = list(json.load(file).values())
+    installed = installed_files()
     for name in SERVICES:
         program = value(name, "ExecStart").split()[0].removeprefix("/usr")
         assert any(place.endswith(program) for place in installed), f"{name} starts /usr{program}, which is installed elsewhere"
