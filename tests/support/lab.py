@@ -33,6 +33,19 @@ def wait_for(what, condition, timeout=10.0):
         time.sleep(0.01)
 
 
+def stop_all(stops):
+    """Calls each, also where an earlier one fails; what they returned. The first failure is raised afterwards."""
+    returned, failures = [], []
+    for stop in stops:
+        try:
+            returned.append(stop())
+        except Exception as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return returned
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -410,8 +423,7 @@ class Agent:
                                                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20).returncode == 0, timeout)
 
     def close(self):
-        statuses = [p.stop() for p in (self.writebackd, self.channel) if p]
-        return statuses
+        return stop_all(p.stop for p in (self.writebackd, self.channel) if p)
 
 
 # All of it ---------------------------------------------------------------------------------------------------------------------------------
@@ -443,9 +455,7 @@ class Lab:
 
     def close(self):
         try:
-            for part in (self.agent, self.service, self.directory):
-                if part:
-                    part.close()
+            stop_all(part.close for part in (self.agent, self.service, self.directory) if part)
         finally:
             if not self.keep:
                 shutil.rmtree(self.folder, ignore_errors=True)
