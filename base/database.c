@@ -281,42 +281,31 @@ unsigned database_pending(const struct database *database)
 
 /* ---- opening ---- */
 
-__attribute__((format(printf, 3, 4)))
-static enum status fail(enum status status, char **ret_why, const char *format, ...)
-{
-	va_list args;
-	va_start(args, format);
-	if (ret_why != NULL && vasprintf(ret_why, format, args) < 0)
-		*ret_why = NULL;
-	va_end(args);
-	return status;
-}
-
 /* Makes the file or looks at the one that is there; SQLite would make it with the umask's mode and follow a link. */
 static enum status check_file(const char *path, char **ret_why)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
 	if (fd < 0 && (errno == ELOOP || errno == EISDIR))
-		return fail(STATUS_LOCAL_PERMISSION, ret_why, "%s: must be a regular file, not a link or a directory", path);
+		return status_because(STATUS_LOCAL_PERMISSION, ret_why, "%s: must be a regular file, not a link or a directory", path);
 	if (fd < 0)
-		return fail(STATUS_LOCAL_SYSTEM, ret_why, "%s: cannot be opened: %s", path, strerror(errno));
+		return status_because(STATUS_LOCAL_SYSTEM, ret_why, "%s: cannot be opened: %s", path, strerror(errno));
 	struct stat facts;
 	int failed = fstat(fd, &facts);
 	close(fd);
 	if (failed != 0)
-		return fail(STATUS_LOCAL_SYSTEM, ret_why, "%s: %s", path, strerror(errno));
+		return status_because(STATUS_LOCAL_SYSTEM, ret_why, "%s: %s", path, strerror(errno));
 	if (!S_ISREG(facts.st_mode))
-		return fail(STATUS_LOCAL_PERMISSION, ret_why, "%s: must be a regular file", path);
+		return status_because(STATUS_LOCAL_PERMISSION, ret_why, "%s: must be a regular file", path);
 	if (facts.st_uid != geteuid())
-		return fail(STATUS_LOCAL_PERMISSION, ret_why, "%s: belongs to user %u, should belong to %u", path, (unsigned)facts.st_uid, (unsigned)geteuid());
+		return status_because(STATUS_LOCAL_PERMISSION, ret_why, "%s: belongs to user %u, should belong to %u", path, (unsigned)facts.st_uid, (unsigned)geteuid());
 	if ((facts.st_mode & 077) != 0)
-		return fail(STATUS_LOCAL_PERMISSION, ret_why, "%s: has mode %04o, should have 0600", path, (unsigned)(facts.st_mode & 07777));
+		return status_because(STATUS_LOCAL_PERMISSION, ret_why, "%s: has mode %04o, should have 0600", path, (unsigned)(facts.st_mode & 07777));
 	return STATUS_OK;
 }
 
 static enum status sqlite_failure(sqlite3 *db, const char *path, const char *what, char **ret_why)
 {
-	return fail(STATUS_AGENT_JOURNAL, ret_why, "%s: %s: %s", path, what, sqlite3_errmsg(db));
+	return status_because(STATUS_AGENT_JOURNAL, ret_why, "%s: %s: %s", path, what, sqlite3_errmsg(db));
 }
 
 static bool query_text(sqlite3 *db, const char *sql, char *out, size_t capacity)
@@ -366,15 +355,15 @@ static enum status check_identity(sqlite3 *db, const struct database_options *op
 		return sqlite_failure(db, options->path, "cannot be read", ret_why);
 	bool is_new = id == 0 && tables == 0 && *ret_version == 0;
 	if (!is_new && id != options->application_id)
-		return fail(STATUS_AGENT_JOURNAL, ret_why, "%s: belongs to another program (application_id %u, should be %u)", options->path, id, options->application_id);
+		return status_because(STATUS_AGENT_JOURNAL, ret_why, "%s: belongs to another program (application_id %u, should be %u)", options->path, id, options->application_id);
 	if (*ret_version > options->user_version)
-		return fail(STATUS_AGENT_JOURNAL, ret_why, "%s: was written by a newer version (%u, this program knows %u)", options->path, *ret_version,
+		return status_because(STATUS_AGENT_JOURNAL, ret_why, "%s: was written by a newer version (%u, this program knows %u)", options->path, *ret_version,
 		            options->user_version);
 	char answer[256] = "";
 	if (!query_text(db, "PRAGMA quick_check(1)", answer, sizeof answer))
 		return sqlite_failure(db, options->path, "cannot be checked", ret_why);
 	if (strcmp(answer, "ok") != 0)
-		return fail(STATUS_AGENT_JOURNAL, ret_why, "%s: is damaged: %s", options->path, answer);
+		return status_because(STATUS_AGENT_JOURNAL, ret_why, "%s: is damaged: %s", options->path, answer);
 	return STATUS_OK;
 }
 
@@ -446,7 +435,7 @@ enum status database_open(struct event_base *base, const struct database_options
 		*ret_why = NULL;
 	struct database *database = calloc(1, sizeof *database);
 	if (database == NULL)
-		return fail(STATUS_AGENT_INTERNAL, ret_why, "%s: out of memory", options->path);
+		return status_because(STATUS_AGENT_INTERNAL, ret_why, "%s: out of memory", options->path);
 	database->wake_fd = -1;
 	database->limit = options->queue_limit == 0 ? QUEUE_LIMIT : options->queue_limit;
 	list_clear(&database->waiting);
@@ -461,7 +450,7 @@ enum status database_open(struct event_base *base, const struct database_options
 	pthread_cond_init(&database->finished, NULL);
 	enum status status = open_sqlite(options, &database->db, ret_why);
 	if (status == STATUS_OK && (!attach(database, base) || !start_thread(database)))
-		status = fail(STATUS_LOCAL_SYSTEM, ret_why, "%s: its thread cannot be started: %s", options->path, strerror(errno));
+		status = status_because(STATUS_LOCAL_SYSTEM, ret_why, "%s: its thread cannot be started: %s", options->path, strerror(errno));
 	if (status != STATUS_OK) {
 		database_close(database);
 		return status;

@@ -1,6 +1,8 @@
 #include "base/status.h"
 
+#include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 struct row {
@@ -44,6 +46,16 @@ bool status_from_code(const char *code, enum status *ret_status)
 			return true;
 		}
 	return false;
+}
+
+enum status status_because(enum status status, char **ret_why, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	if (ret_why != NULL && vasprintf(ret_why, format, args) < 0)
+		*ret_why = NULL;
+	va_end(args);
+	return status;
 }
 
 const char *outcome_name(enum outcome outcome)

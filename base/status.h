@@ -39,6 +39,9 @@ const char *status_admin_text(enum status status);
 /* The status of a code, or false where no row has it. */
 bool status_from_code(const char *code, enum status *ret_status);
 
+/* `return status_because(STATUS_…, ret_why, "%s: …", path);`: the sentence, malloc'ed, goes to *ret_why (where ret_why is not NULL); the status comes back. */
+enum status status_because(enum status status, char **ret_why, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 /* "applied", "refused", …; "none" for OUTCOME_NONE. */
 const char *outcome_name(enum outcome outcome);
 bool outcome_from_name(const char *name, enum outcome *ret_outcome);

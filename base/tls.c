@@ -17,17 +17,6 @@
 /* Forward secrecy always; TLS 1.3 has nothing else. Domain controllers of 2012 R2 still need CBC with ECDHE. */
 #define CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:ECDHE+AES:!aNULL:!eNULL:!PSK:!SRP:!AESCCM"
 
-__attribute__((format(printf, 3, 4)))
-static enum status fail(enum status status, char **ret_why, const char *format, ...)
-{
-	va_list args;
-	va_start(args, format);
-	if (ret_why != NULL && vasprintf(ret_why, format, args) < 0)
-		*ret_why = NULL;
-	va_end(args);
-	return status;
-}
-
 /* What OpenSSL says, or the system where a file could not be opened. */
 static const char *last_reason(void)
 {
@@ -57,15 +46,15 @@ static SSL_CTX *new_context(const SSL_METHOD *method)
 static enum status load_trust(SSL_CTX *context, const char *ca_file, const char *crl_file, char **ret_why)
 {
 	if (ca_file == NULL && SSL_CTX_set_default_verify_paths(context) != 1)
-		return fail(STATUS_LOCAL_SYSTEM, ret_why, "the system's certificate store cannot be read: %s", last_reason());
+		return status_because(STATUS_LOCAL_SYSTEM, ret_why, "the system's certificate store cannot be read: %s", last_reason());
 	if (ca_file != NULL && SSL_CTX_load_verify_file(context, ca_file) != 1)
-		return fail(STATUS_LOCAL_SYSTEM, ret_why, "%s: cannot be read as CA certificates in PEM: %s", ca_file, last_reason());
+		return status_because(STATUS_LOCAL_SYSTEM, ret_why, "%s: cannot be read as CA certificates in PEM: %s", ca_file, last_reason());
 	if (crl_file == NULL)
 		return STATUS_OK;
 	X509_STORE *store = SSL_CTX_get_cert_store(context);
 	X509_LOOKUP *lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file());
 	if (lookup == NULL || X509_load_crl_file(lookup, crl_file, X509_FILETYPE_PEM) < 1)
-		return fail(STATUS_LOCAL_SYSTEM, ret_why, "%s: cannot be read as a CRL in PEM: %s", crl_file, last_reason());
+		return status_because(STATUS_LOCAL_SYSTEM, ret_why, "%s: cannot be read as a CRL in PEM: %s", crl_file, last_reason());
 	/* Every certificate of the chain: a CRL that covers only the leaf would let a revoked intermediate pass. */
 	X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
 	return STATUS_OK;
@@ -78,7 +67,7 @@ enum status tls_client_context(const char *ca_file, const char *crl_file, SSL_CT
 	ERR_clear_error();
 	SSL_CTX *context = new_context(TLS_client_method());
 	if (context == NULL)
-		return fail(STATUS_AGENT_INTERNAL, ret_why, "OpenSSL gives no context: %s", last_reason());
+		return status_because(STATUS_AGENT_INTERNAL, ret_why, "OpenSSL gives no context: %s", last_reason());
 	SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
 	enum status status = load_trust(context, ca_file, crl_file, ret_why);
 	if (status == STATUS_OK)
@@ -92,11 +81,11 @@ enum status tls_client_context(const char *ca_file, const char *crl_file, SSL_CT
 static enum status load_identity(SSL_CTX *context, const char *certificate_file, const char *key_file, char **ret_why)
 {
 	if (SSL_CTX_use_certificate_chain_file(context, certificate_file) != 1)
-		return fail(STATUS_LOCAL_SYSTEM, ret_why, "%s: cannot be read as a certificate chain in PEM: %s", certificate_file, last_reason());
+		return status_because(STATUS_LOCAL_SYSTEM, ret_why, "%s: cannot be read as a certificate chain in PEM: %s", certificate_file, last_reason());
 	if (SSL_CTX_use_PrivateKey_file(context, key_file, SSL_FILETYPE_PEM) != 1)
-		return fail(STATUS_LOCAL_SYSTEM, ret_why, "%s: cannot be read as the private key in PEM of %s: %s", key_file, certificate_file, last_reason());
+		return status_because(STATUS_LOCAL_SYSTEM, ret_why, "%s: cannot be read as the private key in PEM of %s: %s", key_file, certificate_file, last_reason());
 	if (SSL_CTX_check_private_key(context) != 1)
-		return fail(STATUS_LOCAL_CONFIG, ret_why, "%s: is not the key of %s", key_file, certificate_file);
+		return status_because(STATUS_LOCAL_CONFIG, ret_why, "%s: is not the key of %s", key_file, certificate_file);
 	return STATUS_OK;
 }
 
@@ -113,7 +102,7 @@ enum status tls_server_context(const char *certificate_file, const char *key_fil
 	ERR_clear_error();
 	SSL_CTX *context = new_context(TLS_server_method());
 	if (context == NULL)
-		return fail(STATUS_AGENT_INTERNAL, ret_why, "OpenSSL gives no context: %s", last_reason());
+		return status_because(STATUS_AGENT_INTERNAL, ret_why, "OpenSSL gives no context: %s", last_reason());
 	SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
 	SSL_CTX_set_num_tickets(context, 0);
 	SSL_CTX_set_default_passwd_cb(context, no_passphrase);
