@@ -52,7 +52,8 @@ struct account {
 	bool lockout_time_set;       /* lockoutTime present and not 0 */
 	struct sid *groups;          /* tokenGroups: every group, nested and primary */
 	size_t group_count;          /* 0: could not be read, which is a refusal and never "none" */
-	bool is_self;                /* it is the account that the agent binds as */
+	bool is_self;                /* it is, or may be, the account that the agent binds as */
+	bool self_unknown;           /* which account that is could not be found out: it may be any */
 	struct password_policy policy;
 };
 

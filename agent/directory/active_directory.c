@@ -73,11 +73,19 @@ static enum status find_self(const char *bind_name, const char *base_dn, struct 
 		*ret_search = (struct ldap_search){ .base = strdup(bind_name), .scope = LDAP_SCOPE_BASE, .attributes = SID_ATTRIBUTES };
 		return ret_search->base != NULL ? STATUS_OK : STATUS_AGENT_INTERNAL;
 	}
-	AUTO_FREE char *escaped = ldap_filter_escape(bytes_of_string(backslash != NULL ? backslash + 1 : bind_name));
-	if (escaped == NULL) {
+	/* name@domain binds also where it is nobody's userPrincipalName: it then means the sAMAccountName (MS-ADTS 5.1.1.1.1). */
+	const char *at = backslash == NULL ? strrchr(bind_name, '@') : NULL, *account = backslash != NULL ? backslash + 1 : bind_name;
+	AUTO_FREE char *whole = ldap_filter_escape(bytes_of_string(account));
+	AUTO_FREE char *name = ldap_filter_escape(at != NULL ? bytes_of(bind_name, (size_t)(at - bind_name)) : bytes_of_string(account));
+	*ret_search = (struct ldap_search){ .base = strdup(base_dn), .scope = LDAP_SCOPE_SUBTREE, .attributes = SID_ATTRIBUTES, .size_limit = 3 };
+	if (whole == NULL || name == NULL || asprintf(&ret_search->filter, "(|(userPrincipalName=%s)(sAMAccountName=%s))", whole, name) < 0) {
+		ret_search->filter = NULL;
+	}
+	if (ret_search->base == NULL || ret_search->filter == NULL) {
+		ldap_search_clear(ret_search);
 		return STATUS_AGENT_INTERNAL;
 	}
-	return subtree_search(base_dn, backslash != NULL ? "(sAMAccountName=%s)" : "(userPrincipalName=%s)", escaped, SID_ATTRIBUTES, ret_search);
+	return STATUS_OK;
 }
 #pragma GCC diagnostic pop
 

@@ -53,6 +53,7 @@ static void describe_server(struct check *check)
 	struct password_policy policy = { .source = POLICY_UNKNOWN };
 	add_row(check, "rootdse", true, "%s, %s, clock differs by %lld ms", connection->root.host_name != NULL ? connection->root.host_name : connection->host,
 	        connection->root.naming_context, (long long)(connection->clock_skew_ms == INT64_MIN ? 0 : connection->clock_skew_ms));
+	add_row(check, "account", connection->self_count > 0, connection->self_count > 0 ? "the agent's own account was found" : "the agent's own account cannot be found or read: everybody is protected");
 	add_row(check, "position", connection->server.invocation_known, connection->server.invocation_known ? "invocationId can be read" : "invocationId cannot be read: lost answers cannot be settled");
 	if (policy_cache_get(&check->directory->policies, connection->root.naming_context, clock_monotonic_us(), INT64_MAX, &policy) && policy.source != POLICY_UNKNOWN) {
 		add_row(check, "policy", true, "minimum length %u, complexity %s, history %u, minimum age %lld s", policy.min_length, policy.complexity ? "on" : "off", policy.history,

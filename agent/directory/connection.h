@@ -96,7 +96,9 @@ struct connection {
 	struct tls_peer *peer;     /* NULL before the handshake */
 	struct root_facts root;
 	struct server_facts server;
-	struct sid self, domain;   /* size 0: unknown */
+	struct sid self[2];        /* whom the agent's own name may mean */
+	unsigned self_count;       /* 0: unknown */
+	struct sid domain;         /* size 0: unknown */
 	int64_t clock_skew_ms;     /* INT64_MIN: unknown */
 };
 

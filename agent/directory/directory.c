@@ -346,7 +346,7 @@ void directory_health(const struct directory *directory, struct directory_health
 	}
 	if (first != NULL) {
 		ret_health->clock_skew_ms = first->clock_skew_ms;
-		snprintf(ret_health->text, sizeof ret_health->text, "%.200s (LDAPS, simple)", first->name);
+		snprintf(ret_health->text, sizeof ret_health->text, "%.150s (LDAPS, simple%s)", first->name, first->self_count == 0 ? "; the agent's own account cannot be found: everybody is protected" : "");
 		return;
 	}
 	first = worst(directory);

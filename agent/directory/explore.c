@@ -3,6 +3,7 @@
 
 #include "agent/directory/connection.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 static void read_clock(struct connection *connection)
 {
@@ -46,8 +47,18 @@ static void on_self(const struct reply *reply, void *arg)
 	if (reply->status != STATUS_OK) {
 		return;
 	}
-	if (has_entry(reply) && reply->count == 1 && !connection->setup.flavor->read_sid(reply->ldap, reply->entries[0], &connection->self)) {
-		connection->self.size = 0;
+	/* Two: one account is called so by its userPrincipalName, another by its sAMAccountName and the domain. Neither is touched. */
+	size_t most = sizeof connection->self / sizeof connection->self[0];
+	for (size_t i = 0; has_entry(reply) && reply->count <= most && i < reply->count; i++) {
+		if (!connection->setup.flavor->read_sid(reply->ldap, reply->entries[i], &connection->self[i])) {
+			connection->self_count = 0;
+			break;
+		}
+		connection->self_count++;
+	}
+	if (connection->self_count == 0) {
+		log_event(LOG_ERR, "directory.self", LOG_FIELDS({ "directory", connection->setup.settings->name }, { LOG_SERVER, connection->name }),
+		          "the account \"%s\" that the agent binds as cannot be found or read: everybody is protected", connection->setup.settings->bind_dn);
 	}
 	finish_one(connection);
 }
@@ -128,7 +139,8 @@ static void on_root(const struct reply *reply, void *arg)
 void explore_begin(struct connection *connection)
 {
 	connection->server = (struct server_facts){ 0 };
-	connection->self.size = connection->domain.size = 0;
+	connection->self_count = 0;
+	connection->domain.size = 0;
 	if (operation_read(connection, "", connection->setup.flavor->root_attributes, connection->setup.settings->connect_timeout_ms, on_root, connection, NULL) != STATUS_OK) {
 		connection_fail(connection, STATUS_AGENT_INTERNAL, "the server could not be looked at");
 	}

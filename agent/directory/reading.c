@@ -21,7 +21,10 @@ static void complete_reading(struct directory_call *call, const struct password_
 		memcpy(located->guid, call->guid, sizeof located->guid);
 	}
 	call->user.account.policy = *take_policy;
-	call->user.account.is_self = call->connection->self.size > 0 && sid_equal(&call->connection->self, &call->user.account.sid);
+	call->user.account.self_unknown = call->connection->self_count == 0;
+	for (unsigned i = 0; i < call->connection->self_count; i++) {
+		call->user.account.is_self |= sid_equal(&call->connection->self[i], &call->user.account.sid);
+	}
 	user_facts_clear(&located->user);
 	position_clear(&located->position);
 	located->user = call->user;

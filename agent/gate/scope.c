@@ -112,6 +112,8 @@ static enum status judge_kind(const struct account *account, struct reason why)
 		return refuse(why, STATUS_USER_PROTECTED, "the built-in account %s", name);
 	if (account->is_critical_system_object)
 		return refuse(why, STATUS_USER_PROTECTED, "isCriticalSystemObject is set");
+	if (account->self_unknown)
+		return refuse(why, STATUS_USER_PROTECTED, "the account that the agent itself binds as could not be found, which protects everybody");
 	if (account->is_self)
 		return refuse(why, STATUS_USER_PROTECTED, "the account that the agent itself binds as");
 	if (account->has_spn)

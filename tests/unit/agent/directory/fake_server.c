@@ -189,7 +189,26 @@ static bool react(struct client *client, int id, enum fake_reaction reaction)
 	return true;
 }
 
-static void answer_search(struct client *client, int id, BerElement *ber)
+/* Only that search asks for nothing but objectSid, in the whole tree or by the agent's DN. */
+static bool is_for_self(const struct berval *message, const struct berval *base, ber_int_t scope)
+{
+	return strncmp(base->bv_val, "CN=svc", 6) == 0 || (scope == LDAP_SCOPE_SUBTREE && memmem(message->bv_val, message->bv_len, "objectSid", 9) != NULL);
+}
+
+static void send_selves(struct client *client, int id)
+{
+	uint8_t sid[sizeof USER_SID];
+	memcpy(sid, USER_SID, sizeof sid);
+	for (unsigned i = client->fake->selves; i > 0; i--) {
+		BerElement *ber = begin_entry(id, "CN=svc,DC=x");
+		sid[sizeof sid - 4] = (uint8_t)(USER_SID[sizeof sid - 4] + i - 1);
+		add_value(ber, "objectSid", sid, sizeof sid);
+		end_entry(client, ber);
+	}
+	send_result(client, id, LDAP_RES_SEARCH_RESULT, client->fake->selves == 0 ? LDAP_NO_SUCH_OBJECT : client->fake->selves > 2 ? LDAP_SIZELIMIT_EXCEEDED : 0, NULL);
+}
+
+static void answer_search(struct client *client, int id, BerElement *ber, const struct berval *message)
 {
 	struct berval base;
 	ber_int_t scope;
@@ -203,6 +222,8 @@ static void answer_search(struct client *client, int id, BerElement *ber)
 		if (react(client, id, client->fake->on_user_read)) {
 			send_user(client, id);
 		}
+	} else if (is_for_self(message, &base, scope)) {
+		send_selves(client, id);
 	} else if (strncmp(base.bv_val, "CN=PSO", 6) == 0) {
 		end_entry(client, begin_entry(id, "CN=PSO,DC=x")); /* may not be read: no attributes, and result 0 */
 		send_result(client, id, LDAP_RES_SEARCH_RESULT, 0, NULL);
@@ -230,7 +251,7 @@ static void answer_request(struct client *client, struct berval *message)
 		send_result(client, id, LDAP_RES_BIND, fake->bind_result, "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 52e, v1db1");
 		break;
 	case LDAP_REQ_SEARCH:
-		answer_search(client, id, ber);
+		answer_search(client, id, ber, message);
 		break;
 	case LDAP_REQ_MODIFY:
 		fake->modifies++;
@@ -317,6 +338,7 @@ void fake_start(struct fake *fake, struct event_base *base, const char *folder)
 	getsockname(evconnlistener_get_fd(fake->server->listener), (struct sockaddr *)&address, &size);
 	snprintf(fake->name, sizeof fake->name, "localhost:%u", ntohs(address.sin_port));
 	fake->matches = 1;
+	fake->selves = 2;
 }
 
 void fake_hang_up(struct fake *fake)

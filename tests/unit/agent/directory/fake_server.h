@@ -14,6 +14,7 @@ struct fake {
 	bool no_tls;               /* accepts TCP and says nothing */
 	bool stalled;              /* reads, and answers nothing */
 	bool dribble;              /* one byte a record, a record a turn */
+	unsigned selves;           /* what a search for the agent's own account finds: nobody, or the user, and others */
 	bool read_only, unsynchronized, has_control, other_pso;
 	unsigned matches;          /* what a search for a user finds */
 	int bind_result, modify_result, user_result;

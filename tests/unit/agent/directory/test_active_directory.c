@@ -69,8 +69,9 @@ static void self(void **state)
 {
 	static const struct { const char *name, *base, *filter; int scope; } ROWS[] = {
 		{ "CN=svc,DC=x", "CN=svc,DC=x", NULL, LDAP_SCOPE_BASE },
-		{ "svc@x", BASE, "(userPrincipalName=svc\\40x)", LDAP_SCOPE_SUBTREE },
-		{ "CORP\\svc", BASE, "(sAMAccountName=svc)", LDAP_SCOPE_SUBTREE },
+		{ "svc@x", BASE, "(|(userPrincipalName=svc\\40x)(sAMAccountName=svc))", LDAP_SCOPE_SUBTREE },
+		{ "CORP\\svc", BASE, "(|(userPrincipalName=svc)(sAMAccountName=svc))", LDAP_SCOPE_SUBTREE },
+		{ "svc", BASE, "(|(userPrincipalName=svc)(sAMAccountName=svc))", LDAP_SCOPE_SUBTREE },
 	};
 	for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++) {
 		struct ldap_search search;

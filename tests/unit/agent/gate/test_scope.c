@@ -100,6 +100,8 @@ static void k16_accounts_are_protected(void **state)
 	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
 	make(&f)->account.admin_count = 1; /* stale or not */
 	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	make(&f)->account.self_unknown = true;
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
 	make(&f)->account.is_self = true;
 	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
 	make(&f)->account.has_spn = true;
