@@ -49,15 +49,18 @@ bool agent_is_ready(const struct agent *agent, char *why, size_t capacity)
 	for (size_t i = 0; !why[0] && i < realms_count(agent->realms); i++) {
 		struct directory_health health;
 		directory_health(realm_directory(realms_at(agent->realms, i)), &health);
+		char missing[700];
 		if (health.servers_up == 0)
 			snprintf(why, capacity, "directory %s: %s", realm_name(realms_at(agent->realms, i)), health.text);
+		else if (!realm_names_good(realms_at(agent->realms, i), missing, sizeof missing))
+			snprintf(why, capacity, "directory %s: %s", realm_name(realms_at(agent->realms, i)), missing);
 	}
 	return !why[0];
 }
 
 static void describe(const struct agent *agent, char *text, size_t capacity)
 {
-	char why[300];
+	char why[800];
 	bool ready = agent_is_ready(agent, why, sizeof why);
 	int size = snprintf(text, capacity, "%s%s: channel %u/%u", ready ? "Ready" : "Degraded, ", why, agent_sessions_ready(agent), agent_endpoints(agent));
 	for (size_t i = 0; size > 0 && (size_t)size < capacity && i < realms_count(agent->realms); i++) {
@@ -78,7 +81,7 @@ static void describe(const struct agent *agent, char *text, size_t capacity)
 
 static void tell_status(struct agent *agent)
 {
-	char text[1024];
+	char text[2048];
 	if (!agent->ready_told || agent->stopping)
 		return;
 	describe(agent, text, sizeof text);
@@ -88,7 +91,7 @@ static void tell_status(struct agent *agent)
 /* Once everything has been tried; degraded is ready too: a cloud that is down must not break a boot. */
 static void tell_ready(struct agent *agent)
 {
-	char why[300], text[1024];
+	char why[800], text[2048];
 	if (agent->ready_told || (!agent_is_ready(agent, why, sizeof why) && clock_monotonic_us() - agent->started_us < READY_AT_LATEST_US))
 		return;
 	agent->ready_told = true;
@@ -414,7 +417,7 @@ void agent_reload(void *arg)
 		free(fresh);
 	}
 	config_errors_clear(&errors);
-	char text[1024];
+	char text[2048];
 	describe(agent, text, sizeof text);
 	loop_notify_ready(agent->loop, text);
 }

@@ -61,13 +61,28 @@ static json_t *describe_identity(const struct agent *agent)
 static void run_status(struct control_call *call, const json_t *input, void *arg)
 {
 	struct agent *agent = arg;
-	char why[300];
+	char why[800];
 	bool ready = agent_is_ready(agent, why, sizeof why);
 	control_reply(call, json_pack("{s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:I,s:{s:i,s:b},s:i,s:i,s:b,s:I}", "state", ready ? "ready" : "degraded", "why", why, "version", WRITEBACKD_VERSION,
 	                              "identity", describe_identity(agent), "channel", describe_channel(agent), "directories", describe_directories(agent), "counts", describe_counts(agent),
 	                              "loop_longest_gap_us", (json_int_t)loop_longest_gap_us(agent->loop), "journal", "unacknowledged", (int)journal_unacknowledged(agent->journal), "writable",
 	                              journal_writable(agent->journal), "in_flight", (int)limits_in_flight(agent->limits), "settling", (int)requests_settling(agent->requests), "latched",
 	                              limits_latched(agent->limits), "log_dropped", (json_int_t)log_dropped()));
+}
+
+/* An exit status of its own: the command line was wrong, not the agent. */
+static void refuse_usage(struct control_call *call, const char *text)
+{
+	control_reply(call, json_pack("{s:s,s:s,s:s}", "error", status_code(STATUS_LOCAL_INPUT), "text", text, "kind", "usage"));
+}
+
+static void refuse_directory(const struct agent *agent, struct control_call *call, const char *name)
+{
+	char text[1024];
+	int size = snprintf(text, sizeof text, "no directory \"%.64s\"; there is", name);
+	for (size_t i = 0; i < realms_count(agent->realms) && size < (int)sizeof text - 80; i++)
+		size += snprintf(text + size, sizeof text - size, "%s %s", i ? "," : "", realm_name(realms_at(agent->realms, i)));
+	refuse_usage(call, text);
 }
 
 /* check ------------------------------------------------------------------------------------------------------------------------------- */
@@ -81,6 +96,7 @@ struct check {
 struct check_part {
 	struct check *check;
 	const char *directory;
+	struct realm *realm;
 };
 
 static void add_row(json_t *rows, const char *what, const char *step, bool good, const char *text)
@@ -90,13 +106,20 @@ static void add_row(json_t *rows, const char *what, const char *step, bool good,
 
 static void finish_check(struct check *check)
 {
-	bool good = true;
+	int counts[2] = { 0 };
 	size_t index;
 	json_t *row;
 	json_array_foreach(check->rows, index, row)
-		good = good && json_is_true(json_object_get(row, "ok"));
-	control_reply(check->call, json_pack("{s:b,s:o}", "ok", good, "rows", check->rows));
+		counts[json_is_true(json_object_get(row, "ok"))]++;
+	control_reply(check->call, json_pack("{s:b,s:i,s:i,s:o}", "ok", counts[false] == 0, "passed", counts[true], "failed", counts[false], "rows", check->rows));
 	free(check);
+}
+
+static void end_part(struct check_part *part)
+{
+	if (--part->check->waiting == 0)
+		finish_check(part->check);
+	free(part);
 }
 
 static void handle_checked(struct json_t *take_rows, void *arg)
@@ -109,9 +132,20 @@ static void handle_checked(struct json_t *take_rows, void *arg)
 		json_array_append(part->check->rows, row);
 	}
 	json_decref(take_rows);
-	if (--part->check->waiting == 0)
-		finish_check(part->check);
-	free(part);
+	end_part(part);
+}
+
+static void add_name(const struct realm_name *name, void *arg)
+{
+	struct check_part *part = arg;
+	add_row(part->check->rows, part->directory, name->key, name->good, name->text);
+}
+
+static void handle_names(void *arg)
+{
+	struct check_part *part = arg;
+	realm_each_name(part->realm, add_name, part);
+	end_part(part);
 }
 
 static void check_agent(const struct agent *agent, json_t *rows)
@@ -125,7 +159,8 @@ static void check_agent(const struct agent *agent, json_t *rows)
 	snprintf(text, sizeof text, identity->key_set.keys ? "version %lld, %lld days left" : "none seen yet", (long long)identity->key_set.version, (long long)(left_s / 86400));
 	add_row(rows, "agent", "key set", left_s > 0, text);
 	add_row(rows, "agent", "journal", journal_writable(agent->journal), journal_writable(agent->journal) ? "can be written" : status_admin_text(STATUS_AGENT_JOURNAL));
-	add_row(rows, "agent", "latch", !limits_latched(agent->limits), limits_latched(agent->limits) ? status_admin_text(STATUS_AGENT_LATCHED) : "open");
+	snprintf(text, sizeof text, limits_latched(agent->limits) ? "STOPPED (more than %lld in an hour; find out why, then 'writebackctl resume')" : "allowed", (long long)agent->settings->latch_per_hour);
+	add_row(rows, "agent", "resets", !limits_latched(agent->limits), text);
 	add_row(rows, "channel", "program", link_attached(agent->link), link_attached(agent->link) ? "writebackd-channel is connected" : "writebackd-channel is not connected");
 	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++) {
 		const struct session *session = agent->sessions[i];
@@ -141,10 +176,35 @@ static void check_agent(const struct agent *agent, json_t *rows)
 	}
 }
 
+/* Its servers, and the names that the configuration knows: at the same time. */
+static void check_realm(struct check *check, struct realm *realm)
+{
+	struct check_part *servers = malloc(sizeof *servers), *names = malloc(sizeof *names);
+	if (servers && names) {
+		*servers = *names = (struct check_part){ check, realm_name(realm), realm };
+		check->waiting += 2;
+		if (!realm_refresh(realm, handle_names, names))
+			end_part(names);
+		names = NULL;
+		if (directory_check(realm_directory(realm), handle_checked, servers) != STATUS_OK) {
+			add_row(check->rows, realm_name(realm), "check", false, "could not be begun");
+			end_part(servers);
+		}
+		servers = NULL;
+	}
+	free(servers);
+	free(names);
+}
+
 static void run_check(struct control_call *call, const json_t *input, void *arg)
 {
 	struct agent *agent = arg;
-	struct check *check = calloc(1, sizeof *check);
+	const char *only = json_string_value(json_object_get(input, "directory"));
+	struct check *check = only && !realms_find(agent->realms, only) ? NULL : calloc(1, sizeof *check);
+	if (only && !check) {
+		refuse_directory(agent, call, only);
+		return;
+	}
 	if (!check) {
 		control_refuse(call, STATUS_AGENT_INTERNAL, "out of memory");
 		return;
@@ -154,16 +214,8 @@ static void run_check(struct control_call *call, const json_t *input, void *arg)
 	check_agent(agent, check->rows);
 	for (size_t i = 0; i < realms_count(agent->realms); i++) {
 		struct realm *realm = realms_at(agent->realms, i);
-		struct check_part *part = malloc(sizeof *part);
-		if (!part)
-			continue;
-		*part = (struct check_part){ check, realm_name(realm) };
-		check->waiting++;
-		if (directory_check(realm_directory(realm), handle_checked, part) != STATUS_OK) {
-			add_row(check->rows, realm_name(realm), "check", false, "could not be begun");
-			check->waiting--;
-			free(part);
-		}
+		if (!only || strcmp(only, realm_name(realm)) == 0)
+			check_realm(check, realm);
 	}
 	if (--check->waiting == 0)
 		finish_check(check);

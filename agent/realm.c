@@ -7,23 +7,49 @@
 
 #define RESOLVE_S 600
 #define RESOLVE_SOON_S 5
+#define RESOLVE_LATER_S 60
+#define SOON_TRIES 12
 #define LOOKUP_MS 5000
-#define MAX_GROUPS 64
 
-/* Names of groups, as SIDs where they are known. */
-struct group_list {
+/* What the directory says of one name of the configuration. */
+struct found {
+	struct sid sid;                /* size 0: unknown, or the object has none */
+	enum status status;            /* of the last answer; what was lost on the way is none */
+	bool asked;
+};
+struct name_list {
 	struct realm *realm;
+	unsigned which;
 	const struct config_strings *names;
-	struct sid *found;             /* by index of the name; size 0: not resolved */
+	struct found *found;           /* by index of the name */
 	struct sid *known;             /* the resolved ones, packed, for struct scope */
 };
-enum { LIST_GROUPS, LIST_EXCLUDED, LIST_PROTECTED, LISTS };
+/* Bases are any objects; from LIST_GROUPS on they have SIDs. */
+enum { LIST_BASE_DN, LIST_BASES, LIST_EXCLUDED_BASES, LIST_GROUPS, LIST_EXCLUDED, LIST_PROTECTED, LISTS };
 
-/* One DN on its way to a SID. */
+static const struct {
+	const char *key, *consequence;
+	bool decides;                  /* who is in scope cannot be said before it was looked up */
+} lists[LISTS] = {
+	[LIST_BASE_DN] = { "base_dn", "nobody is found in it by name", false },
+	[LIST_BASES] = { "scope.bases", "it selects nobody", false },
+	[LIST_EXCLUDED_BASES] = { "scope.exclude_bases", "everybody is refused, since nobody knows whom it was to exclude", true },
+	[LIST_GROUPS] = { "scope.groups", "it selects nobody", true },
+	[LIST_EXCLUDED] = { "scope.exclude_groups", "everybody is refused, since nobody knows whom it was to exclude", true },
+	[LIST_PROTECTED] = { "scope.protect", "everybody is refused, since nobody knows whom it was to protect", true },
+};
+
+/* One name on its way to the directory. */
 struct lookup {
-	struct group_list *list;
+	struct name_list *list;
 	size_t index;
 	unsigned generation;
+};
+
+struct waiter {
+	struct waiter *next;
+	void (*done)(void *arg);
+	void *arg;
 };
 
 struct realm {
@@ -33,8 +59,11 @@ struct realm {
 	struct directory_settings directory_settings;
 	const char **servers, **domains, **bases, **exclude_bases;
 	struct directory *directory;
-	struct group_list lists[LISTS];
-	unsigned generation;
+	char *base_dn;
+	struct config_strings base_dn_list;          /* none or one */
+	struct name_list lists[LISTS];
+	unsigned generation, looking, tries;
+	struct waiter *waiters;
 	struct scope scope;
 	struct event *resolving;
 	unsigned servers_up;
@@ -61,99 +90,248 @@ static const char **terminated(const struct config_strings *strings)
 	return items;
 }
 
-/* Groups ---------------------------------------------------------------------------------------------------------------------------- */
-
-static bool has_sid(const struct group_list *list, size_t index)
-{
-	return list->found[index].size > 0;
-}
-
-static size_t pack(struct group_list *list)
-{
-	size_t count = 0;
-	for (size_t i = 0; i < list->names->count; i++)
-		if (has_sid(list, i))
-			list->known[count++] = list->found[i];
-	return count;
-}
-
-static void handle_sid(enum status status, const struct sid *sid, const struct directory_answer *answer, void *arg)
-{
-	struct lookup *lookup = arg;
-	struct group_list *list = lookup->list;
-	if (lookup->generation == list->realm->generation) {
-		if (status == STATUS_OK)
-			list->found[lookup->index] = *sid;
-		else
-			log_event(LOG_WARNING, "scope.unresolved", LOG_FIELDS({ LOG_CODE, status_code(status) }), "group \"%s\" of directory %s cannot be resolved: it matches nobody, and where it excludes or protects, everybody",
-			          list->names->items[lookup->index], realm_name(list->realm));
-	}
-	free(lookup);
-}
-
-static void look_up(struct group_list *list, size_t index)
-{
-	struct lookup *lookup = malloc(sizeof *lookup);
-	struct directory_call *call;
-	if (!lookup)
-		return;
-	*lookup = (struct lookup){ list, index, list->realm->generation };
-	if (directory_lookup_sid(list->realm->directory, list->names->items[index], LOOKUP_MS, handle_sid, lookup, &call) != STATUS_OK)
-		free(lookup);
-}
+/* Names ----------------------------------------------------------------------------------------------------------------------------- */
 
 static bool is_sid_text(const char *name)
 {
 	return strncasecmp(name, "S-1-", 4) == 0;
 }
 
+static bool is_there(const struct name_list *list, size_t index)
+{
+	return list->found[index].asked && list->found[index].status == STATUS_OK;
+}
+
+/* A SID that belongs to another domain is no object of this one, and still may stand in a user's groups. */
+static bool is_foreign(const struct name_list *list, size_t index)
+{
+	struct sid domain;
+	return is_sid_text(list->names->items[index])
+	       && (!directory_domain_sid(list->realm->directory, &domain) || !sid_in_domain(&list->found[index].sid, &domain));
+}
+
+static size_t pack(struct name_list *list)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < list->names->count; i++)
+		if (list->found[i].sid.size > 0)
+			list->known[count++] = list->found[i].sid;
+	return count;
+}
+
+static size_t count_there(const struct name_list *list)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < list->names->count; i++)
+		count += is_there(list, i);
+	return count;
+}
+
+static void describe_name(const struct name_list *list, size_t index, struct realm_name *ret_name)
+{
+	const struct found *found = &list->found[index];
+	const char *name = list->names->items[index];
+	char sid[SID_TEXT_MAX] = "";
+	bool foreign = is_foreign(list, index);
+	*ret_name = (struct realm_name){ .key = lists[list->which].key, .name = name, .good = is_there(list, index) || foreign, .asked = found->asked };
+	if (found->sid.size && !is_sid_text(name))
+		sid_format(&found->sid, sid);
+	if (is_there(list, index))
+		snprintf(ret_name->text, sizeof ret_name->text, "\"%.300s\" is there%s%s", name, *sid ? ": " : "", sid);
+	else if (foreign)
+		snprintf(ret_name->text, sizeof ret_name->text, "%.200s is not of this domain: taken as it is written", name);
+	else if (!found->asked)
+		snprintf(ret_name->text, sizeof ret_name->text, "\"%.300s\" could not be looked up yet", name);
+	else
+		snprintf(ret_name->text, sizeof ret_name->text, "\"%.300s\" %s: %s", name,
+		         found->status == STATUS_USER_NOT_FOUND ? "does not exist in the directory, or the agent may not see it" : status_code(found->status), lists[list->which].consequence);
+}
+
+void realm_each_name(const struct realm *realm, void (*visit)(const struct realm_name *name, void *arg), void *arg)
+{
+	struct realm_name name;
+	for (unsigned l = 0; l < LISTS; l++)
+		for (size_t i = 0; i < realm->lists[l].names->count; i++) {
+			describe_name(&realm->lists[l], i, &name);
+			visit(&name, arg);
+		}
+}
+
+static bool find_name(const struct realm *realm, bool (*is)(const struct realm_name *name), struct realm_name *ret_name)
+{
+	for (unsigned l = 0; l < LISTS; l++)
+		for (size_t i = 0; i < realm->lists[l].names->count; i++) {
+			describe_name(&realm->lists[l], i, ret_name);
+			if (is(ret_name))
+				return true;
+		}
+	return false;
+}
+
+static bool is_missing(const struct realm_name *name) { return name->asked && !name->good; }
+static bool is_not_good(const struct realm_name *name) { return !name->good; }
+
+bool realm_names_good(const struct realm *realm, char *why, size_t capacity)
+{
+	struct realm_name name;
+	if (!find_name(realm, is_missing, &name) && !find_name(realm, is_not_good, &name))
+		return true;
+	snprintf(why, capacity, "%s %s", name.key, name.text);
+	return false;
+}
+
+bool realm_scope_known(const struct realm *realm)
+{
+	for (unsigned l = 0; l < LISTS; l++)
+		for (size_t i = 0; lists[l].decides && i < realm->lists[l].names->count; i++)
+			if (!realm->lists[l].found[i].asked && !is_sid_text(realm->lists[l].names->items[i]))
+				return false;
+	return true;
+}
+
+/* What says nothing about the name: the answer before it stands. */
+static bool is_an_answer(enum status status)
+{
+	return status == STATUS_OK || status == STATUS_USER_NOT_FOUND || status == STATUS_DIRECTORY_DENIED || status == STATUS_DIRECTORY_PROTOCOL;
+}
+
+/* Once per change. */
+static void log_name(const struct name_list *list, size_t index, bool was_good)
+{
+	struct realm_name name;
+	describe_name(list, index, &name);
+	if (name.good != was_good)
+		log_event(name.good ? LOG_NOTICE : LOG_WARNING, name.good ? "scope.resolved" : "scope.unresolved", LOG_FIELDS({ LOG_CODE, status_code(list->found[index].status) }), "directory %s: %s %s",
+		          realm_name(list->realm), name.key, name.text);
+}
+
+static void tell_waiters(struct realm *realm)
+{
+	while (realm->waiters) {
+		struct waiter *waiter = realm->waiters;
+		realm->waiters = waiter->next;
+		waiter->done(waiter->arg);
+		free(waiter);
+	}
+}
+
+static void end_looking(struct realm *realm)
+{
+	bool all = true;
+	for (unsigned l = 0; l < LISTS; l++)
+		all = all && count_there(&realm->lists[l]) == realm->lists[l].names->count;
+	realm->tries = all ? 0 : realm->tries + 1;
+	event_add(realm->resolving, &(struct timeval){ all ? RESOLVE_S : realm->tries <= SOON_TRIES ? RESOLVE_SOON_S : RESOLVE_LATER_S, 0 });
+	tell_waiters(realm);
+	if (realm->realms->health_changed)
+		realm->realms->health_changed(realm->realms->health_arg);
+}
+
+static void take_answer(struct name_list *list, size_t index, enum status status, const struct sid *sid)
+{
+	struct found *found = &list->found[index];
+	bool was_good = !found->asked || found->status == STATUS_OK;
+	if (status == STATUS_OK && list->which >= LIST_GROUPS && sid->size == 0)
+		status = STATUS_USER_NOT_FOUND; /* there, and neither a group nor an account */
+	if (!is_an_answer(status))
+		return;
+	if (status == STATUS_OK && sid->size > 0)
+		found->sid = *sid;
+	found->status = status;
+	found->asked = true;
+	log_name(list, index, was_good);
+}
+
+static void handle_name(enum status status, const struct sid *sid, const struct directory_answer *answer, void *arg)
+{
+	struct lookup *lookup = arg;
+	struct realm *realm = lookup->list->realm;
+	if (lookup->generation == realm->generation) {
+		take_answer(lookup->list, lookup->index, status, sid);
+		if (--realm->looking == 0)
+			end_looking(realm);
+	}
+	free(lookup);
+}
+
+static void look_up(struct name_list *list, size_t index)
+{
+	const char *name = list->names->items[index];
+	char by_sid[SID_TEXT_MAX + 8];
+	struct lookup *lookup = malloc(sizeof *lookup);
+	struct directory_call *call;
+	if (!lookup)
+		return;
+	*lookup = (struct lookup){ list, index, list->realm->generation };
+	snprintf(by_sid, sizeof by_sid, "<SID=%.190s>", name); /* MS-ADTS 3.1.1.3.1.2.4 */
+	if (directory_exists(list->realm->directory, is_sid_text(name) ? by_sid : name, LOOKUP_MS, handle_name, lookup, &call) == STATUS_OK)
+		list->realm->looking++;
+	else
+		free(lookup);
+}
+
 static void resolve(evutil_socket_t fd, short what, void *arg)
 {
 	struct realm *realm = arg;
-	bool all = true;
+	if (realm->looking > 0)
+		return; /* its end plans the next */
 	for (unsigned l = 0; l < LISTS; l++)
 		for (size_t i = 0; i < realm->lists[l].names->count; i++)
-			if (!is_sid_text(realm->lists[l].names->items[i])) {
-				all = all && has_sid(&realm->lists[l], i);
-				look_up(&realm->lists[l], i);
-			}
-	event_add(realm->resolving, &(struct timeval){ all ? RESOLVE_S : RESOLVE_SOON_S, 0 });
+			look_up(&realm->lists[l], i);
+	if (realm->looking == 0)
+		end_looking(realm);
 }
 
-static bool set_list(struct group_list *list, struct realm *realm, const struct config_strings *names)
+bool realm_refresh(struct realm *realm, void (*done)(void *arg), void *arg)
 {
+	struct waiter *waiter = malloc(sizeof *waiter);
+	if (!waiter)
+		return false;
+	*waiter = (struct waiter){ realm->waiters, done, arg };
+	realm->waiters = waiter;
+	event_active(realm->resolving, EV_TIMEOUT, 0);
+	return true;
+}
+
+/* Scope ----------------------------------------------------------------------------------------------------------------------------- */
+
+static bool set_list(struct realm *realm, unsigned which, const struct config_strings *names)
+{
+	struct name_list *list = &realm->lists[which];
 	free(list->found);
 	free(list->known);
-	*list = (struct group_list){ realm, names, calloc(names->count + 1, sizeof(struct sid)), calloc(names->count + 1, sizeof(struct sid)) };
+	*list = (struct name_list){ realm, which, names, calloc(names->count + 1, sizeof(struct found)), calloc(names->count + 1, sizeof(struct sid)) };
 	for (size_t i = 0; list->found && i < names->count; i++)
-		if (is_sid_text(names->items[i]) && sid_parse(names->items[i], &list->found[i]) != STATUS_OK)
-			list->found[i].size = 0;
+		if (is_sid_text(names->items[i]) && sid_parse(names->items[i], &list->found[i].sid) != STATUS_OK)
+			list->found[i].sid.size = 0;
 	return list->found && list->known;
 }
 
 static bool set_scope(struct realm *realm, const struct settings_directory *from)
 {
 	realm->generation++;
+	realm->looking = realm->tries = 0;
 	realm->scope_from = from;
+	realm->base_dn = realm->settings->base_dn;
+	realm->base_dn_list = (struct config_strings){ &realm->base_dn, realm->base_dn != NULL };
 	free(realm->bases);
 	free(realm->exclude_bases);
 	realm->bases = terminated(&from->bases);
 	realm->exclude_bases = terminated(&from->exclude_bases);
 	bool good = realm->bases && realm->exclude_bases;
-	good &= set_list(&realm->lists[LIST_GROUPS], realm, &from->groups);
-	good &= set_list(&realm->lists[LIST_EXCLUDED], realm, &from->exclude_groups);
-	good &= set_list(&realm->lists[LIST_PROTECTED], realm, &from->protect);
+	good &= set_list(realm, LIST_BASE_DN, &realm->base_dn_list) & set_list(realm, LIST_BASES, &from->bases) & set_list(realm, LIST_EXCLUDED_BASES, &from->exclude_bases);
+	good &= set_list(realm, LIST_GROUPS, &from->groups) & set_list(realm, LIST_EXCLUDED, &from->exclude_groups) & set_list(realm, LIST_PROTECTED, &from->protect);
 	return good;
 }
 
 const struct scope *realm_scope(struct realm *realm)
 {
-	struct group_list *lists = realm->lists;
+	struct name_list *groups = &realm->lists[LIST_GROUPS], *excluded = &realm->lists[LIST_EXCLUDED], *protected = &realm->lists[LIST_PROTECTED];
 	realm->scope = (struct scope){
-		.users = realm->scope_from->scope_users, .bases = realm->bases, .exclude_bases = realm->exclude_bases,
-		.groups = lists[LIST_GROUPS].known, .group_count = pack(&lists[LIST_GROUPS]), .groups_configured = lists[LIST_GROUPS].names->count,
-		.exclude_groups = lists[LIST_EXCLUDED].known, .exclude_group_count = pack(&lists[LIST_EXCLUDED]), .exclude_groups_configured = lists[LIST_EXCLUDED].names->count,
-		.protect_groups = lists[LIST_PROTECTED].known, .protect_group_count = pack(&lists[LIST_PROTECTED]), .protect_groups_configured = lists[LIST_PROTECTED].names->count,
+		.users = realm->scope_from->scope_users, .bases = realm->bases, .exclude_bases = realm->exclude_bases, .exclude_bases_resolved = count_there(&realm->lists[LIST_EXCLUDED_BASES]),
+		.groups = groups->known, .group_count = pack(groups), .groups_configured = groups->names->count,
+		.exclude_groups = excluded->known, .exclude_group_count = pack(excluded), .exclude_groups_configured = excluded->names->count,
+		.protect_groups = protected->known, .protect_group_count = pack(protected), .protect_groups_configured = protected->names->count,
 	};
 	if (!directory_domain_sid(realm->directory, &realm->scope.domain))
 		realm->scope.domain.size = 0;
@@ -210,6 +388,7 @@ static void close_realm(struct realm *realm)
 	realm->generation++;
 	if (realm->directory)
 		directory_free(realm->directory);
+	tell_waiters(realm);
 	for (unsigned l = 0; l < LISTS; l++) {
 		free(realm->lists[l].found);
 		free(realm->lists[l].known);

@@ -1,5 +1,5 @@
-/* realm: one configured directory together with its scope: whom the premises allow to be reset in it. Groups that the configuration names by DN are
- * resolved to SIDs at the start and every ten minutes; until then they match as scope.h says. On the loop's thread. */
+/* realm: one configured directory together with its scope: whom the premises allow to be reset in it. Every name in it is looked up at
+ * the start and every ten minutes, for groups to be known by their SIDs and for a typo to be seen; until then it matches as scope.h says. On the loop's thread. */
 #ifndef AGENT_REALM_H
 #define AGENT_REALM_H
 
@@ -24,6 +24,20 @@ struct realm *realms_find(const struct realms *realms, const char *name);
 /* The one realm for a user who is named so; `domain` NULL: not known. user.not_found where none, or not the one that is called
  * `name` (NULL: any), serves it, user.ambiguous where several do. */
 enum status realms_choose(const struct realms *realms, const char *name, const char *domain, struct realm **ret_realm) MUST_USE;
+
+/* What the directory says of base_dn and of each name in the scope. */
+struct realm_name {
+	const char *key, *name;        /* "scope.bases" and what is written there */
+	bool asked, good;              /* good: it is there; not asked: the directory could not be asked yet */
+	char text[640];                /* a sentence for an administrator */
+};
+void realm_each_name(const struct realm *realm, void (*visit)(const struct realm_name *name, void *arg), void *arg);
+/* Looks all of them up again; `done` on the loop. False: out of memory. */
+bool realm_refresh(struct realm *realm, void (*done)(void *arg), void *arg);
+/* False with a sentence where one of them is not there, or not looked up yet. */
+bool realm_names_good(const struct realm *realm, char *why, size_t capacity);
+/* False while a name that decides who is in scope was never looked up: nobody can be judged yet, which is no refusal. */
+bool realm_scope_known(const struct realm *realm);
 
 const char *realm_name(const struct realm *realm);
 struct directory *realm_directory(const struct realm *realm);

@@ -367,12 +367,13 @@ static enum status locate_user(struct request *request)
 static enum status judge_scope(struct request *request)
 {
 	const struct account *account = located_account(request->located);
-	char why[256] = "";
-	enum status status = scope_judge(realm_scope(request->realm), account, why, sizeof why);
-	if (status != STATUS_OK) {
-		log_event(LOG_INFO, "request.scope", LOG_FIELDS({ LOG_REQUEST_ID, request->entry.request_id }, { LOG_USER_GUID, account->guid }, { LOG_CODE, status_code(status) }), "%s", why);
+	/* Names in the scope that were never looked up: that says nothing about the user. */
+	if (!realm_scope_known(request->realm))
+		return STATUS_DIRECTORY_UNAVAILABLE;
+	enum status status = scope_judge(realm_scope(request->realm), account, request->why, sizeof request->why);
+	if (status != STATUS_OK)
 		return status;
-	}
+	request->why[0] = 0;
 	return scope_judge_state(account, request->op != OP_UNLOCK, request->claims->must_change, clock_now_ms() / 1000);
 }
 

@@ -29,6 +29,7 @@ struct request {
 	int64_t settle_began_us;
 	struct event *timer;
 	struct journal_entry entry;
+	char why[256];                    /* the scope's rule in words: for the log, never for the service */
 	struct result result;
 };
 

@@ -17,6 +17,23 @@ void request_send_result(struct request *request)
 		all->world.send(request->endpoint, payload, all->world.arg);
 }
 
+/* Why, in words, as far as the code alone does not say it. The user is known by his GUID: texts of the directory are cut before a name. */
+static void explain(const struct request *request, char *why, size_t capacity)
+{
+	const struct result *result = &request->result;
+	char at[CLOCK_TEXT_SIZE];
+	snprintf(why, capacity, "%s", request->why);
+	for (size_t i = 0; !*why && result->code == STATUS_POLICY_TOO_RECENT && i < result->rule_count; i++)
+		if (result->rules[i].kind == RULE_MIN_AGE && result->rules[i].given < INT64_MAX / 1000) {
+			clock_format(result->rules[i].given * 1000, at);
+			snprintf(why, capacity, "possible from %s on", at);
+		}
+	if (!*why && status_outcome(result->code) != OUTCOME_APPLIED && result->diagnostic) {
+		const char *name = strcasestr(result->diagnostic, "CN=");
+		snprintf(why, capacity, "%.*s%s", name ? (int)(name - result->diagnostic) : (int)strlen(result->diagnostic), result->diagnostic, name ? "…" : "");
+	}
+}
+
 static void write_line(const struct request *request)
 {
 	const struct result *result = &request->result;
@@ -24,6 +41,8 @@ static void write_line(const struct request *request)
 	snprintf(ldap_result, sizeof ldap_result, "%d", result->ldap_result);
 	snprintf(duration, sizeof duration, "%lld", (long long)((clock_monotonic_us() - request->started_us) / 1000));
 	const char *code = status_code(result->code);
+	char why[600];
+	explain(request, why, sizeof why);
 	/* Windows' texts begin with eight hexadecimal digits: its own code. */
 	char ad_code[9] = "";
 	if (result->diagnostic && strspn(result->diagnostic, "0123456789ABCDEFabcdef") == 8)
@@ -32,9 +51,9 @@ static void write_line(const struct request *request)
 	          LOG_FIELDS({ LOG_OPERATION_ID, result->operation_id[0] ? result->operation_id : NULL }, { LOG_REQUEST_ID, result->request_id[0] ? result->request_id : NULL },
 	                     { LOG_OP, request->entry.op[0] ? request->entry.op : NULL }, { LOG_STATUS, outcome_name(status_outcome(result->code)) }, { LOG_CODE, code },
 	                     { LOG_USER_GUID, result->user_guid[0] ? result->user_guid : NULL }, { LOG_SERVER, result->server }, { LOG_LDAP_RESULT, result->ldap_result >= 0 ? ldap_result : NULL },
-	                     { LOG_AD_CODE, ad_code[0] ? ad_code : NULL }, { "reason", result->reason }, { "frame_sha256", result->frame_sha256[0] ? result->frame_sha256 : NULL },
+	                     { LOG_AD_CODE, ad_code[0] ? ad_code : NULL }, { "reason", result->reason ? result->reason : request->why[0] ? request->why : NULL }, { "frame_sha256", result->frame_sha256[0] ? result->frame_sha256 : NULL },
 	                     { LOG_DURATION_MS, duration }),
-	          "%s %s", request->entry.op[0] ? request->entry.op : "frame", code);
+	          "%s %s%s%s", request->entry.op[0] ? request->entry.op : "frame", code, *why ? ": " : "", why);
 }
 
 static void leave(struct request *request)

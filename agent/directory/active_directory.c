@@ -23,6 +23,7 @@ static const char *const PSO_ATTRIBUTES[] = { "msDS-MinimumPasswordLength", "msD
 	"msDS-MaximumPasswordAge", "msDS-LockoutThreshold", "msDS-LockoutDuration", NULL };
 static const char *const GUID_ATTRIBUTES[] = { "objectGUID", NULL };
 static const char *const SID_ATTRIBUTES[] = { "objectSid", NULL };
+static const char *const RIGHTS_ATTRIBUTES[] = { "allowedAttributesEffective", NULL };
 
 enum { DOMAIN_PASSWORD_COMPLEX = 1 };
 
@@ -236,6 +237,14 @@ static bool read_sid(LDAP *ldap, LDAPMessage *message, struct sid *ret_sid)
 	return entry_sid(&entry, "objectSid", ret_sid);
 }
 
+static void read_rights(LDAP *ldap, LDAPMessage *message, struct directory_rights *ret_rights)
+{
+	AUTO_ENTRY struct entry entry;
+	entry_read(ldap, message, &entry);
+	*ret_rights = (struct directory_rights){ .lockout_time = entry_has_value(&entry, "allowedAttributesEffective", "lockoutTime"),
+		.pwd_last_set = entry_has_value(&entry, "allowedAttributesEffective", "pwdLastSet") };
+}
+
 static unsigned small_number(const struct entry *entry, const char *name)
 {
 	int64_t value = 0;
@@ -375,6 +384,7 @@ const struct flavor ACTIVE_DIRECTORY = {
 	.policy_attributes = PSO_ATTRIBUTES,
 	.guid_attributes = GUID_ATTRIBUTES,
 	.sid_attributes = SID_ATTRIBUTES,
+	.rights_attributes = RIGHTS_ATTRIBUTES,
 	.find_user = find_user,
 	.find_self = find_self,
 	.name_user = name_user,
@@ -383,6 +393,7 @@ const struct flavor ACTIVE_DIRECTORY = {
 	.read_user = read_user,
 	.read_guid = read_guid,
 	.read_sid = read_sid,
+	.read_rights = read_rights,
 	.read_policy = read_policy,
 	.change_new = change_new,
 	.answer = ad_answer_status,

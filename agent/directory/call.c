@@ -91,6 +91,9 @@ static void fire(struct directory_call *call)
 	case CALL_LOOKUP_SID:
 		copy.done.lookup(copy.status, copy.status == STATUS_OK ? &copy.sid : NULL, &copy.answer, copy.arg);
 		break;
+	case CALL_RIGHTS:
+		copy.done.rights(copy.status, copy.status == STATUS_OK ? &copy.rights : NULL, copy.arg);
+		break;
 	}
 }
 
@@ -182,7 +185,15 @@ static void on_sid(const struct reply *reply, void *arg)
 		return;
 	}
 	enum status status = call_judge(call, AD_READ, reply);
-	if (status == STATUS_OK && (reply->count != 1 || !call->directory->flavor->read_sid(reply->ldap, reply->entries[0], &call->sid))) {
+	if (status == STATUS_OK && reply->count != 1) {
+		status = STATUS_USER_NOT_FOUND;
+	}
+	if (status == STATUS_OK && !call->directory->flavor->read_sid(reply->ldap, reply->entries[0], &call->sid)) {
+		call->sid.size = 0;
+		status = call->any_object ? STATUS_OK : STATUS_USER_NOT_FOUND;
+	}
+	/* A name that this server does not understand, or holds for another domain's, names nothing here. */
+	if (call->answer.ldap_result == LDAP_INVALID_DN_SYNTAX || call->answer.ldap_result == LDAP_REFERRAL) {
 		status = STATUS_USER_NOT_FOUND;
 	}
 	call_finish(call, status);
@@ -192,7 +203,7 @@ static void on_sid(const struct reply *reply, void *arg)
 static void start_call(struct directory_call *call)
 {
 	call->generation = call->connection->generation;
-	if (call->kind != CALL_LOOKUP_SID) {
+	if (call->kind == CALL_LOCATE) {
 		reading_find(call);
 		return;
 	}
@@ -300,7 +311,7 @@ enum status directory_locate(struct directory *directory, enum locate_by by, con
 	return begin_anywhere(call, id, prefer_server, ret_call);
 }
 
-enum status directory_lookup_sid(struct directory *directory, const char *dn, int64_t timeout_ms, lookup_sid_done done, void *arg, struct directory_call **ret_call)
+static enum status look_up(struct directory *directory, const char *dn, bool any_object, int64_t timeout_ms, lookup_sid_done done, void *arg, struct directory_call **ret_call)
 {
 	struct directory_call *call = NULL;
 	enum status status = admit(directory);
@@ -311,7 +322,18 @@ enum status directory_lookup_sid(struct directory *directory, const char *dn, in
 		return status;
 	}
 	call->done.lookup = done;
+	call->any_object = any_object;
 	return begin_anywhere(call, dn, NULL, ret_call);
+}
+
+enum status directory_lookup_sid(struct directory *directory, const char *dn, int64_t timeout_ms, lookup_sid_done done, void *arg, struct directory_call **ret_call)
+{
+	return look_up(directory, dn, false, timeout_ms, done, arg, ret_call);
+}
+
+enum status directory_exists(struct directory *directory, const char *dn, int64_t timeout_ms, lookup_sid_done done, void *arg, struct directory_call **ret_call)
+{
+	return look_up(directory, dn, true, timeout_ms, done, arg, ret_call);
 }
 
 /* A call on the connection that the user was read from, which must still be the same one. */
@@ -341,6 +363,43 @@ enum status directory_recheck(struct located *located, int64_t timeout_ms, reche
 	}
 	call->done.recheck = done;
 	reading_start(call);
+	if (ret_call != NULL) {
+		*ret_call = call;
+	}
+	return STATUS_OK;
+}
+
+static void on_rights(const struct reply *reply, void *arg)
+{
+	struct directory_call *call = arg;
+	if (!call_take_reply(call, OPERATION_USER, reply)) {
+		return;
+	}
+	enum status status = call_judge(call, AD_READ, reply);
+	if (status == STATUS_OK && reply->count == 0) {
+		status = STATUS_USER_NOT_FOUND;
+	}
+	if (status == STATUS_OK) {
+		call->directory->flavor->read_rights(reply->ldap, reply->entries[0], &call->rights);
+	}
+	call_finish(call, status);
+}
+
+enum status directory_read_rights(struct located *located, int64_t timeout_ms, rights_done done, void *arg, struct directory_call **ret_call)
+{
+	struct directory_call *call = NULL;
+	char name[64];
+	enum status status = call_on(located, CALL_RIGHTS, timeout_ms, arg, &call);
+	if (status != STATUS_OK) {
+		return status;
+	}
+	call->done.rights = done;
+	call->directory->flavor->name_user(located->guid, name);
+	status = operation_read(located->connection, name, call->directory->flavor->rights_attributes, timeout_ms, on_rights, call, &call->operations[OPERATION_USER]);
+	if (status != STATUS_OK) {
+		call_free(call);
+		return status;
+	}
 	if (ret_call != NULL) {
 		*ret_call = call;
 	}

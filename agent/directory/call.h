@@ -13,7 +13,7 @@ struct located {
 	struct server_position position;
 };
 
-enum call_kind { CALL_LOCATE, CALL_RECHECK, CALL_WRITE, CALL_LOOKUP_SID };
+enum call_kind { CALL_LOCATE, CALL_RECHECK, CALL_WRITE, CALL_LOOKUP_SID, CALL_RIGHTS };
 enum { OPERATION_FIND, OPERATION_USER, OPERATION_POSITION, OPERATION_DOMAIN, OPERATION_POLICY, OPERATION_WRITE, OPERATION_COUNT };
 
 struct directory_call {
@@ -38,12 +38,15 @@ struct directory_call {
 	struct server_position position;
 	struct located *located;
 	struct sid sid;
+	bool any_object;               /* of a lookup: one without a SID will do */
+	struct directory_rights rights;
 	enum ad_operation operation;   /* of a write */
 	union {
 		locate_done locate;
 		recheck_done recheck;
 		write_done write;
 		lookup_sid_done lookup;
+		rights_done rights;
 	} done;
 	void *arg;
 };

@@ -226,7 +226,9 @@ static void on_connect_error(struct connection *connection, int error)
 	enum status status;
 	if (!handshake_began(ssl)) {
 		status = STATUS_DIRECTORY_UNAVAILABLE;
-		snprintf(why, sizeof why, "TCP connect: %s", error != 0 ? evutil_socket_error_to_string(error) : "closed");
+		/* EPERM is what a cgroup's address filter answers, and nothing else does on the way to connect. */
+		snprintf(why, sizeof why, "TCP connect: %s", error == EPERM ? "not permitted: the unit's IPAddressDeny= forbids this address; allow it in a drop-in (IPAddressAllow=)"
+		                                             : error != 0   ? evutil_socket_error_to_string(error) : "closed");
 	} else {
 		status = tls_failure(ssl, bufferevent_get_openssl_error(connection->bufferevent), why, sizeof why);
 	}
@@ -295,7 +297,13 @@ static void on_bound(const struct reply *reply, void *arg)
 	const char *reason = ad_answer_bind_reason(win32);
 	ad_answer_text(reply->diagnostic, text, sizeof text);
 	if (status != STATUS_OK) {
-		connection_fail(connection, status, "bind refused (%d): %s%s%s", reply->ldap_result, reason != NULL ? reason : "", reason != NULL ? "; " : "", text);
+		char *why = connection->setup.credential->reason;
+		if (status == STATUS_DIRECTORY_CREDENTIAL && reason != NULL) {
+			snprintf(why, sizeof connection->setup.credential->reason, "bind refused: %s (%x)", reason, win32);
+		} else {
+			snprintf(why, sizeof connection->setup.credential->reason, "bind refused (%d): %s%s%.100s", reply->ldap_result, reason != NULL ? reason : "", reason != NULL ? "; " : "", text);
+		}
+		connection_fail(connection, status, "%s", why);
 		return;
 	}
 	release_turn(connection, STATUS_OK);
@@ -318,7 +326,8 @@ void connection_try_bind(struct connection *connection)
 		set_state(connection, CONNECTION_BIND);
 		break;
 	case CREDENTIAL_BLOCKED:
-		connection_fail(connection, STATUS_DIRECTORY_CREDENTIAL, "not bound: the password was refused a moment ago, the next try is a minute later");
+		/* The reason still stands; it must not be hidden by the wait. */
+		connection_fail(connection, STATUS_DIRECTORY_CREDENTIAL, "%s", connection->setup.credential->reason);
 		break;
 	case CREDENTIAL_WAIT:
 		break;

@@ -14,6 +14,12 @@ enum status credential_read(struct credential *credential)
 	return status;
 }
 
+void credential_retry(struct credential *credential)
+{
+	credential->stale = true;
+	credential->blocked_until_us = 0;
+}
+
 enum credential_turn credential_take(struct credential *credential, int64_t now_us)
 {
 	if (now_us < credential->blocked_until_us) {
@@ -34,6 +40,7 @@ void credential_report(struct credential *credential, enum status status, int64_
 	credential->binds--;
 	if (status == STATUS_OK) {
 		credential->proven = true;
+		credential->reason[0] = 0;
 	} else if (status == STATUS_DIRECTORY_CREDENTIAL) {
 		credential->proven = false;
 		credential->stale = true;

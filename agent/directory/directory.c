@@ -351,7 +351,21 @@ void directory_health(const struct directory *directory, struct directory_health
 	}
 	first = worst(directory);
 	ret_health->status = first->failure != STATUS_OK ? first->failure : STATUS_DIRECTORY_UNAVAILABLE;
-	snprintf(ret_health->text, sizeof ret_health->text, "%.120s: %.120s", first->name, first->failure != STATUS_OK ? first->why : "connecting");
+	snprintf(ret_health->text, sizeof ret_health->text, "%.120s: %.200s", first->name, first->failure != STATUS_OK ? first->why : "connecting");
+	struct timeval next;
+	if (first->state == CONNECTION_DOWN && evtimer_pending(first->timer, &next)) {
+		ret_health->next_try_s = next.tv_sec;
+	}
+}
+
+void directory_retry(struct directory *directory)
+{
+	credential_retry(&directory->credential);
+	for (unsigned i = 0; i < directory->server_count; i++) {
+		struct connection *connection = directory->servers[i].connections[0];
+		connection->attempts = 0;
+		connection_start(connection);
+	}
 }
 
 void directory_on_health(struct directory *directory, void (*changed)(struct directory *, void *arg), void *arg)

@@ -85,7 +85,8 @@ const char *directory_name(const struct directory *directory);
 struct directory_health {
 	unsigned servers_up, servers;
 	enum status status;            /* of the worst case if none is up */
-	char text[256];
+	char text[340];
+	int64_t next_try_s;            /* none is up and the worst waits: when it is tried again, seconds since 1970; 0: it is being tried */
 	int64_t clock_skew_ms;         /* host's clock less the server's at the last look; INT64_MIN: unknown */
 };
 void directory_health(const struct directory *directory, struct directory_health *ret_health);
@@ -128,6 +129,16 @@ void directory_cancel(struct directory_call *call);
 typedef void (*lookup_sid_done)(enum status status, const struct sid *sid, const struct directory_answer *answer, void *arg);
 enum status directory_lookup_sid(struct directory *directory, const char *dn, int64_t timeout_ms, lookup_sid_done done, void *arg,
                                  struct directory_call **ret_call) MUST_USE;
+/* Whether an object of any kind is there: user.not_found where it is not, or where `dn` is not a name that the server understands. `sid` has size 0 where the object has none
+ * (an organizational unit). */
+enum status directory_exists(struct directory *directory, const char *dn, int64_t timeout_ms, lookup_sid_done done, void *arg, struct directory_call **ret_call) MUST_USE;
+/* What the agent's account may write of a user, as far as a directory can be asked without writing: allowedAttributesEffective. The Reset Password right (an extended right)
+ * is not part of it. `rights` is NULL where they could not be read. */
+struct directory_rights { bool lockout_time, pwd_last_set; };
+typedef void (*rights_done)(enum status status, const struct directory_rights *rights, void *arg);
+enum status directory_read_rights(struct located *located, int64_t timeout_ms, rights_done done, void *arg, struct directory_call **ret_call) MUST_USE;
+/* An administrator says that something was mended: the password file is read again, and servers that wait for their next try are tried at once. */
+void directory_retry(struct directory *directory);
 /* The SID of the domain (of the domain head), once a server has been reached; false before. */
 bool directory_domain_sid(const struct directory *directory, struct sid *ret_sid);
 

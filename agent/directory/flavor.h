@@ -50,7 +50,7 @@ LDAPControl **change_controls(struct change *change); /* NULL: none */
 struct flavor {
 	const char *name;
 	const char *const *root_attributes, *const *server_attributes, *const *user_attributes, *const *domain_attributes, *const *policy_attributes;
-	const char *const *guid_attributes, *const *sid_attributes;
+	const char *const *guid_attributes, *const *sid_attributes, *const *rights_attributes;
 	/* A search for the user's GUID; a GUID itself needs none: then ret_search->base is NULL and ret_guid is filled. STATUS_USER_NOT_FOUND for an id that names nobody. */
 	enum status (*find_user)(enum locate_by by, const char *id, const char *base_dn, struct ldap_search *ret_search, uint8_t ret_guid[16]);
 	/* A search for the account that we bind as. */
@@ -62,6 +62,7 @@ struct flavor {
 	enum status (*read_user)(LDAP *ldap, LDAPMessage *entry, struct user_facts *ret_facts);
 	bool (*read_guid)(LDAP *ldap, LDAPMessage *entry, uint8_t ret_guid[16]);
 	bool (*read_sid)(LDAP *ldap, LDAPMessage *entry, struct sid *ret_sid);
+	void (*read_rights)(LDAP *ldap, LDAPMessage *entry, struct directory_rights *ret_rights);
 	/* `own`: an entry of a policy of its own, not the domain's head. An entry that shows no policy gives POLICY_UNKNOWN. */
 	void (*read_policy)(LDAP *ldap, LDAPMessage *entry, bool own, struct password_policy *ret_policy);
 	/* `control`: the policy control to send, NULL for none. */

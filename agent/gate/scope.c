@@ -169,12 +169,17 @@ static enum status judge_readable(const struct scope *scope, const struct accoun
 static enum status judge_exclusions(const struct scope *scope, const struct account *account, struct reason why)
 {
 	char text[SID_TEXT_MAX];
-	for (size_t i = 0; scope->exclude_bases && scope->exclude_bases[i]; i++) {
+	size_t bases = 0;
+	while (scope->exclude_bases && scope->exclude_bases[bases])
+		bases++;
+	for (size_t i = 0; i < bases; i++) {
 		if (!dn_valid(scope->exclude_bases[i]))
 			return refuse(why, STATUS_USER_OUT_OF_SCOPE, "scope.exclude_bases: '%s' cannot be parsed, which excludes everybody", scope->exclude_bases[i]);
 		if (dn_is_below(account->dn, scope->exclude_bases[i]))
 			return refuse(why, STATUS_USER_OUT_OF_SCOPE, "below '%s' of scope.exclude_bases", scope->exclude_bases[i]);
 	}
+	if (bases > scope->exclude_bases_resolved)
+		return refuse(why, STATUS_USER_OUT_OF_SCOPE, "a base of scope.exclude_bases could not be found, which excludes everybody");
 	if (scope->exclude_groups_configured > scope->exclude_group_count)
 		return refuse(why, STATUS_USER_OUT_OF_SCOPE, "a group of scope.exclude_groups could not be resolved, which excludes everybody");
 	const struct sid *listed = find_listed(account, scope->exclude_groups, scope->exclude_group_count, true);

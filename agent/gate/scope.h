@@ -12,6 +12,7 @@ struct scope {
 	enum scope_users users;
 	const char *const *bases;          /* DNs of subtrees; NULL-terminated; SELECTED: inside one of them … */
 	const char *const *exclude_bases;
+	size_t exclude_bases_resolved;     /* how many of them are in the directory; below their number: a typo may be among them, which refuses everybody */
 	const struct sid *groups;          /* … and, where any is listed, member of one of these */
 	size_t group_count;
 	size_t groups_configured;          /* above group_count while some could not be resolved: those match nobody */

@@ -74,6 +74,11 @@ enum status directory_lookup_sid(struct directory *directory, const char *dn, in
 	return STATUS_DIRECTORY_UNAVAILABLE;
 }
 
+enum status directory_exists(struct directory *directory, const char *dn, int64_t timeout_ms, lookup_sid_done done, void *arg, struct directory_call **ret_call)
+{
+	return STATUS_DIRECTORY_UNAVAILABLE;
+}
+
 static void run_later(evutil_socket_t fd, short what, void *arg)
 {
 	struct later *later = arg;

@@ -630,6 +630,12 @@ static void looks_up_a_sid(void **state)
 	wait_for(2, 1000);
 	assert_int_equal(end.status, STATUS_USER_NOT_FOUND);
 	assert_int_equal(end.sid.size, 0);
+	assert_int_equal(directory_exists(directory, "DC=x", 1000, on_sid, NULL, NULL), STATUS_OK);
+	wait_for(3, 1000);
+	assert_int_equal(end.status, STATUS_OK);
+	assert_int_equal(directory_exists(directory, "CN=none,DC=x", 1000, on_sid, NULL, NULL), STATUS_OK);
+	wait_for(4, 1000);
+	assert_int_equal(end.status, STATUS_USER_NOT_FOUND);
 }
 
 static void checks_each_server(void **state)

@@ -203,6 +203,9 @@ static void exclusions_win(void **state)
 	f.scope.users = SCOPE_ALL;
 	assert_int_equal(judge(&f), STATUS_USER_OUT_OF_SCOPE);
 	f.exclude_bases[0] = "OU=Paris," PEOPLE;
+	assert_int_equal(judge(&f), STATUS_USER_OUT_OF_SCOPE); /* not in the directory: a typo, perhaps of "OU=Berlin" */
+	assert_non_null(strstr(f.why, "exclude_bases"));
+	f.scope.exclude_bases_resolved = 1;
 	assert_int_equal(judge(&f), STATUS_OK);
 	f.exclude_bases[1] = "broken";
 	assert_int_equal(judge(&f), STATUS_USER_OUT_OF_SCOPE);
