@@ -273,7 +273,7 @@ void store_finish_clear(struct store_finish *finish)
 enum status store_operation_finish(sqlite3 *db, void *arg)
 {
 	struct store_finish *finish = arg;
-	struct standing standing;
+	struct standing standing = { 0 };
 	finish->changed = finish->mismatch = finish->waits = false;
 	enum status status = look(db, finish, &standing);
 	if (status != STATUS_OK || !finish->known || finish->mismatch)
