@@ -36,8 +36,27 @@ static bool may_try(struct server *server)
 
 static void refuse(struct server *server, struct exchange *exchange, int http_status, const char *detail)
 {
-	server->enroll_tokens -= 1;
+	if (server->enroll_tokens >= 1)
+		server->enroll_tokens -= 1;
 	exchange_problem(exchange, http_status, NULL, detail);
+}
+
+/* Strangers who use up what may be refused must not keep out who has a ticket. Believed for nothing else. */
+static bool has_good_ticket(const struct server *server, struct bytes jws)
+{
+	char kid[JOSE_KID_SIZE];
+	json_t *unverified = NULL;
+	uint8_t hash[32];
+	bool good = false;
+	if (jose_peek_unverified(jws, TYP_ENROLL, kid, &unverified) != JOSE_OK)
+		return false;
+	const char *ticket = json_string_value(json_object_get(unverified, "ticket"));
+	if (ticket != NULL)
+		sha256(bytes_of_string(ticket), hash);
+	for (size_t i = 0; ticket != NULL && i < server->tickets.count; i++)
+		good |= bytes_equal(bytes_of(server->tickets.items[i], 32), bytes_of(hash, 32));
+	json_decref(unverified);
+	return good;
 }
 
 /* The one message whose key comes from its own payload: it proves that the sender holds that key, and nothing else. */
@@ -164,7 +183,7 @@ void enroll_handle(struct exchange *exchange, void *arg)
 	const char *member = "", *fault = NULL;
 	char detail[96];
 	int64_t now = clock_now_ms() / 1000;
-	if (!may_try(server)) {
+	if (!may_try(server) && !has_good_ticket(server, exchange_body(exchange))) {
 		exchange_add_header(exchange, "Retry-After", "10");
 		exchange_problem(exchange, 429, NULL, "too many enrolments were refused");
 		return;

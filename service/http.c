@@ -7,6 +7,7 @@
 #include <event2/http_struct.h>
 #include <event2/keyvalq_struct.h>
 #include <event2/listener.h>
+#include <malloc.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -18,6 +19,8 @@
 #include "base/secret.h"
 
 #define IDLE_SECONDS 30
+#define REQUEST_SECONDS 30  /* from accept or the last answer to the end of the next request's body */
+#define PAUSE_SECONDS 1     /* of accepting, where there is no descriptor left */
 #define MAX_HEADERS 16384
 #define API_KEY_PREFIX "Bearer wbk_"
 #define API_KEY_CHARACTERS 43
@@ -30,6 +33,13 @@ struct http {
 	bool stopped, freed;
 	struct exchange *running;   /* whose handler runs now; NULL once it has ended */
 	struct upgraded *upgraded;
+};
+
+/* Beside evhttp's own, which nobody is given before its first request. Lives as long as its SSL. */
+struct connection {
+	struct http *http;
+	struct bufferevent *bev;
+	struct event *deadline;
 };
 
 struct exchange {
@@ -51,12 +61,36 @@ struct upgraded {
 
 /* Limits on connections -------------------------------------------------------------------------------------------------------------- */
 
+static void on_resume(evutil_socket_t fd, short what, void *arg)
+{
+	evconnlistener_enable(arg); /* nothing, once http_stop_listening has taken its callback */
+}
+
+/* EMFILE and the like: the connection stays in the kernel's queue, so accepting at once would only spin. The argument is evhttp's. */
+static void on_accept_failed(struct evconnlistener *listener, void *arg)
+{
+	const struct timeval pause = { PAUSE_SECONDS, 0 };
+	log_event(LOG_ERR, "http.accept_failed", NULL, "no connection can be accepted for a second: %s", strerror(EVUTIL_SOCKET_ERROR()));
+	if (event_base_once(evconnlistener_get_base(listener), -1, EV_TIMEOUT, on_resume, listener, &pause) == 0)
+		evconnlistener_disable(listener);
+}
+
+/* evhttp's own time limits begin anew with every byte. */
+static void on_deadline(evutil_socket_t fd, short what, void *arg)
+{
+	struct connection *connection = arg;
+	bufferevent_trigger_event(connection->bev, BEV_EVENT_TIMEOUT | BEV_EVENT_READING, BEV_TRIG_DEFER_CALLBACKS);
+}
+
 /* evhttp tells nobody that a connection has ended before its first request, but its SSL is freed in every case. */
 static void ssl_freed(void *parent, void *pointer, CRYPTO_EX_DATA *data, int index, long argl, void *argp)
 {
-	struct http *http = pointer;
-	if (http == NULL)
+	struct connection *connection = pointer;
+	if (connection == NULL)
 		return;
+	struct http *http = connection->http;
+	event_free(connection->deadline);
+	free(connection);
 	if (http->connections-- == http->options.max_connections && !http->stopped)
 		evconnlistener_enable(http->listener);
 	/* libevent frees a bufferevent a turn later than it is told: the last one takes the server along. */
@@ -72,23 +106,57 @@ static int ssl_index(void)
 	return index;
 }
 
+/* The request is here, or an answer is: from then on the next one's time runs. */
+static void set_deadline(struct evhttp_request *request, bool runs)
+{
+	const struct timeval interval = { REQUEST_SECONDS, 0 };
+	SSL *ssl = bufferevent_openssl_get_ssl(evhttp_connection_get_bufferevent(evhttp_request_get_connection(request)));
+	struct connection *connection = SSL_get_ex_data(ssl, ssl_index());
+	if (runs)
+		evtimer_add(connection->deadline, &interval);
+	else
+		evtimer_del(connection->deadline);
+}
+
+static struct connection *connection_new(struct http *http, struct event_base *base)
+{
+	struct connection *connection = calloc(1, sizeof *connection);
+	struct event *deadline = connection != NULL ? evtimer_new(base, on_deadline, connection) : NULL;
+	const struct timeval interval = { REQUEST_SECONDS, 0 };
+	if (deadline == NULL || evtimer_add(deadline, &interval) != 0) {
+		if (deadline != NULL)
+			event_free(deadline);
+		free(connection);
+		return NULL;
+	}
+	*connection = (struct connection){ .http = http, .deadline = deadline };
+	return connection;
+}
+
 static struct bufferevent *connection_bufferevent(struct event_base *base, void *arg)
 {
 	struct http *http = arg;
 	SSL *ssl = SSL_new(http->options.tls);
+	struct connection *connection = ssl != NULL ? connection_new(http, base) : NULL;
 	struct bufferevent *bev = NULL;
-	if (ssl != NULL) {
+	if (connection != NULL) {
 		/* The posted password must not stay in OpenSSL's record buffer. */
 		SSL_set_options(ssl, SSL_OP_CLEANSE_PLAINTEXT);
 		bev = bufferevent_openssl_socket_new(base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING, BEV_OPT_CLOSE_ON_FREE);
-		if (bev == NULL)
-			SSL_free(ssl);
 	}
-	if (bev == NULL) /* evhttp would make a plain one itself: on_request refuses what comes without TLS */
+	if (bev == NULL) { /* evhttp would make a plain one itself: on_request refuses what comes without TLS */
+		if (connection != NULL)
+			event_free(connection->deadline);
+		free(connection);
+		SSL_free(ssl);
 		return bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+	}
 	bufferevent_openssl_set_allow_dirty_shutdown(bev, 1);
-	SSL_set_ex_data(ssl, ssl_index(), http);
-	if (++http->connections == http->options.max_connections)
+	/* evhttp reads a chunk's size line however long it is. */
+	bufferevent_setwatermark(bev, EV_READ, 0, http->options.max_body + MAX_HEADERS + 4096);
+	connection->bev = bev;
+	SSL_set_ex_data(ssl, ssl_index(), connection);
+	if (++http->connections >= http->options.max_connections)
 		evconnlistener_disable(http->listener);
 	return bev;
 }
@@ -114,7 +182,11 @@ const char *http_headers_fault(const struct evkeyvalq *headers)
 				return "Content-Length must be digits";
 		}
 		hosts += strcasecmp(header->key, "Host") == 0;
-		encodings += strcasecmp(header->key, "Transfer-Encoding") == 0;
+		if (strcasecmp(header->key, "Transfer-Encoding") == 0) {
+			encodings++;
+			if (strcasecmp(header->value, "chunked") != 0)
+				return "the only Transfer-Encoding here is chunked";
+		}
 	}
 	if (lengths > 1)
 		return "Content-Length stands twice";
@@ -122,6 +194,22 @@ const char *http_headers_fault(const struct evkeyvalq *headers)
 		return "Content-Length or one Transfer-Encoding, not both";
 	if (hosts != 1)
 		return "exactly one Host is needed";
+	return NULL;
+}
+
+/* evhttp reads a body with these methods only: with others it would be taken for the next request. */
+static const char *body_fault(struct evhttp_request *request)
+{
+	enum evhttp_cmd_type method = evhttp_request_get_command(request);
+	const struct evkeyvalq *headers = evhttp_request_get_input_headers(request);
+	const char *length = evhttp_find_header(headers, "Content-Length");
+	bool reads = method == EVHTTP_REQ_POST || method == EVHTTP_REQ_PUT || method == EVHTTP_REQ_PATCH;
+	if (!reads && (evhttp_find_header(headers, "Transfer-Encoding") != NULL || (length != NULL && length[strspn(length, "0")] != '\0')))
+		return "this method has no body";
+	/* evhttp copies a body that something stands behind, and what it copied from stays in its buffer as long as the connection. */
+	if (evbuffer_get_length(evhttp_request_get_input_buffer(request)) > 0 &&
+	    evbuffer_get_length(bufferevent_get_input(evhttp_connection_get_bufferevent(evhttp_request_get_connection(request)))) > 0)
+		return "a request with a body is answered before the next one is sent";
 	return NULL;
 }
 
@@ -203,6 +291,7 @@ static void send_json(struct exchange *exchange, int http_status, const char *co
 		evbuffer_add(body, text, strlen(text));
 		evbuffer_add(body, "\n", 1);
 	}
+	set_deadline(request, true);
 	evhttp_send_reply(request, http_status, reason_phrase(http_status), body);
 	if (body != NULL)
 		evbuffer_free(body);
@@ -344,7 +433,10 @@ static void on_request(struct evhttp_request *request, void *arg)
 	ev_uint16_t port = 0;
 	evhttp_connection_get_peer(evhttp_request_get_connection(request), &address, &port);
 	snprintf(exchange->peer, sizeof exchange->peer, "%s:%u", address != NULL ? address : "?", port);
+	set_deadline(request, false);
 	const char *fault = request->major != 1 ? "HTTP/1.1 is spoken here" : http_headers_fault(evhttp_request_get_input_headers(request));
+	if (fault == NULL)
+		fault = body_fault(request);
 	if (fault != NULL) {
 		/* Where the next request starts is not certain after such a one. */
 		exchange_add_header(exchange, "Connection", "close");
@@ -384,6 +476,7 @@ struct upgraded *exchange_upgrade(struct exchange *exchange, const char *accept,
 	/* The request stays with the evhttp_connection and is freed with it; evhttp no longer hears of the connection. */
 	bufferevent_setcb(upgraded->bev, NULL, NULL, NULL, NULL);
 	bufferevent_set_timeouts(upgraded->bev, NULL, NULL);
+	bufferevent_setwatermark(upgraded->bev, EV_READ, 0, 0);
 	int fd = bufferevent_getfd(upgraded->bev), one = 1;
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	evbuffer_add_printf(bufferevent_get_output(upgraded->bev),
@@ -428,6 +521,20 @@ void upgraded_release(struct upgraded *upgraded)
 		free_upgraded(-1, 0, upgraded);
 }
 
+/* Memory ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void free_wiped(void *memory)
+{
+	if (memory != NULL)
+		wipe(memory, malloc_usable_size(memory));
+	free(memory);
+}
+
+void http_memory_init(void)
+{
+	event_set_mem_functions(malloc, realloc, free_wiped);
+}
+
 /* The server ------------------------------------------------------------------------------------------------------------------------- */
 
 enum status http_new(const struct http_options *options, struct http **ret_http, char **ret_why)
@@ -444,7 +551,8 @@ enum status http_new(const struct http_options *options, struct http **ret_http,
 	http_set_tls(http, options->tls);
 	evhttp_set_bevcb(http->server, connection_bufferevent, http);
 	evhttp_set_gencb(http->server, on_request, http);
-	evhttp_set_allowed_methods(http->server, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_DELETE | EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT | EVHTTP_REQ_PATCH | EVHTTP_REQ_OPTIONS);
+	/* HEAD (and whatever evhttp has no name for) gets its 501 and the end of the connection from evhttp. */
+	evhttp_set_allowed_methods(http->server, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_DELETE | EVHTTP_REQ_PUT | EVHTTP_REQ_PATCH | EVHTTP_REQ_OPTIONS);
 	evhttp_set_max_headers_size(http->server, MAX_HEADERS);
 	evhttp_set_max_body_size(http->server, (ev_ssize_t)options->max_body);
 	evhttp_set_timeout(http->server, IDLE_SECONDS);
@@ -471,6 +579,7 @@ enum status http_listen(struct http *http, const char *host, unsigned port, unsi
 			*ret_why = NULL;
 		return STATUS_LOCAL_SYSTEM;
 	}
+	evconnlistener_set_error_cb(http->listener, on_accept_failed);
 	struct sockaddr_storage bound;
 	socklen_t size = sizeof bound;
 	char text[8] = "0";
@@ -489,8 +598,10 @@ void http_set_tls(struct http *http, SSL_CTX *tls)
 void http_stop_listening(struct http *http)
 {
 	http->stopped = true;
-	if (http->listener != NULL)
-		evconnlistener_disable(http->listener);
+	if (http->listener == NULL)
+		return;
+	evconnlistener_disable(http->listener);
+	evconnlistener_set_cb(http->listener, NULL, NULL);
 }
 
 void http_free(struct http *http)

@@ -1,7 +1,8 @@
 /* http: the HTTPS server: evhttp over TLS with one table of routes, and the strictness that evhttp lacks.
  *
- * Refused with 400 before any handler: Content-Length twice or not of digits only, Transfer-Encoding beside Content-Length, white space in a
- * header's name, no Host or two, HTTP other than 1.x. What evhttp hides cannot be refused (a bare LF ends a line for it): a reverse proxy in front does
+ * Refused with 400 and the end of the connection before any handler: Content-Length twice or not of digits only, Transfer-Encoding beside Content-Length or other
+ * than chunked, white space in a header's name, no Host or two, HTTP other than 1.x, a body where the method has none, more input behind a body.
+ * A request has 30 s from accept, or from the last answer, to the end of its body. What evhttp hides cannot be refused (a bare LF ends a line for it): a reverse proxy in front does
  * that. Paths are compared byte for byte with the raw request target: no decoding, no query, no dots.
  *
  * A handler gets an exchange and answers it once, then or later; every answer carries the security headers. A body is a secret: it lives while the handler runs
@@ -41,6 +42,9 @@ struct http_options {
 	void (*authorize)(struct exchange *exchange, const uint8_t hash[32], void *arg);
 	void *arg;                  /* of the handlers and of authorize */
 };
+
+/* Makes libevent wipe what it frees: parts of a body may be in there. Once, before anything else of libevent is called. */
+void http_memory_init(void);
 
 enum status http_new(const struct http_options *options, struct http **ret_http, char **ret_why) MUST_USE;
 /* Listens; port 0 takes a free one. */

@@ -17,9 +17,9 @@ struct session {
 	double tokens;                  /* messages still allowed now */
 	int64_t refilled_us;
 	unsigned ignored;               /* messages of a type not known here */
-	bool greeted;
+	bool ungreeted;                 /* counted there */
 	bool closing;
-	bool cutting;                   /* freed by who ends it, not by its end */
+	bool cutting;                   /* freed by `greeting` in a moment, not by its end */
 };
 
 struct hub {
@@ -31,7 +31,7 @@ struct hub {
 	struct agent *agents;
 	struct session *sessions;
 	unsigned session_count;
-	unsigned ungreeted;             /* of those, the ones that nobody has proved anything on */
+	unsigned ungreeted;             /* of those, the ones that wait for a good hello */
 	bool draining;
 };
 

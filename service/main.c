@@ -39,6 +39,7 @@ static const struct command {
 	{ "ticket", admin_ticket, NULL, "[--ttl 15min]", "print a ticket that enrolls one agent" },
 	{ "agents", admin_agents, NULL, "", "list the agents" },
 	{ "revoke", admin_revoke, NULL, "AGENT_ID", "revoke an agent" },
+	{ "release", admin_release, NULL, "AGENT_ID", "let an agent in again after a clone of it was seen" },
 	{ "operations", admin_operations, NULL, "[--limit N]", "list the newest operations" },
 	{ "operation", admin_operation, NULL, "OPERATION_ID", "show one operation" },
 	{ "api-key", admin_api_key, NULL, "add NAME | list | revoke NAME", "keys for portals and scripts; a key is shown once" },
@@ -146,6 +147,7 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	(void)secret_heap_init(); /* unlocked memory is still wiped; the unit gives LimitMEMLOCK */
 	secret_json_init();
+	http_memory_init();
 	int parsed = parse_options(argc, argv, &invocation);
 	if (parsed != EX_OK)
 		return parsed < 0 ? EX_OK : help(stderr, parsed);

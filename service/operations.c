@@ -27,7 +27,7 @@ static void log_done(const struct task *task)
 	int level = status_from_code(task->row.code, &status) ? status_level(status) : LOG_NOTICE;
 	snprintf(duration, sizeof duration, "%lld", (long long)(task->row.finished_ms - task->row.created_ms));
 	log_event(level, "operation.done", LOG_FIELDS({ LOG_OPERATION_ID, task->row.operation_id },
-		{ LOG_REQUEST_ID, task->request.request_id[0] ? task->request.request_id : NULL },
+		{ LOG_REQUEST_ID, task->row.request_id[0] ? task->row.request_id : NULL },
 		{ LOG_AGENT_ID, task->row.agent_id[0] ? task->row.agent_id : NULL }, { LOG_OP, task->row.op }, { LOG_STATUS, task->row.status }, { LOG_CODE, task->row.code },
 		{ LOG_DURATION_MS, duration }), "%s: %s", task->row.op, task->row.code);
 }

@@ -3,6 +3,7 @@
 #include <openssl/err.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sysexits.h>
 
 #include "base/clock.h"
@@ -22,6 +23,7 @@ struct poll_job {
 	int64_t version;
 	bool changed;
 	struct agent_rows agents;
+	struct ticket_hashes tickets;
 };
 
 static enum status look(sqlite3 *db, void *arg)
@@ -30,7 +32,9 @@ static enum status look(sqlite3 *db, void *arg)
 	int64_t before = job->version;
 	enum status status = store_version(db, &job->version);
 	job->changed = status == STATUS_OK && job->version != before;
-	return job->changed ? store_agents(db, &job->agents) : status;
+	if (job->changed)
+		status = store_agents(db, &job->agents);
+	return job->changed && status == STATUS_OK ? store_tickets(db, &job->tickets) : status;
 }
 
 static void on_looked(enum status status, void *arg)
@@ -44,7 +48,11 @@ static void on_looked(enum status status, void *arg)
 		server->store_version = job->version;
 		server->known_count = 0;
 		hub_update(server->hub, &job->agents);
+		free(server->tickets.items);
+		server->tickets = job->tickets;
+		job->tickets = (struct ticket_hashes){ 0 };
 	}
+	free(job->tickets.items);
 	agent_rows_clear(&job->agents);
 	free(job);
 }
@@ -57,6 +65,7 @@ static void on_poll(evutil_socket_t fd, short what, void *arg)
 		return;
 	job->server = server;
 	job->version = server->store_version;
+	job->tickets.now = clock_now_ms() / 1000;
 	server->polling = database_submit(server->database, look, on_looked, job) == STATUS_OK;
 	if (!server->polling)
 		free(job);
@@ -152,6 +161,21 @@ static int fail(const char *what, enum status status, const char *why, int code)
 	return code;
 }
 
+/* A descriptor for every connection, and some for the store, the log and the loop. */
+#define OTHER_FILES 64
+
+static void raise_file_limit(const struct settings *settings)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < (rlim_t)settings->max_connections + OTHER_FILES)
+		log_event(LOG_WARNING, "service.few_files", NULL, "limits.connections is %lld, but only %llu files may be open (RLIMIT_NOFILE, LimitNOFILE=)",
+			(long long)settings->max_connections, (unsigned long long)limit.rlim_cur);
+}
+
 static int open_state(struct server *server)
 {
 	AUTO_FREE char *why = NULL;
@@ -176,6 +200,9 @@ static int restore(struct server *server)
 		status = database_run(server->database, store_version, &server->store_version);
 	if (status == STATUS_OK)
 		status = database_run(server->database, store_agents, &agents);
+	server->tickets.now = clock_now_ms() / 1000;
+	if (status == STATUS_OK)
+		status = database_run(server->database, store_tickets, &server->tickets);
 	if (status == STATUS_OK) {
 		hub_update(server->hub, &agents); /* one agent with a broken row must not keep the others away */
 		status = operations_restore(server->operations);
@@ -248,6 +275,7 @@ static void close_all(struct server *server)
 	http_free(server->http);
 	SSL_CTX_free(server->tls);
 	keys_clear(&server->keys);
+	free(server->tickets.items);
 }
 
 int server_run(struct settings *settings, int log_format)
@@ -256,6 +284,7 @@ int server_run(struct settings *settings, int log_format)
 	server.enroll_refilled_us = clock_monotonic_us();
 	const struct loop_callbacks callbacks = { on_stop, on_reload, &server };
 	log_start("reset-service", (enum log_format)log_format, settings_log_level(settings));
+	raise_file_limit(settings);
 	int code = loop_new(&callbacks, (unsigned)settings->loop_probe_ms, &server.loop) == STATUS_OK ? EX_OK : EX_OSERR;
 	if (code == EX_OK)
 		code = open_state(&server);

@@ -28,6 +28,7 @@ struct server {
 	struct event *stopping;             /* looks whether what is in flight has ended */
 	int64_t stop_by_us;
 	bool closing;
+	struct ticket_hashes tickets;       /* those that were good when the store last changed */
 	double enroll_tokens;               /* refused enrolments still allowed now */
 	int64_t enroll_refilled_us;
 };

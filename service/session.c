@@ -8,6 +8,7 @@
 #include "service/hub_internal.h"
 
 #define GREETING_SECONDS 15
+#define CUT_MS 200
 #define CLOCK_SKEW_S 60
 #define PROTOCOL_VERSION 1
 #define MESSAGES_A_SECOND 200.0
@@ -44,6 +45,12 @@ static void lose_agent(struct session *session, const char *why)
 	session->hub->callbacks.lost(agent, session->hub->callbacks.arg);
 }
 
+static void leave_ungreeted(struct session *session)
+{
+	session->hub->ungreeted -= session->ungreeted;
+	session->ungreeted = false;
+}
+
 void session_free(struct session *session)
 {
 	struct hub *hub = session->hub;
@@ -52,7 +59,7 @@ void session_free(struct session *session)
 		link = &(*link)->next;
 	*link = session->next;
 	hub->session_count--;
-	hub->ungreeted -= !session->greeted;
+	leave_ungreeted(session);
 	if (session->greeting != NULL)
 		event_free(session->greeting);
 	websocket_free(session->websocket);
@@ -81,17 +88,23 @@ static void on_closed(struct websocket *websocket, const struct websocket_closed
 		session_free(session);
 }
 
-/* For a stranger nobody waits: the close frame is written, and that is all. */
+/* For a stranger's close frame nobody waits: ours is written, and that is all. */
 static void cut(struct session *session, unsigned close_code, const char *reason)
 {
+	const struct timeval moment = { 0, CUT_MS * 1000 };
+	leave_ungreeted(session);
 	session->cutting = true;
 	session_end(session, close_code, reason);
-	session_free(session);
+	evtimer_add(session->greeting, &moment);
 }
 
 static void on_greeting_late(evutil_socket_t fd, short what, void *arg)
 {
-	cut(arg, 1008, "the greeting took too long");
+	struct session *session = arg;
+	if (session->cutting)
+		session_free(session);
+	else
+		cut(session, 1008, "the greeting took too long");
 }
 
 /* The greeting ----------------------------------------------------------------------------------------------------------------------- */
@@ -137,8 +150,7 @@ static void welcome(struct session *session, struct agent *agent, struct hello *
 {
 	struct hub *hub = session->hub;
 	event_del(session->greeting);
-	session->greeted = true;
-	hub->ungreeted--;
+	leave_ungreeted(session);
 	session->tokens = MESSAGES_AT_ONCE;
 	session->refilled_us = clock_monotonic_us();
 	uuid_random(session->id);
@@ -385,6 +397,7 @@ static struct session *session_new(struct hub *hub, struct exchange *exchange, c
 	session->next = hub->sessions;
 	hub->sessions = session;
 	hub->session_count++;
+	session->ungreeted = true;
 	hub->ungreeted++;
 	if (websocket_server_new(upgraded_bufferevent(session->connection), false, &options, &callbacks, &session->websocket) != STATUS_OK) {
 		session_free(session);
@@ -401,7 +414,7 @@ static void make_room(struct hub *hub)
 		return;
 	struct session *oldest = NULL;
 	for (struct session *session = hub->sessions; session != NULL; session = session->next)
-		if (!session->greeted)
+		if (session->ungreeted)
 			oldest = session;
 	cut(oldest, 1013, "too many connections that do not greet");
 }

@@ -15,7 +15,7 @@ const struct config_key settings_keys[] = {
 	{ "tls.certificate_file", CONFIG_PATH, AT(certificate_file), .required = true, .help = "certificate chain, PEM" },
 	{ "tls.key_file", CONFIG_PATH, AT(key_file), .required = true, .help = "its private key, PEM" },
 	{ "state_directory", CONFIG_PATH, AT(state_directory), "/var/lib/reset-service", .help = "keys and database" },
-	{ "channel_endpoints", CONFIG_STRINGS, AT(channel_endpoints), .min = 0, .max = 8, .help = "wss:// URLs told to agents; default: the issuer's, with /v1/agent" },
+	{ "channel_endpoints", CONFIG_STRINGS, AT(channel_endpoints), .min = 0, .max = 8, .help = "the wss:// URL told to agents, one; default: the issuer's, with /v1/agent" },
 	{ "request_lifetime", CONFIG_DURATION_MS, AT(request_lifetime_ms), "30s", .min = 1000, .max = 120000, .help = "time from a request's iat to its exp" },
 	{ "queue_wait", CONFIG_DURATION_MS, AT(queue_wait_ms), "2s", .min = 0, .max = 60000, .help = "how long an operation waits for a place at its agent" },
 	{ "wait", CONFIG_DURATION_MS, AT(wait_ms), "20s", .min = 0, .max = 20000, .help = "how long POST /v1/operations waits for the outcome" },
@@ -109,6 +109,9 @@ static void judge(struct settings *settings, struct config_errors *errors, const
 		config_error_add(errors, document, "issuer", "'%s' is no https://host[:port] in lower case without a trailing slash", settings->issuer);
 	if (!settings_listen_split(settings->listen, &settings->listen_host, &settings->listen_port))
 		config_error_add(errors, document, "listen", "'%s' is no address:port", settings->listen);
+	if (settings->channel_endpoints.count > 1)
+		config_error_add(errors, document, "channel_endpoints", "only one: an agent keeps a channel to each, and this service has one table of channels, where the second "
+			"would supersede the first for ever");
 	for (size_t i = 0; i < settings->channel_endpoints.count; i++)
 		if (strncmp(settings->channel_endpoints.items[i], "wss://", 6) != 0)
 			config_error_add(errors, document, "channel_endpoints", "'%s' is no wss:// URL", settings->channel_endpoints.items[i]);

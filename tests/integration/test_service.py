@@ -1,5 +1,5 @@
 """reset-service against an agent written here, from proto/README.md alone, with python3-websockets and python3-jwcrypto."""
-import asyncio, base64, contextlib, hashlib, http.client, json, os, signal, socket, ssl, subprocess, sys, time, uuid
+import asyncio, base64, contextlib, hashlib, hmac, http.client, json, os, resource, signal, socket, sqlite3, ssl, subprocess, sys, time, uuid
 
 import pytest
 import websockets
@@ -326,6 +326,21 @@ def test_password_is_not_in_memory(service, agent):
         for request in requests:
             await agent.answer(request)
         assert [(await a)[1]["code"] for a in asked] == ["ok"] * 4 and search() == []
+        # In chunks, with something behind it, and refused.
+        body = json.dumps({"operation_id": str(uuid.uuid4()), "op": "reset", "sub_id": SUBJECT, "new_password": PASSWORD, "wait": 0}, ensure_ascii=False).encode()
+        head = f"POST /v1/operations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.key}\r\nContent-Type: application/json\r\n".encode()
+        chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:150], body[150:])) + b"0\r\n\r\n"
+        for code, octets in (b"202", head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks), (b"400", head + b"Content-Length: %d\r\n\r\n" % len(body) + body + SMUGGLED), \
+                (b"401", head.replace(b"wbk_", b"wbk-") + b"Content-Length: %d\r\n\r\n" % len(body) + body):
+            with connect_tls(service) as s:
+                s.sendall(octets)
+                answer = s.recv(65536)
+                assert answer.split(b" ")[1] == code, answer
+                if code == b"202":
+                    await agent.answer((await agent.request())[1])
+                    assert search() == []
+            await asyncio.sleep(0.1)
+            assert search() == []
         await agent.close()
     run(main())
 
@@ -379,10 +394,57 @@ def test_forged_results_are_ignored(service, agent):
         asked = asyncio.ensure_future(service.ask_later(op="unlock", new_password=None))
         _, request = await agent.request()
         stranger = new_key()
-        for forged in (agent.result(request, key=stranger), agent.result(request, iss=str(uuid.uuid4())), agent.result(request, aud="https://other.example.test"),
-                       agent.result({**request, "jti": str(uuid.uuid4())}), agent.result(request)[:-8] + "AAAAAAAA",
+        # Correctly signed, but not for here, or of a type of a later version: ignored.
+        for misdirected in (agent.result(request, iss=str(uuid.uuid4())), agent.result(request, aud="https://other.example.test"),
+                            *[sign(agent.signing, "wb-news+jwt", {"iss": agent.id})] * 10):
+            await agent.ws.send(misdirected)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(agent.ws.recv(), 0.3)
+        assert service.log_text().count(f"message.ignored agent_id={agent.id}") == 5
+        # Of a request that is not known: acknowledged, or the agent would repeat it for ever.
+        await agent.answer({**request, "jti": str(uuid.uuid4())})
+        # What does not verify ends the channel; the request is delivered again.
+        for forged in (agent.result(request, key=stranger), agent.result(request)[:-8] + "AAAAAAAA",
                        sign(stranger, "wb-result+jwt", peek(agent.result(request))[1], jwk=public(stranger))):
             await agent.ws.send(forged)
+            await agent.closed(1008)
+            await agent.connect()
+            assert (await agent.request())[1]["jti"] == request["jti"]
+        assert not asked.done()
+        await agent.answer(request)
+        assert (await asked)[1]["code"] == "ok"
+        await agent.close()
+    run(main())
+
+
+def test_outcome_of_another_operation(service, agent):
+    """A write that is said to have been answered, a check that is said to have been applied: neither is recorded nor acknowledged."""
+    async def main():
+        await agent.connect()
+        for op, wrong, right in (("reset", ("answered", "plausible"), ("applied", "ok")), ("check", ("applied", "ok"), ("answered", "plausible"))):
+            asked = asyncio.ensure_future(service.ask_later(op=op))
+            _, request = await agent.request()
+            await agent.ws.send(agent.result(request, status=wrong[0], code=wrong[1]))
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(agent.ws.recv(), 0.2)
+            assert not asked.done()
+            await agent.answer(request, status=right[0], code=right[1])
+            assert (await asked)[1]["status"] == right[0]
+            await agent.ws.send(agent.result(request, status=wrong[0], code=wrong[1]))  # neither when it is finished
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(agent.ws.recv(), 0.2)
+        await agent.close()
+    run(main())
+
+
+def test_replay_changes_nothing(service, agent):
+    async def main():
+        await agent.connect()
+        asked = asyncio.ensure_future(service.ask_later())
+        text, request = await agent.request()
+        for claims in ({"frame_sha256": hashlib.sha256(text.encode()).hexdigest()}, {"request_id": request["jti"], "operation_id": request["operation_id"]}):
+            await agent.ws.send(sign(agent.signing, "wb-result+jwt", {"iss": agent.id, "aud": service.issuer, "iat": int(time.time()), "status": "refused",
+                                                                      "code": "request.replayed", **claims}))
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(agent.ws.recv(), 0.3)
         assert not asked.done()
@@ -541,6 +603,104 @@ def test_another_agent(tmp_path):
     service.stop()
 
 
+@pytest.mark.parametrize("last", ["applied", "expired", "never"])
+def test_a_later_refusal_does_not_hide_an_earlier_write(tmp_path, last):
+    """The second agent refuses because the first one, which was lost, has set that very password: nobody is told `refused` before the first has had its last word."""
+    async def main(service):
+        agents = [await Agent(service, name=name).connect() for name in ("first", "second")]
+        operation_id = str(uuid.uuid4())
+        asked = asyncio.ensure_future(service.ask_later(operation_id=operation_id))
+        waiting = {asyncio.ensure_future(a.ws.recv()): a for a in agents}
+        done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        lost, other = waiting[(got := done.pop())], waiting[(later := rest.pop())]
+        frame = got.result()
+        first = peek(frame)[1]
+        await lost.close()
+        second = peek(await asyncio.wait_for(later, 9))[1]
+        await other.answer(second, status="refused", code="policy.history_or_filter")
+        await asyncio.sleep(0.2)
+        assert not asked.done() and service.http("GET", f"/v1/operations/{operation_id}")[1]["status"] == "settling"
+        if last != "never":
+            await lost.connect()
+            assert await asyncio.wait_for(lost.ws.recv(), 5) == frame  # it is asked again, by the same bytes
+            await lost.answer(first, **({} if last == "applied" else {"status": "failed", "code": "request.expired"}))
+        code, request = {"applied": ("ok", first), "expired": ("policy.history_or_filter", second), "never": ("service.no_answer", first)}[last]
+        operation = (await asked)[1]
+        assert (operation["code"], operation["request_id"]) == (code, request["jti"])
+        assert service.http("GET", f"/v1/operations/{operation_id}")[1] == operation
+        if last == "never":
+            await lost.connect()
+            await lost.answer(first)
+            assert service.http("GET", f"/v1/operations/{operation_id}")[1]["code"] == "ok"
+        for agent in agents:
+            await agent.close()
+    service = Service(tmp_path, "request_lifetime: 1s\ndiagnostics:\n  no_answer_after: 10s\n")
+    run(main(service))
+    service.stop()
+
+
+def test_a_word_while_another_agent_is_being_asked(tmp_path):
+    """The first agent is back with its word while the request for the second one is being recorded: it counts, and the second one is not asked."""
+    async def main(service):
+        agents = [await Agent(service, name=name).connect() for name in ("first", "second")]
+        asked = asyncio.ensure_future(service.ask_later())
+        waiting = {asyncio.ensure_future(a.ws.recv()): a for a in agents}
+        done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        lost = waiting[(got := done.pop())]
+        first = peek(got.result())[1]
+        await lost.close()
+        await asyncio.sleep(first["exp"] + 4.5 - time.time())
+        with contextlib.closing(sqlite3.connect(service.path("state/store.sqlite"), isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            await asyncio.sleep(1)
+            await lost.connect()
+            await lost.ws.send(lost.result(first))
+            await asyncio.sleep(0.3)
+            assert not asked.done()
+            db.execute("ROLLBACK")
+        assert (await lost.receive("wb-ack+jwt"))[1]["request_id"] == first["jti"]
+        assert (await asked)[1]["code"] == "ok"
+        assert (await asyncio.wait(rest, timeout=0.3))[0] == set() and "operation.other_agent" in service.log_text()
+        for agent in agents:
+            await agent.close()
+    service = Service(tmp_path, "request_lifetime: 1s\ndiagnostics:\n  no_answer_after: 60s\n")
+    run(main(service))
+    service.stop()
+
+
+def test_database_holds_nothing_to_guess_against(tmp_path):
+    def hashes(service):
+        with contextlib.closing(sqlite3.connect(service.path("state/store.sqlite"))) as db:
+            return db.execute("SELECT content, secret_key, secret_hash, (SELECT value FROM meta WHERE name = 'content_key') FROM operations").fetchone()
+
+    async def main(service):
+        agent = await Agent(service).connect()
+        operation_id = str(uuid.uuid4())
+        await service.ask_later(operation_id=operation_id, wait=0)
+        _, request = await agent.request()
+        content, key, secret, content_key = hashes(service)
+        assert hmac.new(key, PASSWORD.encode(), "sha256").digest() == secret
+        assert (await service.ask_later(operation_id=operation_id, new_password="another", wait=0))[0] == 409
+        service.stop(signal.SIGKILL)  # a restart compares as before
+        service.start()
+        assert (await service.ask_later(operation_id=operation_id, new_password="another", wait=0))[0] == 409
+        assert (await service.ask_later(operation_id=operation_id, wait=0))[0] == 202
+        await agent.connect()
+        await agent.request()
+        await agent.answer(request)
+        assert hashes(service) == (content, None, None, content_key)
+        body = {"operation_id": operation_id, "op": "reset", "sub_id": SUBJECT}
+        for guessed in (body, {**body, "new_password": PASSWORD}):
+            text = json.dumps(guessed, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+            assert (hmac.new(content_key, text, "sha256").digest() == content) == (guessed is body)
+        assert (await service.ask_later(operation_id=operation_id))[0] == 200
+        assert (await service.ask_later(operation_id=operation_id, must_change=True))[0] == 409
+        await agent.close()
+    service = Service(tmp_path)
+    run(main(service))
+    service.stop()
+
+
 def test_api_key(service):
     assert service.http("GET", "/v1/agents", key="wbk_" + "A" * 43)[0] == 401
     assert service.http("GET", "/v1/agents", key="wbk_short")[0] == 401
@@ -567,6 +727,154 @@ def test_path_tricks(service, path):
 def test_ambiguous_requests(service, headers):
     answer = service.raw(f"POST /v1/operations HTTP/1.1\r\nAuthorization: Bearer {service.key}\r\nContent-Type: application/json\r\n{headers}\r\n\r\n{{}}".encode())
     assert answer.split(b" ")[1] == b"400", answer
+
+
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", ["HEAD /x", "GET /.well-known/writeback-configuration", "DELETE /v1/agents/6f9619ff-8b86-4011-b42d-00c04fc964ff", "OPTIONS /x", "TRACE /x",
+                                  "POST /v1/agents|Transfer-Encoding: xchunked", "POST /v1/agents|Transfer-Encoding: gzip, chunked",
+                                  "POST /v1/agents|Transfer-Encoding: chunked, identity", "POST /v1/agents|Content-Length: 2"])
+def test_smuggling(service, head):
+    """What a proxy in front may take for a body is never the next request: one answer, and the end of the connection."""
+    line, _, header = head.partition("|")
+    header = header or f"Content-Length: {len(SMUGGLED)}"
+    body = b"0\r\n\r\n" if "Transfer" in header else b"{}" if header.endswith(": 2") else b""
+    with service.tls.wrap_socket(socket.create_connection(("127.0.0.1", service.port), 5), server_hostname="127.0.0.1") as s:
+        s.sendall(f"{line} HTTP/1.1\r\nHost: x\r\nContent-Type: application/jose\r\n{header}\r\n\r\n".encode() + body + SMUGGLED)
+        answer = b""
+        while part := s.recv(65536):
+            answer += part
+    assert answer.count(b"HTTP/1.1 ") == 1 and answer.split(b" ")[1] in (b"400", b"501"), answer
+
+
+def connect_tls(service):
+    return service.tls.wrap_socket(socket.create_connection(("127.0.0.1", service.port), 5), server_hostname="127.0.0.1")
+
+
+def resident(service):
+    with open(f"/proc/{service.process.pid}/status") as f:
+        return int(next(line for line in f if line.startswith("VmRSS")).split()[1])
+
+
+UPGRADE = (b"GET /v1/agent HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: " + base64.b64encode(bytes(16)) +
+           b"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: writeback.v1\r\n\r\n")
+
+
+def test_slow_strangers_are_cut(service):
+    """A chunk's size without end, a header a byte at a time, a TCP connection that says nothing, one that does not greet: none stays, none fills the memory."""
+    started, before = time.time(), resident(service)
+    endless, slow, silent, ungreeted = connect_tls(service), connect_tls(service), socket.create_connection(("127.0.0.1", service.port)), connect_tls(service)
+    ungreeted.sendall(UPGRADE)
+    endless.sendall(b"POST /v1/agents HTTP/1.1\r\nHost: x\r\nContent-Type: application/jose\r\nTransfer-Encoding: chunked\r\n\r\n")
+    slow.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n")
+    endless.settimeout(1)
+    with pytest.raises(TimeoutError):
+        for _ in range(64):
+            endless.sendall(b"0" * (1 << 20))
+    assert resident(service) - before < 8 << 10
+    asked = time.time()
+    assert service.http("GET", "/.well-known/writeback-configuration")[0] == 200 and time.time() - asked < 2
+    ungreeted.settimeout(20)
+    text = b""
+    while part := ungreeted.recv(65536):
+        text += part
+    assert 14 < time.time() - started < 17 and text.endswith(b"the greeting took too long")
+    cut = False
+    while not cut and time.time() - started < 40:
+        time.sleep(2)
+        try:
+            slow.sendall(b"a")
+        except OSError:
+            cut = True
+    assert cut and 29 < time.time() - started < 38
+    silent.settimeout(5)
+    assert silent.recv(1) == b""
+    with pytest.raises(OSError):
+        endless.sendall(b"0")
+        time.sleep(0.2)
+        endless.sendall(b"0")
+    for s in (endless, slow, silent, ungreeted):
+        s.close()
+
+
+def test_a_waiting_caller_is_not_cut(tmp_path):
+    """The time limit is one on requests, not on answers; behind an answer it begins anew."""
+    async def main(service):
+        agent = await Agent(service).connect()
+        loop, caller = asyncio.get_running_loop(), connect_tls(service)
+        body = json.dumps({"operation_id": str(uuid.uuid4()), "op": "reset", "sub_id": SUBJECT, "new_password": PASSWORD, "wait": 18}).encode()
+        head = f"POST /v1/operations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.key}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        await asyncio.sleep(14)
+        caller.sendall(head + body)
+        _, request = await agent.request()
+        await asyncio.sleep(17.5)  # 31 s behind the accept
+        await agent.answer(request)
+        caller.settimeout(5)
+        answer = b""
+        while not answer.endswith(b"}\n"):
+            answer += await loop.run_in_executor(None, caller.recv, 65536)
+        assert b'"applied"' in answer
+        caller.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 404 " in await loop.run_in_executor(None, caller.recv, 65536)
+        caller.close()
+        await agent.close()
+    service = Service(tmp_path, "queue_wait: 300ms\n")
+    asyncio.run(asyncio.wait_for(main(service), 45))
+    service.stop()
+
+
+def test_strangers_keep_no_agent_out(tmp_path):
+    async def main(service):
+        agent = Agent(service)
+        strangers = [connect_tls(service) for _ in range(12)]
+        for stranger in strangers:
+            stranger.sendall(UPGRADE)
+            assert stranger.recv(65536).startswith(b"HTTP/1.1 101 ")
+        await agent.connect()
+        for stranger in strangers[:8]:
+            stranger.settimeout(5)
+            text = b""
+            while part := stranger.recv(65536):
+                text += part
+            assert text.endswith(b"too many connections that do not greet")
+        for stranger in strangers:
+            stranger.close()
+        # Nor do those who use up the enrolments that may be refused.
+        other = Agent(service, False)
+        assert [service.post_enrollment("x")[0] for _ in range(35)][-1] == 429
+        assert service.post_enrollment(other.enrollment("wbt_" + b64(os.urandom(32)) + "." + service.init["root_key"]))[0] == 429
+        ticket = service.command("ticket").strip()
+        deadline = time.time() + 5
+        while (status := service.post_enrollment(other.enrollment(ticket))[0]) == 429:  # until the service has seen it in the store
+            assert time.time() < deadline
+            await asyncio.sleep(0.1)
+        assert status == 201
+        await agent.close()
+    service = Service(tmp_path, "limits:\n  agents: 2\n")
+    run(main(service))
+    service.stop()
+
+
+def test_no_descriptors(service):
+    """Where no connection can be accepted the loop does not spin, and goes on when there are descriptors again."""
+    def cpu():
+        with open(f"/proc/{service.process.pid}/stat") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    soft, hard = resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE)
+    assert soft == hard
+    open_files = len(os.listdir(f"/proc/{service.process.pid}/fd"))
+    resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (open_files + 4, hard))
+    idle = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(12)]
+    before, size = cpu(), len(service.log_text())
+    time.sleep(2)
+    assert cpu() - before < 0.5 and 1 <= service.log_text().count("http.accept_failed") <= 4 and len(service.log_text()) - size < 2000
+    for s in idle:
+        s.close()
+    assert service.http("GET", "/.well-known/writeback-configuration")[0] == 200
+    resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("members", [{"op": "format"}, {"op": "change"}, {"operation_id": "x"}, {"sub_id": {"format": "userPrincipalName"}}, {"sub_id": None}, {"new_password": None},
@@ -621,12 +929,15 @@ def test_revocation(service):
     run(main())
 
 
+@pytest.mark.parametrize("standing", [True, False])
 @pytest.mark.parametrize("change", ["lower boot", "other instance"])
-def test_clone(service, agent, change):
+def test_clone(service, agent, change, standing):
     async def main():
         agent.boot = 5
         await agent.connect()
         first = agent.ws
+        if not standing:
+            await agent.close()
         if change == "lower boot":
             agent.boot = 4
         else:
@@ -635,8 +946,46 @@ def test_clone(service, agent, change):
         await agent.hello()
         await agent.closed(4003)
         await asyncio.wait_for(first.wait_closed(), 5)
-        assert first.close_code == 4003
+        assert first.close_code == (4003 if standing else 1000)
+        # Nobody is let in by raising its boot, until a person decides.
+        agent.boot = 9
+        await agent.open()
+        await agent.hello()
+        await agent.closed(4003)
+        mine = next(a for a in json.loads(service.command("agents", "--json")) if a["agent_id"] == agent.id)
+        assert abs(mine["clone_seen_at"] - time.time()) < 10 and "CLONE SEEN" in service.command("agents")
+        service.command("release", agent.id)
+        service.command("release", agent.id, code=65)
+        released = time.time() + 5
+        while f"agent.released agent_id={agent.id}" not in service.log_text():
+            assert time.time() < released
+            await asyncio.sleep(0.02)
+        agent.boot = 1
+        await agent.connect()
+        await agent.close()
     run(main())
+
+
+def test_clone_is_remembered(tmp_path):
+    async def main(service):
+        agent = Agent(service)
+        agent.boot = 5
+        await agent.connect()
+        service.stop(signal.SIGKILL)
+        service.start()
+        agent.boot = 4
+        await agent.open()
+        await agent.hello()
+        await agent.closed(4003)
+        service.stop()
+        service.start()
+        agent.boot = 6
+        await agent.open()
+        await agent.hello()
+        await agent.closed(4003)
+    service = Service(tmp_path)
+    run(main(service))
+    service.stop()
 
 
 def test_oversize_and_binary(service, agent):
@@ -677,6 +1026,57 @@ def test_restart(service, agent):
         service.process.stdout.close()
         service.log.close()
         service.start()
+    run(main())
+
+
+def test_restart_without_the_agents_keys(tmp_path):
+    async def main(service):
+        agent = await Agent(service).connect()
+        operation_id = str(uuid.uuid4())
+        await service.ask_later(operation_id=operation_id, wait=0)
+        await agent.request()
+        service.stop(signal.SIGKILL)
+        with contextlib.closing(sqlite3.connect(service.path("state/store.sqlite"), isolation_level=None)) as db:
+            db.execute("UPDATE agents SET signing_key = '{}'")
+        service.start()
+        assert service.http("GET", f"/v1/operations/{operation_id}")[1]["code"] == "service.no_answer"
+        assert (await service.ask_later(operation_id=operation_id))[1]["status"] == "unknown"
+    service = Service(tmp_path)
+    run(main(service))
+    service.stop()
+
+
+def test_a_place_that_comes_free_is_used(tmp_path):
+    async def main(service):
+        agent = Agent(service)
+        agent.max_in_flight = 1
+        await agent.connect()
+        ids = [str(uuid.uuid4()) for _ in range(2)]
+        await service.ask_later(operation_id=ids[0], wait=0)
+        assert (await agent.request())[1]["operation_id"] == ids[0]
+        await asyncio.sleep(1)
+        asked = asyncio.ensure_future(service.ask_later(operation_id=ids[1]))
+        _, request = await agent.request()  # the first has become service.no_answer
+        assert request["operation_id"] == ids[1]
+        await agent.answer(request)
+        assert (await asked)[1]["code"] == "ok" and service.http("GET", f"/v1/operations/{ids[0]}")[1]["code"] == "service.no_answer"
+        await agent.close()
+    service = Service(tmp_path, "queue_wait: 10s\ndiagnostics:\n  no_answer_after: 2s\n")
+    run(main(service))
+    service.stop()
+
+
+def test_flood_of_messages(service, agent):
+    async def main():
+        await agent.connect()
+        message = sign(agent.signing, "wb-news+jwt", {"iss": agent.id})
+        with pytest.raises(websockets.ConnectionClosed):
+            for _ in range(30000):
+                await agent.ws.send(message)
+        assert agent.ws.close_code == 4004
+        assert service.log_text().count(f"message.ignored agent_id={agent.id}") == 5
+        await agent.connect()
+        await agent.close()
     run(main())
 
 

@@ -67,7 +67,8 @@ static void defaults(void **state)
 
 static void refused(void **state)
 {
-	static const char *const more[] = { "request_lifetime: 121s\n", "request_lifetime: 30\n", "wait: 21s\n", "listen: 8443\n", "channel_endpoints: [ws://x/v1/agent]\n", "unknown: 1\n",
+	static const char *const more[] = { "request_lifetime: 121s\n", "request_lifetime: 30\n", "wait: 21s\n", "listen: 8443\n", "channel_endpoints: [ws://x/v1/agent]\n",
+		"channel_endpoints: [wss://x/v1/agent, wss://y/v1/agent]\n", "unknown: 1\n",
 		"limits:\n  body: 1\n", NULL };
 	struct settings settings;
 	char text[512];
