@@ -162,11 +162,14 @@ void request_note_answer(struct request *request, const struct directory_answer 
 
 void request_note_user(struct request *request)
 {
+	strcpy(request->entry.user_guid, located_account(request->located)->guid);
+	replace_text(&request->result.server, located_position(request->located)->server);
+}
+
+void request_tell_user(struct request *request)
+{
 	const struct account *account = located_account(request->located);
-	const struct server_position *position = located_position(request->located);
 	strcpy(request->result.user_guid, account->guid);
-	strcpy(request->entry.user_guid, account->guid);
-	replace_text(&request->result.server, position->server);
 	if (request->op == OP_RESET || request->op == OP_UNLOCK)
 		request->result.was_locked = account->locked;
 }
@@ -318,6 +321,11 @@ static const char *subject_domain(const struct subject *subject)
 	return at ? at + 1 : NULL;
 }
 
+static bool is_skewed(int64_t difference_ms)
+{
+	return difference_ms > CLOCK_SKEW_MS || difference_ms < -CLOCK_SKEW_MS;
+}
+
 static enum status choose_directory(struct request *request)
 {
 	enum status status = realms_choose(request->all->world.realms, request->claims->directory, subject_domain(&request->claims->subject), &request->realm);
@@ -327,8 +335,7 @@ static enum status choose_directory(struct request *request)
 	request->result.directory = strdup(realm_name(request->realm));
 	struct directory_health health;
 	directory_health(realm_directory(request->realm), &health);
-	bool skewed = health.clock_skew_ms != INT64_MIN && (health.clock_skew_ms > CLOCK_SKEW_MS || health.clock_skew_ms < -CLOCK_SKEW_MS);
-	return skewed ? STATUS_AGENT_CLOCK_SKEW : STATUS_OK;
+	return health.clock_skew_ms != INT64_MIN && is_skewed(health.clock_skew_ms) ? STATUS_AGENT_CLOCK_SKEW : STATUS_OK;
 }
 
 static void handle_located(enum status status, struct located *take_located, const struct directory_answer *answer, void *arg)
@@ -339,6 +346,10 @@ static void handle_located(enum status status, struct located *take_located, con
 		located_free(request->located);
 		request->located = take_located;
 		request_note_user(request);
+		/* This host's clock may have been set since the server was looked at last. */
+		int64_t server_s = located_position(take_located)->current_time_s;
+		if (server_s && is_skewed(clock_now_ms() - server_s * 1000))
+			status = STATUS_AGENT_CLOCK_SKEW;
 	} else {
 		located_free(take_located);
 		request_note_answer(request, answer);
@@ -374,6 +385,7 @@ static enum status judge_scope(struct request *request)
 	if (status != STATUS_OK)
 		return status;
 	request->why[0] = 0;
+	request_tell_user(request);
 	return scope_judge_state(account, request->op != OP_UNLOCK, request->claims->must_change, clock_now_ms() / 1000);
 }
 

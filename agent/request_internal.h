@@ -27,6 +27,8 @@ struct request {
 	enum status write_status;         /* of a write whose answer was lost */
 	bool intent, wrote, settling;
 	int64_t settle_began_us;
+	int64_t lost_ms;                  /* when the connection was given up that the write went over */
+	int64_t unchanged_us;             /* the first of the latest readings in a row that showed no write; 0: none */
 	struct event *timer;
 	struct journal_entry entry;
 	char why[256];                    /* the scope's rule in words: for the log, never for the service */
@@ -58,8 +60,10 @@ void request_free(struct request *request);
 /* Adds the time since the last mark to a stage's duration. */
 void request_mark(struct request *request, enum stage stage);
 void request_note_answer(struct request *request, const struct directory_answer *answer);
-/* The user is known: into result and entry. */
+/* The user is known: into the entry. */
 void request_note_user(struct request *request);
+/* And may be spoken of: into the result. */
+void request_tell_user(struct request *request);
 
 /* The tail. */
 void request_finish(struct request *request, enum status status);

@@ -50,7 +50,7 @@ static void write_line(const struct request *request)
 	log_event(status_level(result->code), "request.end",
 	          LOG_FIELDS({ LOG_OPERATION_ID, result->operation_id[0] ? result->operation_id : NULL }, { LOG_REQUEST_ID, result->request_id[0] ? result->request_id : NULL },
 	                     { LOG_OP, request->entry.op[0] ? request->entry.op : NULL }, { LOG_STATUS, outcome_name(status_outcome(result->code)) }, { LOG_CODE, code },
-	                     { LOG_USER_GUID, result->user_guid[0] ? result->user_guid : NULL }, { LOG_SERVER, result->server }, { LOG_LDAP_RESULT, result->ldap_result >= 0 ? ldap_result : NULL },
+	                     { LOG_USER_GUID, request->entry.user_guid[0] ? request->entry.user_guid : NULL }, { LOG_SERVER, result->server }, { LOG_LDAP_RESULT, result->ldap_result >= 0 ? ldap_result : NULL },
 	                     { LOG_AD_CODE, ad_code[0] ? ad_code : NULL }, { "reason", result->reason ? result->reason : request->why[0] ? request->why : NULL }, { "frame_sha256", result->frame_sha256[0] ? result->frame_sha256 : NULL },
 	                     { LOG_DURATION_MS, duration }),
 	          "%s %s%s%s", request->entry.op[0] ? request->entry.op : "frame", code, *why ? ": " : "", why);

@@ -8,6 +8,7 @@
 #include "base/log.h"
 
 #define READ_TIMEOUT_MS 5000
+#define RECORD_SLACK_S 2
 
 enum verdict { VERDICT_APPLIED, VERDICT_UNCHANGED, VERDICT_REPLACED, VERDICT_UNREADABLE };
 
@@ -27,14 +28,25 @@ static enum verdict judge_record(const struct journal_entry *entry, const struct
 	return same ? VERDICT_UNCHANGED : VERDICT_REPLACED;
 }
 
-/* On another server only what is there proves anything: what is not there may not have come yet. */
-static enum verdict judge_reading(const struct journal_entry *entry, const struct located *located)
+/* Ours is not younger than the end of the connection that it went over, by that server's own clock. A younger one through the same server may be an administrator's, and whether
+ * ours stood there before cannot be seen. Replication's times are whole seconds. */
+static bool may_be_ours(const struct request *request, const struct located *located)
 {
+	int64_t server_s = located_position(located)->current_time_s, ago_s = (clock_now_ms() - request->lost_ms) / 1000;
+	return server_s == 0 || located_password_record(located)->time_s <= server_s - ago_s + RECORD_SLACK_S;
+}
+
+/* On another server only what is there proves anything: what is not there may not have come yet. */
+static enum verdict judge_reading(const struct request *request, const struct located *located)
+{
+	const struct journal_entry *entry = &request->entry;
 	const struct server_position *position = located_position(located);
 	bool same_server = position->invocation_known ? memcmp(position->invocation_id, entry->invocation_id, 16) == 0 : strcasecmp(position->server, entry->server) == 0;
 	if (!entry->sets_password)
 		return !same_server ? VERDICT_UNREADABLE : located_account(located)->lockout_time_set ? VERDICT_UNCHANGED : VERDICT_APPLIED;
 	enum verdict verdict = judge_record(entry, located_password_record(located));
+	if (verdict == VERDICT_APPLIED && !may_be_ours(request, located))
+		return same_server ? VERDICT_REPLACED : VERDICT_UNREADABLE;
 	return same_server || verdict == VERDICT_APPLIED ? verdict : VERDICT_UNREADABLE;
 }
 
@@ -54,11 +66,13 @@ static void end(struct request *request, enum status status)
 static void conclude(struct request *request, enum verdict verdict)
 {
 	const struct settings *settings = request_settings(request);
-	int64_t waited_ms = (clock_monotonic_us() - request->settle_began_us) / 1000;
-	/* Before the delay is over a stalled server may still hold our modify: only a good answer is one. */
+	int64_t now = clock_monotonic_us(), waited_ms = (now - request->settle_began_us) / 1000;
+	if (verdict != VERDICT_UNCHANGED || !request->unchanged_us)
+		request->unchanged_us = verdict == VERDICT_UNCHANGED ? now : 0;
+	/* A server that has just begun to answer again may still hold our modify: until it has answered for the whole delay only a good answer is one. */
 	if (verdict == VERDICT_APPLIED)
 		end(request, STATUS_OK);
-	else if (verdict == VERDICT_UNCHANGED && waited_ms >= settings->settling_delay_ms) {
+	else if (verdict == VERDICT_UNCHANGED && now - request->unchanged_us >= settings->settling_delay_ms * 1000) {
 		request->wrote = false;
 		end(request, request->write_status);
 	} else if ((verdict == VERDICT_REPLACED && waited_ms >= settings->settling_delay_ms) || waited_ms >= settings->settling_limit_ms)
@@ -70,7 +84,7 @@ static void conclude(struct request *request, enum verdict verdict)
 static void handle_reading(enum status status, struct located *take_located, const struct directory_answer *answer, void *arg)
 {
 	struct request *request = arg;
-	enum verdict verdict = status == STATUS_OK ? judge_reading(&request->entry, take_located) : VERDICT_UNREADABLE;
+	enum verdict verdict = status == STATUS_OK ? judge_reading(request, take_located) : VERDICT_UNREADABLE;
 	located_free(take_located);
 	if (!request->all->closing)
 		conclude(request, verdict);
@@ -120,6 +134,7 @@ void request_settle(struct request *request, enum status status)
 	if (request->all->closing) /* the intent stays, and is settled at the next start */
 		return;
 	request->write_status = status;
+	request->lost_ms = clock_now_ms();
 	request->result.code = STATUS_SETTLING;
 	log_event(LOG_NOTICE, "request.settling",
 	          LOG_FIELDS({ LOG_OPERATION_ID, request->entry.operation_id }, { LOG_REQUEST_ID, request->entry.request_id }, { LOG_USER_GUID, request->entry.user_guid },
@@ -156,6 +171,14 @@ static bool settle_entry(const struct journal_entry *entry, void *arg)
 	return true;
 }
 
+/* The agent ended at an unknown time, but not later than now, nor long after its write would have been given up. */
+static void note_loss(struct request *request)
+{
+	const struct settings_directory *settings = realm_settings(request->realm);
+	int64_t given_up_ms = request->entry.intent_at_ms + settings->locate_timeout_ms + settings->write_timeout_ms, now_ms = clock_now_ms();
+	request->lost_ms = given_up_ms < now_ms ? given_up_ms : now_ms;
+}
+
 static void ignore_turn(void *arg)
 {
 }
@@ -172,8 +195,10 @@ void requests_settle_journal(struct requests *requests)
 		log_event(LOG_NOTICE, "request.settling", LOG_FIELDS({ LOG_OPERATION_ID, request->entry.operation_id }, { LOG_REQUEST_ID, request->entry.request_id }, { LOG_SERVER, request->entry.server }),
 		          "the journal has an intent without an outcome: the agent ended in the middle of a write");
 		/* A directory that is configured no more cannot be asked. */
-		if (request->realm)
+		if (request->realm) {
+			note_loss(request);
 			begin(request);
+		}
 		else
 			request_finish(request, STATUS_OUTCOME_UNKNOWN);
 	}

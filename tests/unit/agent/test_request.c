@@ -43,6 +43,9 @@ static struct played {
 	enum writing writing;
 	enum status locating;
 	bool disable_at_recheck;
+	int64_t clock_ahead_s;         /* of the server; INT64_MIN: it tells none */
+	int64_t written_at_s;          /* unicodePwd's record */
+	unsigned unreadable;           /* so many readings from the third on fail */
 	bool policy_control;
 	unsigned located, rechecked, written;
 	bool cleared_lockout, must_change, enforced;
@@ -123,10 +126,15 @@ enum status directory_locate(struct directory *directory, enum locate_by by, con
 		played.version++;
 		played.usn += 1001;
 	}
+	if (played.unreadable && played.located > 2 && played.located <= 2 + played.unreadable) {
+		free(found);
+		return STATUS_DIRECTORY_UNAVAILABLE;
+	}
 	found->account = played.alice;
 	found->position = (struct server_position){ .server = (char *)"dc1", .invocation_known = true, .highest_committed_usn = 1000 + played.usn };
+	found->position.current_time_s = clock_now_ms() / 1000 + played.clock_ahead_s;
 	memcpy(found->position.invocation_id, here, 16);
-	found->record = (struct replication_record){ .known = true, .version = played.version, .originating_usn = played.usn };
+	found->record = (struct replication_record){ .known = true, .version = played.version, .originating_usn = played.usn, .time_s = played.written_at_s };
 	memcpy(found->record.originator, played.originator, 16);
 	return soon((struct later){ .located = done, .found = found, .arg = arg });
 }
@@ -399,6 +407,10 @@ static void test_refusals(void **state)
 	assert_refused(scene, (struct ask){ OP_CHECK, GOOD, .directory = "nowhere" }, STATUS_USER_NOT_FOUND);
 	played.alice.dn = (char *)"CN=alice,OU=Outside,DC=corp,DC=example,DC=com";
 	assert_refused(scene, (struct ask){ OP_RESET, GOOD }, STATUS_USER_OUT_OF_SCOPE);
+	/* Nothing is told of whom the premises do not show. */
+	assert_string_equal(scene->results[scene->count - 1].user_guid, "");
+	assert_true(scene->results[scene->count - 1].was_locked < 0);
+	assert_string_equal(entry_of(scene, &scene->results[scene->count - 1])->user_guid, ALICE);
 	play_alice();
 	played.alice.uac |= UAC_ACCOUNTDISABLE;
 	played.directory.base = scene->base;
@@ -582,6 +594,37 @@ static void test_lost_answer_of_a_stalled_server(void **state) { settle(*state, 
 static void test_lost_answer_not_applied(void **state) { settle(*state, WRITE_LOST, STATUS_DIRECTORY_TIMEOUT); }
 static void test_lost_answer_replaced(void **state) { settle(*state, WRITE_REPLACED, STATUS_OUTCOME_UNKNOWN); }
 
+/* Written through the same server after our connection was lost: by whom cannot be known. */
+static void test_lost_answer_and_a_later_write(void **state)
+{
+	played.clock_ahead_s = 40;
+	played.written_at_s = clock_now_ms() / 1000 + 40 + 10;
+	settle(*state, WRITE_LOST_APPLIED, STATUS_OUTCOME_UNKNOWN);
+}
+
+static void test_lost_answer_applied_by_a_clock_of_its_own(void **state)
+{
+	played.clock_ahead_s = 40;
+	played.written_at_s = clock_now_ms() / 1000 + 40;
+	settle(*state, WRITE_LOST_APPLIED, STATUS_OK);
+}
+
+/* The delay counts from when the server can be read again. */
+static void test_lost_answer_of_a_server_that_comes_back(void **state)
+{
+	int64_t began = clock_monotonic_us();
+	played.unreadable = 10; /* a reading every 100 ms: a second */
+	settle(*state, WRITE_LOST, STATUS_DIRECTORY_TIMEOUT);
+	assert_true(clock_monotonic_us() - began >= 1350000);
+}
+
+static void test_skew_is_seen_while_reading(void **state)
+{
+	struct scene *scene = *state;
+	played.clock_ahead_s = -70;
+	assert_refused(scene, (struct ask){ OP_RESET, GOOD }, STATUS_AGENT_CLOCK_SKEW);
+}
+
 static void test_others_are_busy_while_one_is_settled(void **state)
 {
 	struct scene *scene = *state;
@@ -634,6 +677,7 @@ int main(void)
 		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_ahead_of_its_time),
 		ROW(test_one_at_a_time_for_one_user),
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),
+		ROW(test_lost_answer_and_a_later_write), ROW(test_lost_answer_applied_by_a_clock_of_its_own), ROW(test_lost_answer_of_a_server_that_comes_back), ROW(test_skew_is_seen_while_reading),
 		ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded),
 	};
 	return cmocka_run_group_tests_name("request", tests, NULL, NULL);
