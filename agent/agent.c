@@ -29,7 +29,7 @@ unsigned agent_endpoints(const struct agent *agent)
 {
 	unsigned count = 0;
 	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
-		count += agent->endpoint_known[i];
+		count += agent->endpoints[i].known;
 	return count;
 }
 
@@ -228,12 +228,25 @@ static const char *text_of(const json_t *facts, const char *name)
 	return text ? text : "";
 }
 
+/* Older ones of the channel's program say less. */
+static void note_certificate(const json_t *facts, char *text, size_t capacity)
+{
+	char until[CLOCK_TEXT_SIZE];
+	int64_t not_after = json_integer_value(json_object_get(facts, "peer_not_after"));
+	const char *names = text_of(facts, "peer_names"), *issuer = text_of(facts, "peer_issuer");
+	clock_format(not_after * 1000, until);
+	snprintf(text, capacity, "for %.200s%s%.150s, valid until %.10s", *names ? names : "(names not told)", *issuer ? ", issued by " : "", issuer, until);
+}
+
 static void handle_up(uint8_t endpoint, const json_t *facts, void *arg)
 {
 	struct agent *agent = arg;
 	struct session *session = session_of(agent, endpoint);
-	agent->endpoint_known[endpoint] = true;
-	snprintf(agent->endpoint_text[endpoint], sizeof agent->endpoint_text[endpoint], "%s, %s %s", text_of(facts, "url"), text_of(facts, "tls"), text_of(facts, "cipher"));
+	agent->endpoints[endpoint].known = true;
+	agent->endpoints[endpoint].told[0] = 0;
+	snprintf(agent->endpoints[endpoint].url, sizeof agent->endpoints[endpoint].url, "%s", text_of(facts, "url"));
+	snprintf(agent->endpoints[endpoint].text, sizeof agent->endpoints[endpoint].text, "%.200s, %.30s %.80s", text_of(facts, "url"), text_of(facts, "tls"), text_of(facts, "cipher"));
+	note_certificate(facts, agent->endpoints[endpoint].certificate, sizeof agent->endpoints[endpoint].certificate);
 	if (session)
 		session_up(session);
 }
@@ -241,12 +254,21 @@ static void handle_up(uint8_t endpoint, const json_t *facts, void *arg)
 static void handle_down(uint8_t endpoint, const json_t *facts, void *arg)
 {
 	struct agent *agent = arg;
-	agent->endpoint_known[endpoint] = true;
-	snprintf(agent->endpoint_text[endpoint], sizeof agent->endpoint_text[endpoint], "%s: %s", text_of(facts, "code"), text_of(facts, "reason"));
+	char told[sizeof agent->endpoints[endpoint].told];
+	snprintf(told, sizeof told, "%.60s: %.180s", text_of(facts, "code"), text_of(facts, "reason"));
+	bool news = !agent->endpoints[endpoint].known || strcmp(told, agent->endpoints[endpoint].told) != 0;
+	agent->endpoints[endpoint].known = true;
+	agent->endpoints[endpoint].certificate[0] = 0;
+	if (*text_of(facts, "url"))
+		snprintf(agent->endpoints[endpoint].url, sizeof agent->endpoints[endpoint].url, "%s", text_of(facts, "url"));
+	snprintf(agent->endpoints[endpoint].told, sizeof agent->endpoints[endpoint].told, "%s", told);
+	snprintf(agent->endpoints[endpoint].text, sizeof agent->endpoints[endpoint].text, "%s", told);
 	if (agent->sessions[endpoint])
 		session_down(agent->sessions[endpoint]);
-	log_event(LOG_NOTICE, "channel.down", LOG_FIELDS({ LOG_CODE, text_of(facts, "code") }), "endpoint %u: %s", endpoint, text_of(facts, "reason"));
-	tell_status(agent);
+	/* Each try that fails like the one before it is no news. */
+	log_event(news ? LOG_NOTICE : LOG_DEBUG, news ? "channel.down" : "channel.retry", LOG_FIELDS({ LOG_CODE, text_of(facts, "code") }), "endpoint %u: %s", endpoint, text_of(facts, "reason"));
+	if (news)
+		tell_status(agent);
 }
 
 static void handle_frame(uint8_t endpoint, struct bytes frame, void *arg)
@@ -268,7 +290,7 @@ static void forget_endpoints(struct agent *agent)
 	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++) {
 		if (agent->sessions[i])
 			session_down(agent->sessions[i]);
-		agent->endpoint_known[i] = false;
+		agent->endpoints[i].known = false;
 	}
 }
 

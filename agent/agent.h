@@ -1,5 +1,5 @@
 /* agent: writebackd's parts joined: which session feeds which request, what is repeated, what the notification says, how it all ends.
- * The struct is shared by main.c, agent.c and commands.c; nobody else includes this. */
+ * The struct is shared by main.c, agent.c, commands.c and check_user.c; nobody else includes this. */
 #ifndef AGENT_AGENT_H
 #define AGENT_AGENT_H
 
@@ -26,8 +26,12 @@ struct agent {
 	struct link *link;
 	struct control *control;
 	struct session *sessions[PACKET_ENDPOINTS];
-	bool endpoint_known[PACKET_ENDPOINTS];
-	char endpoint_text[PACKET_ENDPOINTS][256]; /* as the channel's program last said */
+	struct {
+		bool known;
+		char url[256], text[384];   /* as the channel's program last said */
+		char certificate[512];      /* of the service: for whom, by whom, until when; "": not up */
+		char told[256];             /* the last loss that was logged as news */
+	} endpoints[PACKET_ENDPOINTS];
 	struct hello_directory *hello_directories;
 	struct event *minute, *repeating, *watching;
 	int64_t started_us, stopping_us, idle_us;
@@ -53,5 +57,10 @@ bool agent_is_ready(const struct agent *agent, char *why, size_t capacity);
 void agent_identity_changed(struct agent *agent);
 
 extern const struct control_command agent_commands[];
+/* For commands: the command line was wrong, not the agent, which is an exit status of its own. */
+void agent_refuse_usage(struct control_call *call, const char *text);
+void agent_refuse_directory(const struct agent *agent, struct control_call *call, const char *name);
+/* check_user.c: the command check-user. */
+void agent_check_user(struct control_call *call, const json_t *input, void *arg);
 
 #endif

@@ -6,7 +6,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-#define LOCATE_MS 5000
 #define JOURNAL_SHOWN 200
 
 /* status ------------------------------------------------------------------------------------------------------------------------------ */
@@ -15,9 +14,9 @@ static json_t *describe_channel(const struct agent *agent)
 {
 	json_t *endpoints = json_array();
 	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
-		if (agent->endpoint_known[i])
-			json_array_append_new(endpoints, json_pack("{s:i,s:s,s:s}", "endpoint", (int)i, "state", agent->sessions[i] ? session_state_name(session_state(agent->sessions[i])) : "down",
-			                                           "text", agent->endpoint_text[i]));
+		if (agent->endpoints[i].known)
+			json_array_append_new(endpoints, json_pack("{s:i,s:s,s:s,s:s}", "endpoint", (int)i, "state", agent->sessions[i] ? session_state_name(session_state(agent->sessions[i])) : "down",
+			                                           "url", agent->endpoints[i].url, "text", agent->endpoints[i].text));
 	return json_pack("{s:b,s:i,s:o}", "attached", link_attached(agent->link), "ready", (int)agent_sessions_ready(agent), "endpoints", endpoints);
 }
 
@@ -58,12 +57,18 @@ static json_t *describe_identity(const struct agent *agent)
 	return json;
 }
 
+static void describe_resets(const struct agent *agent, char *text, size_t capacity)
+{
+	snprintf(text, capacity, limits_latched(agent->limits) ? "STOPPED (more than %lld in an hour; find out why, then 'writebackctl resume')" : "allowed", (long long)agent->settings->latch_per_hour);
+}
+
 static void run_status(struct control_call *call, const json_t *input, void *arg)
 {
 	struct agent *agent = arg;
-	char why[800];
+	char why[800], resets[160];
 	bool ready = agent_is_ready(agent, why, sizeof why);
-	control_reply(call, json_pack("{s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:I,s:{s:i,s:b},s:i,s:i,s:b,s:I}", "state", ready ? "ready" : "degraded", "why", why, "version", WRITEBACKD_VERSION,
+	describe_resets(agent, resets, sizeof resets);
+	control_reply(call, json_pack("{s:s,s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:I,s:{s:i,s:b},s:i,s:i,s:b,s:I}", "state", ready ? "ready" : "degraded", "why", why, "resets", resets, "version", WRITEBACKD_VERSION,
 	                              "identity", describe_identity(agent), "channel", describe_channel(agent), "directories", describe_directories(agent), "counts", describe_counts(agent),
 	                              "loop_longest_gap_us", (json_int_t)loop_longest_gap_us(agent->loop), "journal", "unacknowledged", (int)journal_unacknowledged(agent->journal), "writable",
 	                              journal_writable(agent->journal), "in_flight", (int)limits_in_flight(agent->limits), "settling", (int)requests_settling(agent->requests), "latched",
@@ -71,18 +76,18 @@ static void run_status(struct control_call *call, const json_t *input, void *arg
 }
 
 /* An exit status of its own: the command line was wrong, not the agent. */
-static void refuse_usage(struct control_call *call, const char *text)
+void agent_refuse_usage(struct control_call *call, const char *text)
 {
 	control_reply(call, json_pack("{s:s,s:s,s:s}", "error", status_code(STATUS_LOCAL_INPUT), "text", text, "kind", "usage"));
 }
 
-static void refuse_directory(const struct agent *agent, struct control_call *call, const char *name)
+void agent_refuse_directory(const struct agent *agent, struct control_call *call, const char *name)
 {
 	char text[1024];
 	int size = snprintf(text, sizeof text, "no directory \"%.64s\"; there is", name);
 	for (size_t i = 0; i < realms_count(agent->realms) && size < (int)sizeof text - 80; i++)
 		size += snprintf(text + size, sizeof text - size, "%s %s", i ? "," : "", realm_name(realms_at(agent->realms, i)));
-	refuse_usage(call, text);
+	agent_refuse_usage(call, text);
 }
 
 /* check ------------------------------------------------------------------------------------------------------------------------------- */
@@ -159,16 +164,18 @@ static void check_agent(const struct agent *agent, json_t *rows)
 	snprintf(text, sizeof text, identity->key_set.keys ? "version %lld, %lld days left" : "none seen yet", (long long)identity->key_set.version, (long long)(left_s / 86400));
 	add_row(rows, "agent", "key set", left_s > 0, text);
 	add_row(rows, "agent", "journal", journal_writable(agent->journal), journal_writable(agent->journal) ? "can be written" : status_admin_text(STATUS_AGENT_JOURNAL));
-	snprintf(text, sizeof text, limits_latched(agent->limits) ? "STOPPED (more than %lld in an hour; find out why, then 'writebackctl resume')" : "allowed", (long long)agent->settings->latch_per_hour);
+	describe_resets(agent, text, sizeof text);
 	add_row(rows, "agent", "resets", !limits_latched(agent->limits), text);
 	add_row(rows, "channel", "program", link_attached(agent->link), link_attached(agent->link) ? "writebackd-channel is connected" : "writebackd-channel is not connected");
 	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++) {
 		const struct session *session = agent->sessions[i];
-		if (!agent->endpoint_known[i])
+		if (!agent->endpoints[i].known)
 			continue;
 		bool ready = session && session_state(session) == SESSION_READY;
-		snprintf(text, sizeof text, "%s (%s)", agent->endpoint_text[i], session ? session_state_name(session_state(session)) : "down");
+		snprintf(text, sizeof text, "%s (%s)", agent->endpoints[i].text, session ? session_state_name(session_state(session)) : "down");
 		add_row(rows, "channel", "endpoint", ready, text);
+		if (agent->endpoints[i].certificate[0])
+			add_row(rows, "channel", "certificate", true, agent->endpoints[i].certificate);
 		int64_t difference = ready ? session_clock_difference_s(session) : 0;
 		snprintf(text, sizeof text, "the service's clock is %+lld s from ours", (long long)difference);
 		if (ready)
@@ -202,7 +209,7 @@ static void run_check(struct control_call *call, const json_t *input, void *arg)
 	const char *only = json_string_value(json_object_get(input, "directory"));
 	struct check *check = only && !realms_find(agent->realms, only) ? NULL : calloc(1, sizeof *check);
 	if (only && !check) {
-		refuse_directory(agent, call, only);
+		agent_refuse_directory(agent, call, only);
 		return;
 	}
 	if (!check) {
@@ -221,76 +228,6 @@ static void run_check(struct control_call *call, const json_t *input, void *arg)
 		finish_check(check);
 }
 
-/* check-user -------------------------------------------------------------------------------------------------------------------------- */
-
-struct user_check {
-	struct control_call *call;
-	struct realm *realm;
-};
-
-static void describe_policy(json_t *answer, const struct account *account)
-{
-	static const char *const sources[] = { [POLICY_UNKNOWN] = "unknown", [POLICY_DOMAIN] = "domain", [POLICY_PSO] = "PSO", [POLICY_SUBENTRY] = "subentry" };
-	const struct password_policy *policy = &account->policy;
-	char text[512];
-	if (policy->source == POLICY_UNKNOWN)
-		snprintf(text, sizeof text, "could not be read");
-	else
-		snprintf(text, sizeof text, "%s (%s): at least %u characters, complexity %s, %u remembered, minimum age %lld s, lockout after %u", sources[policy->source],
-		         policy->source_name ? policy->source_name : "", policy->min_length, policy->complexity ? "on" : "off", policy->history, (long long)policy->min_age_s, policy->lockout_threshold);
-	json_object_set_new(answer, "policy", json_string(text));
-}
-
-static void handle_user(enum status status, struct located *take_located, const struct directory_answer *answer, void *arg)
-{
-	struct user_check *check = arg;
-	char why[256] = "";
-	json_t *reply;
-	if (status != STATUS_OK)
-		reply = json_pack("{s:b,s:s,s:s,s:s}", "ok", 0, "code", status_code(status), "text", status_admin_text(status), "diagnostic", answer ? answer->diagnostic : "");
-	else {
-		const struct account *account = located_account(take_located);
-		status = scope_judge(realm_scope(check->realm), account, why, sizeof why);
-		if (status == STATUS_OK)
-			status = scope_judge_state(account, true, false, clock_now_ms() / 1000);
-		reply = json_pack("{s:b,s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:s}", "ok", status == STATUS_OK, "code", status == STATUS_OK ? "plausible" : status_code(status), "text",
-		                  why[0] ? why : status == STATUS_OK ? "this agent may reset and unlock the account" : status_admin_text(status), "dn", account->dn, "guid", account->guid, "server",
-		                  located_position(take_located)->server, "policy_control", located_policy_control(take_located) ? located_policy_control(take_located) : "none", "locked",
-		                  account->locked, "directory", realm_name(check->realm));
-		if (reply)
-			describe_policy(reply, account);
-	}
-	located_free(take_located);
-	control_reply(check->call, reply);
-	free(check);
-}
-
-static void run_check_user(struct control_call *call, const json_t *input, void *arg)
-{
-	struct agent *agent = arg;
-	const char *user = json_string_value(json_object_get(input, "user"));
-	const char *name = json_string_value(json_object_get(input, "directory"));
-	if (!user || !*user || strlen(user) > 1024) {
-		control_refuse(call, STATUS_LOCAL_INPUT, "no user is named");
-		return;
-	}
-	/* What a person types: a GUID, DOMAIN\name, name@domain, or a bare account name. */
-	const char *backslash = strchr(user, '\\'), *at = strrchr(user, '@');
-	AUTO_FREE char *domain = backslash ? strndup(user, backslash - user) : at ? strdup(at + 1) : NULL;
-	enum locate_by by = uuid_valid(user) ? LOCATE_OBJECT_GUID : at ? LOCATE_UPN : LOCATE_SAM;
-	struct user_check *check = calloc(1, sizeof *check);
-	struct directory_call *directory_call;
-	enum status status = check ? realms_choose(agent->realms, name, domain, &check->realm) : STATUS_AGENT_INTERNAL;
-	if (status == STATUS_OK) {
-		check->call = call;
-		status = directory_locate(realm_directory(check->realm), by, backslash ? backslash + 1 : user, NULL, LOCATE_MS, handle_user, check, &directory_call);
-	}
-	if (status == STATUS_OK)
-		return;
-	free(check);
-	control_refuse(call, status, status_admin_text(status));
-}
-
 /* Enrolment --------------------------------------------------------------------------------------------------------------------------- */
 
 static void run_enroll_begin(struct control_call *call, const json_t *input, void *arg)
@@ -300,6 +237,10 @@ static void run_enroll_begin(struct control_call *call, const json_t *input, voi
 	const char *ticket = json_string_value(json_object_get(input, "ticket"));
 	const char *name = json_string_value(json_object_get(input, "name"));
 	AUTO_FREE char *jws = NULL;
+	if (agent->identity.enrolled && !json_is_true(json_object_get(input, "replace"))) {
+		control_refuse(call, STATUS_LOCAL_PERMISSION, "this agent is enrolled already: 'enroll --replace' makes another agent of it");
+		return;
+	}
 	enrolment_clear(&agent->enrolment);
 	if (!issuer || strncmp(issuer, "https://", 8) != 0 || !ticket || !name || !*name
 	    || enrolment_begin(issuer, json_object_get(input, "root_key"), name, ticket, clock_now_ms() / 1000, &agent->enrolment, &jws) != STATUS_OK) {
@@ -372,7 +313,7 @@ static void run_journal(struct control_call *call, const json_t *input, void *ar
 const struct control_command agent_commands[] = {
 	{ "status", run_status },
 	{ "check", run_check },
-	{ "check-user", run_check_user },
+	{ "check-user", agent_check_user },
 	{ "enroll-begin", run_enroll_begin },
 	{ "enroll-finish", run_enroll_finish },
 	{ "resume", run_resume },

@@ -387,8 +387,9 @@ static void close_realm(struct realm *realm)
 	realm->resolving = NULL;
 	realm->generation++;
 	if (realm->directory)
+		tell_waiters(realm);
+	if (realm->directory)
 		directory_free(realm->directory);
-	tell_waiters(realm);
 	for (unsigned l = 0; l < LISTS; l++) {
 		free(realm->lists[l].found);
 		free(realm->lists[l].known);

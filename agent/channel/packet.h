@@ -2,8 +2,8 @@
  * A packet is one byte of kind, one byte of endpoint number (0 to 7, as in channel.yaml's list), and the payload:
  *
  *   'F' frame   both ways      one message of the WebSocket, at most 65,536 bytes
- *   'U' up      from channel   the endpoint's WebSocket is open:  {"url","tls","cipher","peer_sha256","peer_not_after","proxy"}
- *   'D' down    from channel   it is gone or could not be had:    {"code","close_code","reason","http_status","retry_after","next_try_ms"}
+ *   'U' up      from channel   the endpoint's WebSocket is open:  {"url","tls","cipher","peer_sha256","peer_not_after","peer_names","peer_issuer","proxy"}
+ *   'D' down    from channel   it is gone or could not be had:    {"url","code","close_code","reason","http_status","retry_after","next_try_ms"}
  *   'P' ping    both ways      empty; writebackd sends one every 5 s, the channel answers with one; 15 s of silence and the socket is closed by either
  *   'C' close   from writebackd close the endpoint's WebSocket:    {"close_code","reason"}
  *

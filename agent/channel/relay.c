@@ -69,8 +69,8 @@ static void on_up(struct endpoint *endpoint, const struct tls_peer *peer, void *
 	log_event(LOG_NOTICE, "channel.up", LOG_FIELDS({ "endpoint", endpoint_url(endpoint) }, { "tls", peer->version }, { "cipher", peer->cipher },
 	          { "peer_sha256", peer->sha256 }, { "proxy", proxy }), "the channel to %s is up", endpoint_url(endpoint));
 	send_json(relay, PACKET_UP, endpoint_number(endpoint),
-	          json_pack("{so ss so ss sI ss?}", "url", text(endpoint_url(endpoint)), "tls", peer->version, "cipher", text(peer->cipher), "peer_sha256", peer->sha256,
-	                    "peer_not_after", (json_int_t)peer->not_after, "proxy", proxy));
+	          json_pack("{so ss so ss sI so so ss?}", "url", text(endpoint_url(endpoint)), "tls", peer->version, "cipher", text(peer->cipher), "peer_sha256", peer->sha256,
+	                    "peer_not_after", (json_int_t)peer->not_after, "peer_names", text(peer->subject_alt_name), "peer_issuer", text(peer->issuer), "proxy", proxy));
 	changed(relay);
 }
 
@@ -99,7 +99,7 @@ static void on_down(struct endpoint *endpoint, const struct endpoint_down *down,
 	struct relay *relay = arg;
 	log_down(endpoint, down);
 	send_json(relay, PACKET_DOWN, endpoint_number(endpoint),
-	          json_pack("{ss sI so sI sI sI}", "code", status_code(down->status), "close_code", (json_int_t)down->close_code, "reason", text(down->reason),
+	          json_pack("{so ss sI so sI sI sI}", "url", text(endpoint_url(endpoint)), "code", status_code(down->status), "close_code", (json_int_t)down->close_code, "reason", text(down->reason),
 	                    "http_status", (json_int_t)down->http_status, "retry_after", (json_int_t)down->retry_after, "next_try_ms", (json_int_t)down->next_try_ms));
 	if (down->changed)
 		changed(relay);

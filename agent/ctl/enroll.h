@@ -9,9 +9,10 @@
 struct enroll_options {
 	const char *socket_path;
 	const char *issuer;
-	const char *ticket_file; /* NULL: a hidden prompt */
+	const char *ticket_file; /* NULL: standard input where it is no terminal, else a hidden prompt; "-": standard input */
 	const char *name;        /* NULL: the host's */
 	bool json;
+	bool replace;            /* becomes another agent where it is enrolled already */
 	struct https_options https;
 };
 

@@ -9,10 +9,8 @@
 
 #include "agent/ctl/agent_call.h"
 #include "agent/ctl/enroll.h"
+#include "agent/ctl/report.h"
 #include "base/secret.h"
-
-#define EXIT_DEGRADED 1
-#define EXIT_NOT_RUNNING 3
 
 struct options {
 	bool json;
@@ -28,54 +26,28 @@ struct command {
 
 static const char usage[] =
 	"Usage: writebackctl [--socket PATH] [--json] COMMAND\n"
-	"  status                     is the agent ready? exit status 0 ready, 1 degraded, 3 not running\n"
-	"  check [--user NAME] [--directory NAME]\n"
-	"                             try everything that a reset needs; with --user: could this user be reset?\n"
-	"  enroll URL [--ticket-file FILE] [--ca-file FILE] [--proxy HOST:PORT] [--name NAME]\n"
-	"                             join a reset service; the ticket is asked for where no file is named\n"
-	"  resume                     open the latch that stops resets after too many\n"
+	"  status                     is the agent ready?\n"
+	"  check [--directory NAME]   try everything that a reset needs\n"
+	"  check --user NAME [--directory NAME]\n"
+	"                             could this user be reset now? NAME: a userPrincipalName, DOMAIN\\name, an account name or an objectGUID\n"
+	"  enroll URL [--ticket-file FILE] [--ca-file FILE] [--proxy HOST:PORT] [--name NAME] [--replace]\n"
+	"                             join a reset service. The ticket comes from FILE, else from standard input, else from a prompt.\n"
+	"                             --replace: become another agent where this one is enrolled already\n"
+	"  resume                     allow resets again after there were too many\n"
 	"  journal [--last N]         requests and their outcomes\n"
-	"  --version, --help\n";
-
-static const char *text_of(const json_t *object, const char *name)
-{
-	const char *text = json_string_value(json_object_get(object, name));
-	return text ? text : "";
-}
+	"  --version, --help\n"
+	"With --json, standard output is one JSON object, also where something fails ({\"error\", \"text\"}).\n"
+	"Exit status: 0 good; 1 degraded, a check failed, or the agent refuses; 3 the agent is not running; 64 wrong usage; 65 not a ticket; 66 a file is missing;\n"
+	"69 the service cannot be reached; 76 it answers what it should not; 77 not permitted: the socket, the ticket, or enrolled already\n";
 
 static int64_t number_of(const json_t *object, const char *name)
 {
 	return json_integer_value(json_object_get(object, name));
 }
 
-static void print_json(const json_t *json)
-{
-	json_dumpf(json, stdout, JSON_INDENT(2));
-	puts("");
-}
-
-/* 0, with the answer; else the exit status, and it is said why. */
 static int ask(const struct options *options, json_t *take_input, json_t **ret_answer)
 {
-	*ret_answer = NULL;
-	enum status status = agent_call(options->enroll.socket_path, take_input, ret_answer);
-	if (status == STATUS_OK && !json_object_get(*ret_answer, "error"))
-		return 0;
-	if (status == STATUS_OK) {
-		if (options->json)
-			print_json(*ret_answer);
-		fprintf(stderr, "writebackctl: %s: %s\n", text_of(*ret_answer, "error"), text_of(*ret_answer, "text"));
-		json_decref(*ret_answer);
-		*ret_answer = NULL;
-		return EXIT_DEGRADED;
-	}
-	if (status == STATUS_LOCAL_PERMISSION)
-		fprintf(stderr, "writebackctl: %s: permission denied: run it as root or as the agent's user\n", options->enroll.socket_path);
-	else if (status == STATUS_CHANNEL_REFUSED)
-		fprintf(stderr, "writebackctl: the agent is not running (%s)\n", options->enroll.socket_path);
-	else
-		fprintf(stderr, "writebackctl: the agent does not answer: %s\n", status_code(status));
-	return status == STATUS_LOCAL_PERMISSION ? EX_NOPERM : EXIT_NOT_RUNNING;
+	return ask_agent(options->json, options->enroll.socket_path, take_input, ret_answer);
 }
 
 /* status ------------------------------------------------------------------------------------------------------------------------------ */
@@ -108,8 +80,9 @@ static void print_status(const json_t *status)
 		printf("  %-8" PRId64 " %s (%s)\n", number_of(row, "endpoint"), text_of(row, "state"), text_of(row, "text"));
 	json_array_foreach(json_object_get(status, "directories"), index, row)
 		printf("Directory  %s: %" PRId64 " of %" PRId64 " servers, %s\n", text_of(row, "name"), number_of(row, "servers_up"), number_of(row, "servers"), text_of(row, "text"));
-	printf("Requests   %" PRId64 " in flight, %" PRId64 " being settled, %" PRId64 " outcomes not acknowledged%s\n", number_of(status, "in_flight"), number_of(status, "settling"),
-	       number_of(json_object_get(status, "journal"), "unacknowledged"), json_is_true(json_object_get(status, "latched")) ? ", LATCHED: writebackctl resume" : "");
+	printf("Resets     %s\n", text_of(status, "resets"));
+	printf("Requests   %" PRId64 " in flight, %" PRId64 " being settled, %" PRId64 " outcomes not acknowledged\n", number_of(status, "in_flight"), number_of(status, "settling"),
+	       number_of(json_object_get(status, "journal"), "unacknowledged"));
 	json_object_foreach(json_object_get(status, "counts"), key, row)
 		printf("  %-28s %" JSON_INTEGER_FORMAT "\n", key, json_integer_value(row));
 }
@@ -138,27 +111,28 @@ static void print_check(const json_t *answer)
 	json_array_foreach(json_object_get(answer, "rows"), index, row)
 		printf("%-4s %s %s%s%s: %s\n", json_is_true(json_object_get(row, "ok")) ? "ok" : "FAIL", text_of(row, "what"), text_of(row, "server"), *text_of(row, "server") ? " " : "", text_of(row, "step"),
 		       text_of(row, "text"));
+	printf("%" PRId64 " ok, %" PRId64 " failed\n", number_of(answer, "passed"), number_of(answer, "failed"));
 }
 
 static void print_user(const json_t *answer)
 {
-	printf("%s: %s\n", text_of(answer, "code"), text_of(answer, "text"));
-	static const char *const members[] = { "dn", "guid", "directory", "server", "policy", "policy_control", "diagnostic" };
+	size_t index;
+	json_t *row;
+	printf("%s%s: %s\n", json_is_true(json_object_get(answer, "ok")) ? "" : "a reset would be refused: ", text_of(answer, "code"), text_of(answer, "text"));
+	json_array_foreach(json_object_get(answer, "rows"), index, row)
+		printf("%-4s %-15s %s\n", json_is_true(json_object_get(row, "ok")) ? "ok" : "FAIL", text_of(row, "question"), text_of(row, "text"));
+	static const char *const members[] = { "guid", "directory", "server", "diagnostic" };
 	for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
 		if (*text_of(answer, members[i]))
-			printf("  %-14s %s\n", members[i], text_of(answer, members[i]));
-	if (json_is_true(json_object_get(answer, "locked")))
-		puts("  locked         yes");
+			printf("     %-15s %s\n", members[i], text_of(answer, members[i]));
 }
 
 static int run_check(struct options *options, const char *argument)
 {
 	json_t *answer;
-	json_t *input = options->user ? json_pack("{s:s,s:s,s:s?}", "command", "check-user", "user", options->user, "directory", options->directory) : json_pack("{s:s}", "command", "check");
-	if (!input) {
-		fputs("writebackctl: the user's name is not UTF-8\n", stderr);
-		return EX_USAGE;
-	}
+	json_t *input = options->user ? json_pack("{s:s,s:s,s:s?}", "command", "check-user", "user", options->user, "directory", options->directory) : json_pack("{s:s,s:s?}", "command", "check", "directory", options->directory);
+	if (!input)
+		return report(options->json, EX_USAGE, "usage", "the user's or the directory's name is not UTF-8");
 	int failed = ask(options, input, &answer);
 	if (failed)
 		return failed;
@@ -191,7 +165,7 @@ static int run_resume(struct options *options, const char *argument)
 	if (options->json)
 		print_json(answer);
 	else
-		puts(json_is_true(json_object_get(answer, "was_latched")) ? "The latch is open again." : "The latch was open; the counts of the last hour are forgotten.");
+		puts(json_is_true(json_object_get(answer, "was_latched")) ? "Resets are allowed again." : "Resets were allowed; the counts of the last hour are forgotten.");
 	json_decref(answer);
 	return 0;
 }
@@ -218,18 +192,25 @@ static const struct command commands[] = {
 	{ "status", run_status, false }, { "check", run_check, false }, { "enroll", run_enroll, true }, { "resume", run_resume, false }, { "journal", run_journal, false },
 };
 
-static int fail_usage(void)
+static int fail_usage(const struct options *options, const char *what, const char *word)
 {
-	fputs(usage, stderr);
-	return EX_USAGE;
+	return report(options->json, EX_USAGE, "usage", "%s%s%s; see writebackctl --help", what, word ? " " : "", word ? word : "");
 }
 
 static int run(struct options *options, int count, char **words)
 {
-	for (size_t i = 0; count > 0 && i < sizeof commands / sizeof commands[0]; i++)
-		if (strcmp(commands[i].name, words[0]) == 0)
-			return count != 1 + commands[i].wants_argument ? fail_usage() : commands[i].run(options, words[1]);
-	return fail_usage();
+	if (count == 0)
+		return fail_usage(options, "a command is missing", NULL);
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+		if (strcmp(commands[i].name, words[0]) != 0)
+			continue;
+		if (count < 1 + commands[i].wants_argument)
+			return fail_usage(options, "the service's URL is missing behind", words[0]);
+		if (count > 1 + commands[i].wants_argument)
+			return fail_usage(options, "this is one word too many:", words[1 + commands[i].wants_argument]);
+		return commands[i].run(options, words[1]);
+	}
+	return fail_usage(options, "unknown command", words[0]);
 }
 
 int main(int argc, char **argv)
@@ -237,10 +218,13 @@ int main(int argc, char **argv)
 	static const struct option long_options[] = {
 		{ "socket", required_argument, NULL, 's' },    { "json", no_argument, NULL, 'j' },           { "user", required_argument, NULL, 'u' },  { "directory", required_argument, NULL, 'd' },
 		{ "ticket-file", required_argument, NULL, 't' }, { "ca-file", required_argument, NULL, 'c' }, { "proxy", required_argument, NULL, 'p' }, { "name", required_argument, NULL, 'n' },
-		{ "last", required_argument, NULL, 'l' },      { "version", no_argument, NULL, 'v' },        { "help", no_argument, NULL, 'h' },        { 0 },
+		{ "replace", no_argument, NULL, 'r' },         { "last", required_argument, NULL, 'l' },      { "version", no_argument, NULL, 'v' },        { "help", no_argument, NULL, 'h' },        { 0 },
 	};
 	struct options options = { .enroll.socket_path = AGENT_SOCKET };
 	int option;
+	/* Wherever it stands, so that also a mistake before it is told in JSON. */
+	for (int i = 1; i < argc; i++)
+		options.json |= strcmp(argv[i], "--json") == 0;
 	while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
 		switch (option) {
 		case 's': options.enroll.socket_path = optarg; break;
@@ -251,10 +235,11 @@ int main(int argc, char **argv)
 		case 'c': options.enroll.https.ca_file = optarg; break;
 		case 'p': options.enroll.https.proxy = optarg; break;
 		case 'n': options.enroll.name = optarg; break;
+		case 'r': options.enroll.replace = true; break;
 		case 'l': options.last = optarg; break;
 		case 'v': puts("writebackctl " WRITEBACKD_VERSION); return 0;
 		case 'h': fputs(usage, stdout); return 0;
-		default: return fail_usage();
+		default: return fail_usage(&options, "see above", NULL);
 		}
 	secret_heap_init();
 	secret_json_init();

@@ -1,0 +1,69 @@
+#include "config/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/secret.h"
+
+static const char *reason(int error)
+{
+	return error == ENOENT ? "does not exist: make it, or correct the path" : error == EACCES ? "cannot be read: let the agent's user read it, and enter its folders" : strerror(error);
+}
+
+static bool open_plain(const char *path, int *ret_fd, struct stat *ret_facts, char *why, size_t capacity)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0) {
+		snprintf(why, capacity, "%s %s", path, reason(errno));
+		return false;
+	}
+	if (fstat(fd, ret_facts) == 0 && S_ISREG(ret_facts->st_mode)) {
+		*ret_fd = fd;
+		return true;
+	}
+	snprintf(why, capacity, "%s is %s, not a file", path, S_ISDIR(ret_facts->st_mode) ? "a folder" : "a device, a pipe or a socket");
+	close(fd);
+	return false;
+}
+
+bool file_plain_fault(const char *path, char *why, size_t capacity)
+{
+	struct stat facts = { 0 };
+	int fd;
+	if (!open_plain(path, &fd, &facts, why, capacity))
+		return true;
+	close(fd);
+	return false;
+}
+
+static const char *content_fault(const char *path, const struct stat *facts)
+{
+	AUTO_SECRET struct secret secret = SECRET_EMPTY;
+	if (facts->st_size == 0)
+		return "is empty: it should hold one line";
+	if (facts->st_size > 4097)
+		return "is too long: it should hold one line of at most 4096 bytes";
+	enum status status = secret_read_file(path, &secret);
+	if (status == STATUS_LOCAL_INPUT)
+		return "should hold one line that is not empty, and nothing else";
+	return status == STATUS_OK ? NULL : "cannot be read";
+}
+
+bool file_secret_fault(const char *path, char *why, size_t capacity)
+{
+	struct stat facts = { 0 };
+	int fd;
+	if (!open_plain(path, &fd, &facts, why, capacity))
+		return true;
+	close(fd);
+	const char *fault = facts.st_mode & S_IRWXO   ? "is open to everybody: it should have mode 0640 or 0600"
+	                    : facts.st_mode & S_IWGRP ? "can be written by its group: it should have mode 0640 or 0600"
+	                                              : content_fault(path, &facts);
+	if (fault)
+		snprintf(why, capacity, "%s %s (its mode is %04o)", path, fault, (unsigned)(facts.st_mode & 07777));
+	return fault != NULL;
+}
