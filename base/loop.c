@@ -5,11 +5,13 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
 #include "base/clock.h"
+#include "base/notify.h"
 
 #define RELOAD_PAUSE_MS 1000
 #define STATUS_TEXT_LIMIT 500
@@ -20,6 +22,7 @@ struct loop {
 	struct event *terminate, *interrupt, *hangup;
 	struct event *reload_pause;   /* pending: a reload has just been done */
 	struct event *probe;
+	struct notify *notify;
 	struct event *watchdog;       /* NULL where systemd does not ask for one */
 	int64_t probe_us, probe_due_us, longest_gap_us;
 	int64_t watchdog_us;
@@ -92,7 +95,8 @@ static void on_probe(evutil_socket_t fd, short what, void *arg)
 
 static void on_watchdog(evutil_socket_t fd, short what, void *arg)
 {
-	sd_notify(0, "WATCHDOG=1");
+	struct loop *loop = arg;
+	notify_alive(loop->notify);
 }
 
 static bool add_signals(struct loop *loop)
@@ -136,7 +140,7 @@ enum status loop_new(const struct loop_callbacks *callbacks, unsigned probe_ms, 
 		return STATUS_AGENT_INTERNAL;
 	loop->probe_us = (int64_t)(probe_ms == 0 ? 1000 : probe_ms) * 1000;
 	loop->base = new_base();
-	bool made = loop->base != NULL && (loop->probe = evtimer_new(loop->base, on_probe, loop)) != NULL &&
+	bool made = loop->base != NULL && (loop->notify = notify_new(loop->base)) != NULL && (loop->probe = evtimer_new(loop->base, on_probe, loop)) != NULL &&
 	            (loop->reload_pause = evtimer_new(loop->base, on_reload_pause, loop)) != NULL && add_watchdog(loop);
 	/* Without callbacks signals are left alone: libevent serves them for one loop of a process only. */
 	if (made && callbacks != NULL) {
@@ -159,6 +163,7 @@ void loop_free(struct loop *loop)
 	for (size_t i = 0; i < sizeof events / sizeof events[0]; i++)
 		if (events[i] != NULL)
 			event_free(events[i]);
+	notify_free(loop->notify);
 	if (loop->base != NULL)
 		event_base_free(loop->base);
 	free(loop);
@@ -205,20 +210,26 @@ static int line_size(const char *text)
 
 void loop_notify_ready(struct loop *loop, const char *status_text)
 {
-	sd_notifyf(0, "READY=1\nSTATUS=%.*s", line_size(status_text), status_text == NULL ? "" : status_text);
+	char message[STATUS_TEXT_LIMIT + 32];
+	snprintf(message, sizeof message, "READY=1\nSTATUS=%.*s", line_size(status_text), status_text == NULL ? "" : status_text);
+	notify_state(loop->notify, message);
 }
 
 void loop_notify_status(struct loop *loop, const char *status_text)
 {
-	sd_notifyf(0, "STATUS=%.*s", line_size(status_text), status_text == NULL ? "" : status_text);
+	char message[STATUS_TEXT_LIMIT + 32];
+	snprintf(message, sizeof message, "STATUS=%.*s", line_size(status_text), status_text == NULL ? "" : status_text);
+	notify_status(loop->notify, message);
 }
 
 void loop_notify_reloading(struct loop *loop)
 {
-	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRId64, clock_monotonic_us());
+	char message[64];
+	snprintf(message, sizeof message, "RELOADING=1\nMONOTONIC_USEC=%" PRId64, clock_monotonic_us());
+	notify_state(loop->notify, message);
 }
 
 void loop_notify_stopping(struct loop *loop)
 {
-	sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
+	notify_state(loop->notify, "STOPPING=1\nSTATUS=Stopping");
 }

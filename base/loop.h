@@ -28,7 +28,7 @@ void loop_end(struct loop *loop);
 int64_t loop_longest_gap_us(const struct loop *loop);
 void loop_reset_gap(struct loop *loop);
 
-/* sd_notify; do nothing where there is no systemd. The watchdog is fed by the loop itself, at half of WATCHDOG_USEC, while it turns. */
+/* sd_notify, never waiting (base/notify.h); do nothing where there is no systemd. Of status texts the latest is told, at most one a second. The watchdog is fed by the loop itself, at half of WATCHDOG_USEC, while it turns. */
 void loop_notify_ready(struct loop *loop, const char *status_text);
 void loop_notify_status(struct loop *loop, const char *status_text);
 void loop_notify_reloading(struct loop *loop);

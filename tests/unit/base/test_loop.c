@@ -165,11 +165,87 @@ static void systemd_is_told(void **state)
 	unsetenv("WATCHDOG_USEC");
 }
 
+static void run_for(struct loop *loop, unsigned ms)
+{
+	after(loop, ms, end, loop);
+	loop_run(loop);
+}
+
+/* A flood of texts is one a second, and the last of them counts. */
+static void texts_are_told_now_and_then(void **state)
+{
+	char path[64], text[32];
+	int fd = notify_socket(path);
+	struct loop *loop;
+	assert_int_equal(loop_new(NULL, 1000, &loop), STATUS_OK);
+	for (unsigned i = 0; i < 1000; i++) {
+		snprintf(text, sizeof text, "%u", i);
+		loop_notify_status(loop, text);
+	}
+	assert_string_equal(received(fd), "STATUS=0");
+	assert_string_equal(received(fd), "");
+	run_for(loop, 1100);
+	assert_string_equal(received(fd), "STATUS=999");
+	assert_string_equal(received(fd), "");
+	loop_free(loop);
+	close(fd);
+	unlink(path);
+	unsetenv("NOTIFY_SOCKET");
+}
+
+/* PID 1 stands still: nothing waits for it, and what it must hear it hears when it goes on. */
+static void nobody_waits_for_systemd(void **state)
+{
+	char path[64], text[4096];
+	int fd = notify_socket(path);
+	struct loop *loop;
+	assert_int_equal(loop_new(NULL, 1000, &loop), STATUS_OK);
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	strcpy(address.sun_path, path);
+	int other = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	while (sendto(other, "full", 4, MSG_DONTWAIT, (struct sockaddr *)&address, sizeof address) == 4)
+		;
+	int64_t began = clock_monotonic_us();
+	loop_notify_status(loop, "late");
+	loop_notify_reloading(loop);
+	loop_notify_ready(loop, "again");
+	assert_true(clock_monotonic_us() - began < 500000);
+	while (strcmp(received(fd), "full") == 0)
+		;
+	run_for(loop, 300);
+	snprintf(text, sizeof text, "%s", received(fd));
+	assert_int_equal(strncmp(text, "RELOADING=1\n", 12), 0);
+	assert_string_equal(received(fd), "READY=1\nSTATUS=again");
+	loop_free(loop);
+	close(other);
+	close(fd);
+	unlink(path);
+	unsetenv("NOTIFY_SOCKET");
+}
+
+static void an_abstract_socket_is_told(void **state)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	char name[64];
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int size = snprintf(name, sizeof name, "@test_loop.%d", (int)getpid());
+	memcpy(address.sun_path + 1, name + 1, (size_t)size - 1);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)size)), 0);
+	setenv("NOTIFY_SOCKET", name, 1);
+	struct loop *loop;
+	assert_int_equal(loop_new(NULL, 1000, &loop), STATUS_OK);
+	loop_notify_ready(loop, "all");
+	assert_string_equal(received(fd), "READY=1\nSTATUS=all");
+	loop_free(loop);
+	close(fd);
+	unsetenv("NOTIFY_SOCKET");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(first_signal_asks_to_stop), cmocka_unit_test(second_signal_ends_at_once), cmocka_unit_test(reload_storms_are_coalesced),
-		cmocka_unit_test(gap_is_measured), cmocka_unit_test(works_without_callbacks), cmocka_unit_test(systemd_is_told),
+		cmocka_unit_test(gap_is_measured), cmocka_unit_test(works_without_callbacks), cmocka_unit_test(systemd_is_told), cmocka_unit_test(texts_are_told_now_and_then), cmocka_unit_test(nobody_waits_for_systemd), cmocka_unit_test(an_abstract_socket_is_told),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
