@@ -12,8 +12,10 @@
 #define DRAIN_US 20000000
 #define LINGER_US 1000000
 #define JOURNAL_RETAIN_MS 3600000
-#define JOURNAL_ROWS 25000
+#define JOURNAL_ROWS 20000
 #define DAY_S 86400
+#define DOWN_LINES 20
+#define DOWN_LINE_US 2000000
 
 /* What it looks like ------------------------------------------------------------------------------------------------------------------ */
 
@@ -251,6 +253,17 @@ static void handle_up(uint8_t endpoint, const json_t *facts, void *arg)
 		session_up(session);
 }
 
+/* writebackd-channel is not trusted: it may tell so without end. */
+static bool may_log_down(struct agent *agent)
+{
+	int64_t now = clock_monotonic_us(), earned = (now - agent->down_us) / DOWN_LINE_US;
+	if (earned > 0) {
+		agent->down_us = now;
+		agent->down_lines = earned >= agent->down_lines ? 0 : agent->down_lines - (unsigned)earned;
+	}
+	return agent->down_lines < DOWN_LINES && ++agent->down_lines;
+}
+
 static void handle_down(uint8_t endpoint, const json_t *facts, void *arg)
 {
 	struct agent *agent = arg;
@@ -266,7 +279,8 @@ static void handle_down(uint8_t endpoint, const json_t *facts, void *arg)
 	if (agent->sessions[endpoint])
 		session_down(agent->sessions[endpoint]);
 	/* Each try that fails like the one before it is no news. */
-	log_event(news ? LOG_NOTICE : LOG_DEBUG, news ? "channel.down" : "channel.retry", LOG_FIELDS({ LOG_CODE, text_of(facts, "code") }), "endpoint %u: %s", endpoint, text_of(facts, "reason"));
+	if (may_log_down(agent))
+		log_event(news ? LOG_NOTICE : LOG_DEBUG, news ? "channel.down" : "channel.retry", LOG_FIELDS({ LOG_CODE, text_of(facts, "code") }), "endpoint %u: %s", endpoint, text_of(facts, "reason"));
 	if (news)
 		tell_status(agent);
 }

@@ -36,6 +36,8 @@ struct agent {
 	struct event *minute, *repeating, *watching;
 	int64_t started_us, stopping_us, idle_us;
 	int expiry_warned;
+	unsigned down_lines;            /* of the log, spent on what the channel's program says */
+	int64_t down_us;
 	bool ready_told, stopping;
 };
 

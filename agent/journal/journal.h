@@ -46,7 +46,7 @@ struct journal_settings {
 	const char *path;
 	int64_t retain_ms;              /* a row is kept at least so long for `writebackctl journal` and the throttle: 3,600,000; less, where the journal is more than half full, for one
 	                                 * that does not count, and from three quarters on for every one: whoever allows so many writes does not limit them */
-	unsigned rows_limit;            /* 25,000: more unforgotten rows are agent.journal; a row takes about 1.5 KiB of memory. A quarter of them at most are refusals: rows of outcomes
+	unsigned rows_limit;            /* 20,000: more unforgotten rows are agent.journal; a row takes about 1.5 KiB of memory. A quarter of them at most are refusals: rows of outcomes
 	                                 * without an intent that do not count */
 };
 /* Opens, checks every row's checksum, fills the index. STATUS_AGENT_JOURNAL with a sentence where it is damaged, foreign or cannot be written: never a silent fresh start. */
