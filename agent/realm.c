@@ -295,15 +295,26 @@ bool realm_refresh(struct realm *realm, void (*done)(void *arg), void *arg)
 
 /* Scope ----------------------------------------------------------------------------------------------------------------------------- */
 
+/* What was found out about a name stands until it is looked up again: a reload refuses nobody in the meantime. */
+static void carry_over(struct name_list *list, const struct name_list *before)
+{
+	for (size_t i = 0; i < list->names->count; i++)
+		for (size_t k = 0; k < before->names->count; k++)
+			if (strcmp(list->names->items[i], before->names->items[k]) == 0)
+				list->found[i] = before->found[k];
+}
+
 static bool set_list(struct realm *realm, unsigned which, const struct config_strings *names)
 {
-	struct name_list *list = &realm->lists[which];
-	free(list->found);
+	struct name_list *list = &realm->lists[which], before = *list;
 	free(list->known);
 	*list = (struct name_list){ realm, which, names, calloc(names->count + 1, sizeof(struct found)), calloc(names->count + 1, sizeof(struct sid)) };
 	for (size_t i = 0; list->found && i < names->count; i++)
 		if (is_sid_text(names->items[i]) && sid_parse(names->items[i], &list->found[i].sid) != STATUS_OK)
 			list->found[i].sid.size = 0;
+	if (list->found && before.found)
+		carry_over(list, &before);
+	free(before.found);
 	return list->found && list->known;
 }
 
