@@ -281,6 +281,7 @@ static void run_resume(struct control_call *call, const json_t *input, void *arg
 	bool latched = limits_latched(agent->limits);
 	limits_resume(agent->limits, clock_now_ms());
 	journal_set_number(agent->journal, "latched", 0);
+	journal_set_number(agent->journal, REQUESTS_RESUMED_MS, clock_now_ms());
 	log_event(LOG_NOTICE, "agent.resumed", NULL, "an administrator has opened the latch");
 	control_reply(call, json_pack("{s:b}", "was_latched", latched));
 }

@@ -653,7 +653,10 @@ void requests_free(struct requests *requests)
 static bool count_write(const struct journal_entry *entry, void *arg)
 {
 	struct requests *requests = arg;
-	if (entry->counts && entry->state == JOURNAL_OUTCOME)
+	/* A time that lies ahead is a clock's fault, and lets nothing off. */
+	int64_t resumed_ms = journal_number(requests->world.journal, REQUESTS_RESUMED_MS, 0);
+	bool before = entry->outcome_at_ms <= resumed_ms && resumed_ms <= clock_now_ms();
+	if (entry->counts && entry->state == JOURNAL_OUTCOME && !before)
 		limits_restore(requests->world.limits, entry->user_guid, entry->sets_password, entry->outcome_at_ms);
 	return true;
 }

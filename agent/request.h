@@ -39,6 +39,8 @@ void requests_free(struct requests *requests);
 void requests_handle(struct requests *requests, uint8_t endpoint, struct bytes payload, struct bytes frame, int64_t started_us);
 /* A frame that cannot be verified: answered with its SHA-256, at most ten a second. */
 void requests_handle_unverified(struct requests *requests, uint8_t endpoint, struct bytes frame, enum jose_reason reason);
+/* The journal's number that holds when the latch was opened last, milliseconds since 1970: writes before it do not count any more. */
+#define REQUESTS_RESUMED_MS "resumed_ms"
 /* At the start: what the journal holds of writes counts for the limits, and intents without an outcome are settled. */
 void requests_restore(struct requests *requests);
 

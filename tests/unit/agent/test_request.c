@@ -489,6 +489,21 @@ static void test_limits(void **state)
 	assert_int_equal(played.written, 2);
 }
 
+static void test_resumed_and_restarted(void **state)
+{
+	struct scene *scene = *state;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
+	journal_set_number(scene->journal, REQUESTS_RESUMED_MS, clock_now_ms());
+	close_scene(scene);
+	open_scene(scene);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
+	journal_set_number(scene->journal, REQUESTS_RESUMED_MS, clock_now_ms() + 3600000);
+	close_scene(scene);
+	open_scene(scene);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_AGENT_THROTTLED);
+}
+
 static void test_overload_is_answered_and_not_kept(void **state)
 {
 	struct scene *scene = *state;
@@ -674,7 +689,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		ROW(test_reset), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
-		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_ahead_of_its_time),
+		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time),
 		ROW(test_one_at_a_time_for_one_user),
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),
 		ROW(test_lost_answer_and_a_later_write), ROW(test_lost_answer_applied_by_a_clock_of_its_own), ROW(test_lost_answer_of_a_server_that_comes_back), ROW(test_skew_is_seen_while_reading),
