@@ -320,6 +320,7 @@ void agent_identity_changed(struct agent *agent)
 {
 	journal_set_number(agent->journal, "key_set_version", agent->identity.key_set_floor);
 	agent->expiry_warned = 0;
+	link_hold(agent->link, STATUS_OK, NULL);
 	link_drop(agent->link);
 	forget_endpoints(agent);
 	log_event(LOG_NOTICE, "agent.enrolled", LOG_FIELDS({ LOG_AGENT_ID, agent->identity.agent_id }), "enrolled with %s", agent->identity.issuer);
@@ -567,6 +568,9 @@ enum status agent_listen(struct agent *agent, int take_channel_fd, int take_cont
 {
 	struct link_callbacks callbacks = { handle_up, handle_down, handle_frame, handle_attached, handle_detached, agent };
 	enum status status = link_new(loop_base(agent->loop), take_channel_fd, &callbacks, &agent->link);
+	/* Nobody would know it at the service. */
+	if (status == STATUS_OK && !agent->identity.enrolled)
+		link_hold(agent->link, STATUS_LOCAL_NOT_ENROLLED, "writebackd is not enrolled: writebackctl enroll");
 	if (status == STATUS_OK)
 		status = control_new(loop_base(agent->loop), take_control_fd, agent_commands, agent, &agent->control);
 	return status;

@@ -23,6 +23,9 @@ struct link {
 	struct event *ping;
 	struct packet_socket *socket;
 	int64_t heard_us;
+	enum status hold_code;
+	const char *hold_reason;       /* NULL: channels are wanted */
+	bool refusal_told;
 };
 
 static void detach(struct link *link, const char *why)
@@ -81,6 +84,38 @@ static void ping(evutil_socket_t fd, short what, void *arg)
 		detach(link, "it takes no more packets");
 }
 
+/* {"code","reason"}, malloc'ed. */
+static char *hold_text(enum status code, const char *reason)
+{
+	json_t *json = json_pack("{s:s,s:s}", "code", status_code(code), "reason", reason);
+	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	json_decref(json);
+	return text;
+}
+
+/* Once until the first has gone; it comes back and back. */
+static void refuse_second(struct link *link, int take_fd)
+{
+	static const char reason[] = "another writebackd-channel is connected to this writebackd";
+	AUTO_FREE char *text = hold_text(STATUS_LOCAL_SYSTEM, reason);
+	char packet[512];
+	int size = snprintf(packet, sizeof packet, "%c%c%s", PACKET_DOWN, 0, text ? text : "{}");
+	if (send(take_fd, packet, size, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_event(LOG_DEBUG, "link.refused", NULL, "the second connection could not be told why");
+	close(take_fd);
+	log_event(link->refusal_told ? LOG_DEBUG : LOG_WARNING, "link.refused", NULL, "a second connection to the channel socket is refused while the first is alive: a second writebackd-channel?");
+	link->refusal_told = true;
+}
+
+/* The first packet says what is to be done. */
+static void greet(struct link *link)
+{
+	AUTO_FREE char *text = link->hold_reason ? hold_text(link->hold_code, link->hold_reason) : NULL;
+	enum status status = text ? packet_socket_send(link->socket, PACKET_DOWN, 0, bytes_of_string(text)) : packet_socket_send(link->socket, PACKET_PING, 0, bytes_of(NULL, 0));
+	if (status != STATUS_OK)
+		log_event(LOG_WARNING, "link.full", NULL, "the channel's program takes no packet");
+}
+
 static void accept_one(evutil_socket_t listening, short what, void *arg)
 {
 	struct link *link = arg;
@@ -88,15 +123,16 @@ static void accept_one(evutil_socket_t listening, short what, void *arg)
 	if (fd < 0)
 		return;
 	if (link->socket) {
-		log_event(LOG_WARNING, "link.refused", NULL, "a second connection to the channel socket is refused while the first is alive");
-		close(fd);
+		refuse_second(link, fd);
 		return;
 	}
 	struct packet_socket_callbacks callbacks = { handle_packet, handle_closed, link };
 	if (packet_socket_new(link->base, fd, &callbacks, &link->socket) != STATUS_OK)
 		return;
 	link->heard_us = clock_monotonic_us();
+	link->refusal_told = false;
 	event_add(link->ping, &(struct timeval){ PING_S, 0 });
+	greet(link);
 	link->callbacks.attached(link->callbacks.arg);
 }
 
@@ -128,6 +164,12 @@ void link_free(struct link *link)
 		event_free(link->ping);
 	close(link->fd);
 	free(link);
+}
+
+void link_hold(struct link *link, enum status code, const char *reason)
+{
+	link->hold_code = code;
+	link->hold_reason = reason;
 }
 
 void link_drop(struct link *link)

@@ -22,6 +22,8 @@ struct link_callbacks {
 /* `take_fd` listens already (SOCK_SEQPACKET). */
 enum status link_new(struct event_base *base, int take_fd, const struct link_callbacks *callbacks, struct link **ret_link) MUST_USE;
 void link_free(struct link *link);
+/* No channel is wanted: who connects is told `code` and `reason` (constant) and held. reason NULL: wanted again. For connections from now on. */
+void link_hold(struct link *link, enum status code, const char *reason);
 /* Lets the connection go, without `detached`: the channel's program comes back and begins anew. */
 void link_drop(struct link *link);
 bool link_attached(const struct link *link);

@@ -4,7 +4,8 @@
  *   'F' frame   both ways      one message of the WebSocket, at most 65,536 bytes
  *   'U' up      from channel   the endpoint's WebSocket is open:  {"url","tls","cipher","peer_sha256","peer_not_after","peer_names","peer_issuer","proxy"}
  *   'D' down    from channel   it is gone or could not be had:    {"url","code","close_code","reason","http_status","retry_after","next_try_ms"}
- *   'P' ping    both ways      empty; writebackd sends one every 5 s, the channel answers with one; 15 s of silence and the socket is closed by either
+ *   'D' hold    from writebackd no channel is wanted now:           {"code","reason"}; the socket stays, or is closed where another program holds it
+ *   'P' ping    both ways      empty; writebackd sends one when it accepts, upon which the channel connects its endpoints, and every 5 s, the channel answers with one; 15 s of silence and the socket is closed by either
  *   'C' close   from writebackd close the endpoint's WebSocket:    {"close_code","reason"}
  *
  * Losing the socket closes every WebSocket (1001). The peer on either side is a stranger's program: unknown kinds, endpoint numbers that are not there and malformed JSON end the connection. */

@@ -24,7 +24,10 @@ struct relay {
 	struct relay_callbacks callbacks;
 	struct packet_socket *socket;           /* NULL: not connected */
 	int64_t heard_us;                       /* when a packet came last */
-	unsigned failures;                      /* tries since the socket stood */
+	unsigned failures;                      /* tries since writebackd greeted */
+	bool greeted;                           /* it wants channels */
+	char held[200];                         /* why it wants none; "": it has not said so on this socket */
+	char told[200];                         /* what was logged last of what keeps us from it */
 	struct endpoint *endpoints[PACKET_ENDPOINTS];
 	unsigned closing;                       /* endpoints that are gone from the settings, not yet closed */
 	struct event *retry, *watch, *stop;
@@ -135,15 +138,36 @@ static void on_stopped(struct endpoint *endpoint, void *arg)
 
 static void schedule_retry(struct relay *relay);
 
-static void lose_socket(struct relay *relay, const char *why)
+static void stop_endpoints(struct relay *relay, const char *why)
 {
-	packet_socket_free(relay->socket);
-	relay->socket = NULL;
-	log_event(LOG_WARNING, "agent.lost", NULL, "the connection to writebackd is gone: %s; every channel is closed until it is back", why);
 	for (size_t i = 0; i < PACKET_ENDPOINTS; i++)
 		if (relay->endpoints[i])
-			endpoint_stop(relay->endpoints[i], 1001, "agent restarts");
-	relay->failures = 0;
+			endpoint_stop(relay->endpoints[i], 1001, why);
+}
+
+/* Once per reason: the tries go on. */
+static void log_obstacle(struct relay *relay, int level, const char *event, const char *text)
+{
+	bool news = strncmp(relay->told, text, sizeof relay->told - 1) != 0;
+	snprintf(relay->told, sizeof relay->told, "%s", text);
+	log_event(news ? level : LOG_DEBUG, event, NULL, "%s", text);
+}
+
+static void lose_socket(struct relay *relay, const char *why)
+{
+	char text[200];
+	packet_socket_free(relay->socket);
+	relay->socket = NULL;
+	if (relay->greeted)
+		log_event(LOG_WARNING, "agent.lost", NULL, "the connection to writebackd is gone: %s; every channel is closed until it is back", why);
+	else if (!relay->held[0]) {
+		snprintf(text, sizeof text, "writebackd does not take the connection: %.120s", why);
+		log_obstacle(relay, LOG_WARNING, "agent.unreachable", text);
+	}
+	stop_endpoints(relay, "agent restarts");
+	relay->failures = relay->greeted ? 0 : relay->failures + 1;
+	relay->greeted = false;
+	relay->held[0] = 0;
 	schedule_retry(relay);
 	changed(relay);
 }
@@ -162,6 +186,38 @@ static bool close_endpoint(struct endpoint *endpoint, struct bytes payload)
 	return good;
 }
 
+/* writebackd is there and wants channels. */
+static void begin(struct relay *relay)
+{
+	relay->greeted = true;
+	relay->failures = 0;
+	relay->told[0] = 0;
+	log_event(LOG_NOTICE, "agent.connected", NULL, "connected to writebackd at %s", relay->settings->agent_socket);
+	for (size_t i = 0; i < PACKET_ENDPOINTS; i++)
+		if (relay->endpoints[i])
+			endpoint_start(relay->endpoints[i]);
+	changed(relay);
+}
+
+/* It wants none: it says why, keeps the socket and lets it go when that changes; or closes it. */
+static bool hold(struct relay *relay, struct bytes payload)
+{
+	char line[200];
+	json_t *json = jose_json_parse(payload);
+	const char *reason = json_string_value(json_object_get(json, "reason"));
+	bool good = reason && *reason;
+	if (good) {
+		snprintf(relay->held, sizeof relay->held, "%s", reason);
+		snprintf(line, sizeof line, "no channel is wanted: %.160s", reason);
+		log_obstacle(relay, LOG_NOTICE, "agent.waits", line);
+		stop_endpoints(relay, "agent waits");
+		relay->greeted = false;
+		changed(relay);
+	}
+	json_decref(json);
+	return good;
+}
+
 /* NULL, or what is wrong with the packet. */
 static const char *take_packet(struct relay *relay, const struct packet *packet)
 {
@@ -169,7 +225,11 @@ static const char *take_packet(struct relay *relay, const struct packet *packet)
 	switch (packet->kind) {
 	case PACKET_PING:
 		send_packet(relay, PACKET_PING, 0, bytes_of(NULL, 0));
+		if (!relay->greeted && !relay->held[0])
+			begin(relay);
 		return NULL;
+	case PACKET_DOWN:
+		return hold(relay, packet->payload) ? NULL : "a malformed hold";
 	case PACKET_FRAME:
 		if (!endpoint)
 			return "a frame for an endpoint that does not exist";
@@ -182,7 +242,6 @@ static const char *take_packet(struct relay *relay, const struct packet *packet)
 			return "a close for an endpoint that does not exist";
 		return close_endpoint(endpoint, packet->payload) ? NULL : "a malformed close";
 	case PACKET_UP:
-	case PACKET_DOWN:
 		break;
 	}
 	return "a packet that only the channel sends";
@@ -248,12 +307,8 @@ static void on_retry(evutil_socket_t unused, short what, void *arg)
 		changed(relay);
 		return;
 	}
-	relay->failures = 0;
+	/* Its first packet says whether it wants channels: while it is not there a socket of systemd's takes us, too. */
 	relay->heard_us = clock_monotonic_us();
-	log_event(LOG_NOTICE, "agent.connected", NULL, "connected to writebackd at %s", path);
-	for (size_t i = 0; i < PACKET_ENDPOINTS; i++)
-		if (relay->endpoints[i])
-			endpoint_start(relay->endpoints[i]);
 	changed(relay);
 }
 
@@ -263,7 +318,7 @@ static enum status add_endpoint(struct relay *relay, uint8_t number)
 {
 	struct endpoint_callbacks callbacks = { on_up, on_message, on_down, on_stopped, relay };
 	enum status status = endpoint_new(relay->base, number, relay->settings, &callbacks, &relay->endpoints[number]);
-	if (status == STATUS_OK && relay->socket)
+	if (status == STATUS_OK && relay->greeted)
 		endpoint_start(relay->endpoints[number]);
 	return status;
 }
@@ -354,7 +409,11 @@ void relay_free(struct relay *relay)
 void relay_status(const struct relay *relay, char *out, size_t capacity)
 {
 	size_t size = 0;
-	if (!relay->socket) {
+	if (relay->held[0]) {
+		snprintf(out, capacity, "Waiting: %s", relay->held);
+		return;
+	}
+	if (!relay->greeted) {
 		snprintf(out, capacity, "Waiting for writebackd at %s", relay->settings->agent_socket);
 		return;
 	}

@@ -168,7 +168,10 @@ class Agent:
         self.listener.settimeout(5)
 
     def accept(self):
+        """Takes a connection and greets it, upon which the channel connects its endpoints."""
         self.peer, _ = self.listener.accept()
+        self.send("P")
+        assert self.take() == ("P", 0, b"")
         return self
 
     def take(self, limit=5):
