@@ -35,6 +35,16 @@ unsigned agent_endpoints(const struct agent *agent)
 	return count;
 }
 
+void agent_describe_directory(const struct realm *realm, char *text, size_t capacity)
+{
+	struct directory_health health;
+	char at[CLOCK_TEXT_SIZE] = "";
+	directory_health(realm_directory(realm), &health);
+	clock_format(health.next_try_s * 1000, at);
+	bool waits = health.servers_up == 0 && health.next_try_s;
+	snprintf(text, capacity, "%s%s%s", health.text, waits ? "; next try at " : "", waits ? at : "");
+}
+
 bool agent_is_ready(const struct agent *agent, char *why, size_t capacity)
 {
 	why[0] = 0;
@@ -51,11 +61,11 @@ bool agent_is_ready(const struct agent *agent, char *why, size_t capacity)
 	for (size_t i = 0; !why[0] && i < realms_count(agent->realms); i++) {
 		struct directory_health health;
 		directory_health(realm_directory(realms_at(agent->realms, i)), &health);
-		char missing[700];
-		if (health.servers_up == 0)
-			snprintf(why, capacity, "directory %s: %s", realm_name(realms_at(agent->realms, i)), health.text);
-		else if (!realm_names_good(realms_at(agent->realms, i), missing, sizeof missing))
-			snprintf(why, capacity, "directory %s: %s", realm_name(realms_at(agent->realms, i)), missing);
+		struct realm *realm = realms_at(agent->realms, i);
+		char text[700];
+		agent_describe_directory(realm, text, sizeof text);
+		if (health.servers_up == 0 || !realm_names_good(realm, text, sizeof text))
+			snprintf(why, capacity, "directory %s: %s", realm_name(realm), text);
 	}
 	return !why[0];
 }
@@ -66,9 +76,14 @@ static void describe(const struct agent *agent, char *text, size_t capacity)
 	bool ready = agent_is_ready(agent, why, sizeof why);
 	int size = snprintf(text, capacity, "%s%s: channel %u/%u", ready ? "Ready" : "Degraded, ", why, agent_sessions_ready(agent), agent_endpoints(agent));
 	for (size_t i = 0; size > 0 && (size_t)size < capacity && i < realms_count(agent->realms); i++) {
+		struct realm *realm = realms_at(agent->realms, i);
 		struct directory_health health;
-		directory_health(realm_directory(realms_at(agent->realms, i)), &health);
-		size += snprintf(text + size, capacity - size, ", %s via %s", realm_name(realms_at(agent->realms, i)), health.text);
+		directory_health(realm_directory(realm), &health);
+		/* What is down was said as the reason already, for the first one; the others are told apart from those that are up. */
+		if (health.servers_up == 0)
+			size += snprintf(text + size, capacity - size, ", %s is down", realm_name(realm));
+		else
+			size += snprintf(text + size, capacity - size, ", %s via %s", realm_name(realm), health.text);
 	}
 	uint64_t by_outcome[OUTCOME_SETTLING + 1] = { 0 };
 	for (unsigned code = 0; code < STATUS_COUNT; code++)
@@ -413,12 +428,24 @@ void agent_stop(void *arg)
 	event_add(agent->watching, &(struct timeval){ 0, 50000 });
 }
 
+/* Once per change. `take_keys`: one a line; NULL: none. */
+static void tell_restart(struct agent *agent, char *take_keys)
+{
+	size_t size = take_keys ? strlen(take_keys) : 0;
+	while (size > 0 && take_keys[size - 1] == '\n')
+		take_keys[--size] = 0;
+	for (char *at = take_keys; at && *at; at++)
+		*at = *at == '\n' ? ' ' : *at;
+	if (take_keys && (!agent->restart_told || strcmp(take_keys, agent->restart_told) != 0))
+		log_event(LOG_WARNING, "config.restart", NULL, "these keys have changed and need a restart: %s", take_keys);
+	free(agent->restart_told);
+	agent->restart_told = take_keys;
+}
+
 static void take_settings(struct agent *agent, struct settings *take_fresh)
 {
 	struct settings *before = agent->settings;
-	AUTO_FREE char *fixed = config_not_reloadable(settings_keys, agent->first_settings, take_fresh);
-	if (fixed)
-		log_event(LOG_WARNING, "config.restart", NULL, "these keys have changed and need a restart: %s", fixed);
+	tell_restart(agent, config_not_reloadable(settings_keys, agent->first_settings, take_fresh));
 	if (!realms_rescope(agent->realms, take_fresh)) {
 		log_event(LOG_ERR, "config.refused", NULL, "other directories than at the start need a restart; the old configuration stays");
 		settings_clear(take_fresh);
@@ -454,6 +481,9 @@ void agent_reload(void *arg)
 		free(fresh);
 	}
 	config_errors_clear(&errors);
+	/* Also what is behind the configuration may have been mended: a password file, an account, a group. */
+	for (size_t i = 0; i < realms_count(agent->realms); i++)
+		directory_retry(realm_directory(realms_at(agent->realms, i)));
 	char text[2048];
 	describe(agent, text, sizeof text);
 	loop_notify_ready(agent->loop, text);
@@ -603,6 +633,7 @@ void agent_close(struct agent *agent)
 	free_event(agent->repeating);
 	free_event(agent->watching);
 	free(agent->hello_directories);
+	free(agent->restart_told);
 	enrolment_clear(&agent->enrolment);
 	identity_clear(&agent->identity);
 	if (agent->lock_fd >= 0)

@@ -36,6 +36,7 @@ struct agent {
 	struct event *minute, *repeating, *watching;
 	int64_t started_us, stopping_us, idle_us;
 	int expiry_warned;
+	char *restart_told;             /* the keys that need a restart, as logged last; NULL: none */
 	unsigned down_lines;            /* of the log, spent on what the channel's program says */
 	int64_t down_us;
 	bool ready_told, stopping;
@@ -55,6 +56,8 @@ unsigned agent_sessions_ready(const struct agent *agent);
 unsigned agent_endpoints(const struct agent *agent);
 /* Ready, and what is missing: malformed nowhere, "" where nothing is. */
 bool agent_is_ready(const struct agent *agent, char *why, size_t capacity);
+/* A directory's health in words, with the time of the next try where it is down. */
+void agent_describe_directory(const struct realm *realm, char *text, size_t capacity);
 /* A new identity is in force: sessions begin anew. */
 void agent_identity_changed(struct agent *agent);
 

@@ -26,7 +26,9 @@ static json_t *describe_directories(const struct agent *agent)
 	for (size_t i = 0; i < realms_count(agent->realms); i++) {
 		struct directory_health health;
 		directory_health(realm_directory(realms_at(agent->realms, i)), &health);
-		json_t *row = json_pack("{s:s,s:i,s:i,s:s}", "name", realm_name(realms_at(agent->realms, i)), "servers_up", (int)health.servers_up, "servers", (int)health.servers, "text", health.text);
+		char text[480];
+		agent_describe_directory(realms_at(agent->realms, i), text, sizeof text);
+		json_t *row = json_pack("{s:s,s:i,s:i,s:s}", "name", realm_name(realms_at(agent->realms, i)), "servers_up", (int)health.servers_up, "servers", (int)health.servers, "text", text);
 		if (row && health.servers_up == 0)
 			json_object_set_new(row, "code", json_string(status_code(health.status)));
 		if (row && health.clock_skew_ms != INT64_MIN)
