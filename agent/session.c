@@ -297,9 +297,10 @@ static void handle_ack(struct session *session, struct bytes payload, struct byt
 {
 	struct ack ack = { 0 };
 	const char *member = NULL;
-	if (ack_parse(payload, &ack, &member) == STATUS_OK && is_ours(session, ack.issuer, ack.agent_id))
-		session->callbacks.acknowledged(session, ack.request_id, session->callbacks.arg);
-	else
+	bool good = ack_parse(payload, &ack, &member) == STATUS_OK && is_ours(session, ack.issuer, ack.agent_id);
+	for (size_t i = 0; good && i < ack.count; i++)
+		session->callbacks.acknowledged(session, ack.request_ids[i], session->callbacks.arg);
+	if (!good)
 		log_event(LOG_WARNING, "ack.refused", NULL, "an acknowledgement is malformed or for another agent");
 	ack_clear(&ack);
 }

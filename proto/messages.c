@@ -370,11 +370,51 @@ void drain_clear(struct drain *drain)
 	*drain = (struct drain){ 0 };
 }
 
+static enum status parse_request_ids(const struct field *field, const json_t *value, void *object)
+{
+	struct ack *ack = object;
+	size_t count = json_array_size(value);
+
+	if (count < 1 || count > MAX_ACKS)
+		return STATUS_LOCAL_INPUT;
+	ack->request_ids = calloc(count, sizeof(*ack->request_ids));
+	if (!ack->request_ids)
+		return STATUS_AGENT_INTERNAL;
+	for (; ack->count < count; ack->count++) {
+		const json_t *id = json_array_get(value, ack->count);
+		if (!json_is_string(id) || json_string_length(id) != UUID_SIZE - 1 || !uuid_valid(json_string_value(id)))
+			return STATUS_LOCAL_INPUT;
+		memcpy(ack->request_ids[ack->count], json_string_value(id), UUID_SIZE);
+	}
+	return STATUS_OK;
+}
+
+static bool build_request_ids(const struct field *field, const void *object, json_t **ret_value)
+{
+	const struct ack *ack = object;
+	json_t *ids = json_array();
+
+	for (size_t i = 0; i < ack->count; i++)
+		if (json_array_append_new(ids, json_string(ack->request_ids[i])) != 0) {
+			json_decref(ids);
+			return false;
+		}
+	*ret_value = ids;
+	return ids && ack->count >= 1 && ack->count <= MAX_ACKS;
+}
+
+static void clear_request_ids(const struct field *field, void *object)
+{
+	free(((struct ack *)object)->request_ids);
+}
+
+static const struct field_type field_request_ids = { parse_request_ids, build_request_ids, clear_request_ids };
+
 static const struct field ack_fields[] = {
 	{ "iss", &field_text, offsetof(struct ack, issuer), 1, MAX_ISSUER },
 	{ "aud", &field_text, offsetof(struct ack, agent_id), 1, MAX_AUDIENCE },
 	{ "iat", &field_int64, offsetof(struct ack, iat), 1, MAX_TIME },
-	{ "request_id", &field_uuid_text, offsetof(struct ack, request_id) },
+	{ "request_ids", &field_request_ids, 0 },
 };
 static const struct form ack_form = { FORM_FIELDS(ack_fields), STATUS_LOCAL_INPUT };
 

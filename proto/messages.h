@@ -110,10 +110,12 @@ enum status drain_parse(struct bytes payload, struct drain *ret_drain, const cha
 char *drain_build(const struct drain *drain);
 void drain_clear(struct drain *drain);
 
+#define MAX_ACKS 256
 struct ack {
 	char *issuer, *agent_id;
 	int64_t iat;
-	char *request_id;
+	char (*request_ids)[UUID_SIZE];
+	size_t count;               /* 1 to MAX_ACKS */
 };
 enum status ack_parse(struct bytes payload, struct ack *ret_ack, const char **ret_member) MUST_USE;
 char *ack_build(const struct ack *ack);

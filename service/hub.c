@@ -208,11 +208,12 @@ void hub_acknowledge(struct agent *agent, const char *request_id)
 	if (agent->session == NULL)
 		return;
 	struct session *session = agent->session;
-	struct hub *hub = session->hub;
-	const struct ack ack = { hub->settings->issuer, agent->row.agent_id, clock_now_ms() / 1000, (char *)request_id };
-	/* One that is lost is asked for again: the agent repeats its result. */
-	if (session_send_signed(session, TYP_ACK, ack_build(&ack)) != STATUS_OK)
-		log_event(LOG_INFO, "ack.lost", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { LOG_REQUEST_ID, request_id }), "an acknowledgement could not be sent");
+	memcpy(session->acks[session->ack_count++], request_id, UUID_SIZE);
+	/* One signature for all that a commit has made durable: they are told in one turn. */
+	if (session->ack_count == SESSION_ACKS)
+		session_acknowledge(session);
+	else
+		event_active(session->acknowledging, EV_TIMEOUT, 0);
 }
 
 void hub_set_keys(struct hub *hub, const struct keys *keys)

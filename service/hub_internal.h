@@ -5,6 +5,8 @@
 #include "proto/websocket.h"
 #include "service/hub.h"
 
+#define SESSION_ACKS 64
+
 struct session {
 	struct session *next;
 	struct hub *hub;
@@ -14,6 +16,9 @@ struct session {
 	struct agent *agent;            /* from the welcome until the session ends or is superseded */
 	char nonce[NONCE_SIZE];
 	char id[UUID_SIZE];
+	char acks[SESSION_ACKS][UUID_SIZE]; /* durable results to be acknowledged when this turn of the loop ends */
+	size_t ack_count;
+	struct event *acknowledging;
 	double tokens;                  /* messages still allowed now */
 	int64_t refilled_us;
 	unsigned ignored;               /* messages of a type not known here */
@@ -40,6 +45,8 @@ void session_end(struct session *session, unsigned close_code, const char *reaso
 void session_free(struct session *session);
 /* Takes the payload; NULL is STATUS_AGENT_INTERNAL. */
 enum status session_send_signed(struct session *session, const char *typ, char *take_payload) MUST_USE;
+/* What has gathered. Nothing where there is nothing. */
+void session_acknowledge(struct session *session);
 void hub_remember_seen(struct hub *hub, struct agent *agent);
 /* No channel for this agent until a person releases it. */
 void hub_remember_clone(struct hub *hub, struct agent *agent);

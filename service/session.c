@@ -30,6 +30,23 @@ enum status session_send_signed(struct session *session, const char *typ, char *
 	return status == STATUS_OK ? websocket_send(session->websocket, bytes_of_string(jws)) : status;
 }
 
+void session_acknowledge(struct session *session)
+{
+	if (session->ack_count == 0 || session->agent == NULL)
+		return;
+	const char *agent_id = session->agent->row.agent_id;
+	const struct ack ack = { session->hub->settings->issuer, (char *)agent_id, clock_now_ms() / 1000, session->acks, session->ack_count };
+	/* One that is lost is asked for again: the agent repeats its result. */
+	if (session_send_signed(session, TYP_ACK, ack_build(&ack)) != STATUS_OK)
+		log_event(LOG_INFO, "ack.lost", LOG_FIELDS({ LOG_AGENT_ID, agent_id }), "acknowledgements could not be sent");
+	session->ack_count = 0;
+}
+
+static void on_acknowledging(evutil_socket_t fd, short what, void *arg)
+{
+	session_acknowledge(arg);
+}
+
 /* The end ---------------------------------------------------------------------------------------------------------------------------- */
 
 static void lose_agent(struct session *session, const char *why)
@@ -62,6 +79,8 @@ void session_free(struct session *session)
 	leave_ungreeted(session);
 	if (session->greeting != NULL)
 		event_free(session->greeting);
+	if (session->acknowledging != NULL)
+		event_free(session->acknowledging);
 	websocket_free(session->websocket);
 	upgraded_release(session->connection);
 	free(session);
@@ -71,6 +90,7 @@ void session_end(struct session *session, unsigned close_code, const char *reaso
 {
 	if (session->closing)
 		return;
+	session_acknowledge(session);
 	session->closing = true;
 	if (session->agent == NULL)
 		log_event(LOG_NOTICE, "agent.turned_away", LOG_FIELDS({ "peer", upgraded_peer(session->connection) }), "closed with %u: %s", close_code, reason);
@@ -377,19 +397,23 @@ static struct session *session_new(struct hub *hub, struct exchange *exchange, c
 {
 	struct session *session = calloc(1, sizeof *session);
 	struct event *greeting = session != NULL ? evtimer_new(hub->base, on_greeting_late, session) : NULL;
-	if (greeting == NULL) {
-		free(session);
+	struct event *acknowledging = session != NULL ? evtimer_new(hub->base, on_acknowledging, session) : NULL;
+	bool good = greeting != NULL && acknowledging != NULL;
+	if (!good)
 		exchange_problem(exchange, 503, NULL, "no memory");
+	struct upgraded *connection = good ? exchange_upgrade(exchange, accept, WEBSOCKET_SUBPROTOCOL) : NULL;
+	if (connection == NULL) {
+		if (greeting != NULL)
+			event_free(greeting);
+		if (acknowledging != NULL)
+			event_free(acknowledging);
+		free(session);
 		return NULL;
 	}
 	session->hub = hub;
 	session->greeting = greeting;
-	session->connection = exchange_upgrade(exchange, accept, WEBSOCKET_SUBPROTOCOL);
-	if (session->connection == NULL) {
-		event_free(greeting);
-		free(session);
-		return NULL;
-	}
+	session->acknowledging = acknowledging;
+	session->connection = connection;
 	struct websocket_options options = websocket_defaults;
 	options.max_message_bytes = MAX_FRAME_BYTES;
 	options.ping_interval_ms = (unsigned)hub->settings->ping_interval_ms;

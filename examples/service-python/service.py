@@ -101,7 +101,7 @@ class Service:
             result = verify(await ws.recv(), "wb-result+jwt", key)
             if (result["iss"], result["aud"], result.get("request_id")) == (agent_id, self.issuer, request_id) and result["status"] != "settling":
                 break
-        await ws.send(sign(self.signing, "wb-ack+jwt", {"iss": self.issuer, "aud": agent_id, "iat": now(), "request_id": request_id}))
+        await ws.send(sign(self.signing, "wb-ack+jwt", {"iss": self.issuer, "aud": agent_id, "iat": now(), "request_ids": [request_id]}))
         await ws.close(1000)
         print(json.dumps(result), flush=True)
         self.done.set_result(result["status"] == "applied")

@@ -320,7 +320,7 @@ def examples():
                                     "rules": [{"rule": "complexity", "required_classes": 3, "given_classes": 2, "missing": ["upper", "digit"]}, {"rule": "contains_account_name"}]}),
         ("wb-result+jwt", SIGNING, {"iss": AGENT, "aud": ISSUER, "iat": NOW + 1, "request_id": request_id, "operation_id": OPERATION, "status": "failed", "code": "agent.throttled", "retry_after": 20}),
         ("wb-result+jwt", SIGNING, {"iss": AGENT, "aud": ISSUER, "iat": NOW + 1, "status": "refused", "code": "request.signature", "reason": "kid", "frame_sha256": hashed("frame").hex()}),
-        ("wb-ack+jwt", SERVICE, {"iss": ISSUER, "aud": AGENT, "iat": NOW + 1, "request_id": request_id}),
+        ("wb-ack+jwt", SERVICE, {"iss": ISSUER, "aud": AGENT, "iat": NOW + 1, "request_ids": [request_id]}),
         ("wb-drain+jwt", SERVICE, {"iss": ISSUER, "aud": AGENT, "iat": NOW, "session": session, "reason": "restart"}),
         ("wb-enroll+jwt", SIGNING, {"aud": ISSUER, "iat": NOW, "exp": NOW + 300, "ticket": f"wbt_{nonce}.{ROOT.kid}", "name": "agent1.corp.example",
                                     "signing_key": SIGNING.public, "decryption_key": DECRYPTION.public}),

@@ -34,6 +34,9 @@ struct bench {
 	struct jose_key *signing, *recipient;
 	struct jose_keys *agent_keys;
 	bool greeted;
+	char acks[64][UUID_SIZE];
+	size_t ack_count;
+	struct event *acknowledging;
 	/* the run */
 	enum operation op;
 	unsigned total, in_flight, first_user, users, sent, done, applied;
@@ -103,13 +106,33 @@ static void print_run(struct bench *bench)
 	bench->latencies = NULL;
 }
 
+static void send_acks(evutil_socket_t fd, short what, void *arg)
+{
+	struct bench *bench = arg;
+	struct ack ack = { .issuer = (char *)bench->issuer, .agent_id = (char *)bench->agent_id, .iat = clock_now_ms() / 1000, .request_ids = bench->acks, .count = bench->ack_count };
+	if (bench->ack_count > 0 && bench->websocket)
+		send_signed(bench, TYP_ACK, ack_build(&ack));
+	bench->ack_count = 0;
+}
+
+/* As reset-service does: what becomes durable together is acknowledged together; a commit is played by what comes within 2 ms. */
+static void acknowledge(struct bench *bench, const char *request_id)
+{
+	if (!*request_id)
+		return;
+	memcpy(bench->acks[bench->ack_count++], request_id, UUID_SIZE);
+	struct timeval commit = { 0, 2000 };
+	if (bench->ack_count == 64)
+		send_acks(-1, 0, bench);
+	else if (!evtimer_pending(bench->acknowledging, NULL))
+		evtimer_add(bench->acknowledging, &commit);
+}
+
 static void take_result(struct bench *bench, const struct result *result)
 {
 	if (status_outcome(result->code) == OUTCOME_SETTLING)
 		return;
-	struct ack ack = { .issuer = (char *)bench->issuer, .agent_id = (char *)bench->agent_id, .iat = clock_now_ms() / 1000, .request_id = (char *)result->request_id };
-	if (*result->request_id)
-		send_signed(bench, TYP_ACK, ack_build(&ack));
+	acknowledge(bench, result->request_id);
 	if (!bench->latencies)
 		return;
 	for (unsigned i = 0; i < bench->in_flight; i++) {
@@ -292,6 +315,7 @@ int main(int argc, char **argv)
 	if (loop_new(&callbacks, 1000, &loop) != STATUS_OK)
 		die("no loop");
 	bench.base = loop_base(loop);
+	bench.acknowledging = evtimer_new(bench.base, send_acks, &bench);
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct evconnlistener *listener = evconnlistener_new_bind(bench.base, on_accept, &bench, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE, 16,
 	                                                          (struct sockaddr *)&address, sizeof address);

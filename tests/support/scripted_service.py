@@ -39,7 +39,7 @@ class ScriptedService(example.Service):
                 result = example.verify(text, "wb-result+jwt", self.agents[self.agent_id][0])
                 self.results.append(result)
                 if self.acknowledge and result.get("request_id") and result["status"] != "settling":
-                    await ws.send(self.sign("wb-ack+jwt", {"iss": self.issuer, "aud": self.agent_id, "iat": int(time.time()), "request_id": result["request_id"]}))
+                    await ws.send(self.sign("wb-ack+jwt", {"iss": self.issuer, "aud": self.agent_id, "iat": int(time.time()), "request_ids": [result["request_id"]]}))
         finally:
             self.closes.append(ws.close_code)
             if self.ws is ws:

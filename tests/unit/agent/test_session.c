@@ -394,7 +394,8 @@ static void test_unknown_type_is_ignored_if_signed(void **state)
 static void test_acknowledgement(void **state)
 {
 	struct scene *scene = *state;
-	struct ack ack = { (char *)ISSUER, (char *)AGENT, NOW, (char *)SESSION };
+	char ids[1][UUID_SIZE] = { SESSION };
+	struct ack ack = { (char *)ISSUER, (char *)AGENT, NOW, ids, 1 };
 	greet(scene);
 	say(scene, scene->signing, TYP_ACK, ack_build(&ack));
 	assert_string_equal(scene->acknowledged, SESSION);

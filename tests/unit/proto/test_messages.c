@@ -46,6 +46,9 @@ PARSER(enroll)
 #define BAD_UUIDS(name) \
 	{ name, NULL, STATUS_LOCAL_INPUT }, { name, "\"\"", STATUS_LOCAL_INPUT }, { name, "7", STATUS_LOCAL_INPUT }, { name, "\"6F9619FF-8B86-4011-B42D-00CF4FC964FF\"", STATUS_LOCAL_INPUT }, \
 	{ name, "\"6f9619ff8b864011b42d00cf4fc964ff\"", STATUS_LOCAL_INPUT }, { name, "\"{6f9619ff-8b86-4011-b42d-00cf4fc964ff}\"", STATUS_LOCAL_INPUT }
+#define BAD_REQUEST_IDS \
+	{ "request_ids", NULL, STATUS_LOCAL_INPUT }, { "request_ids", "[]", STATUS_LOCAL_INPUT }, { "request_ids", "\"" OTHER "\"", STATUS_LOCAL_INPUT }, { "request_ids", "[7]", STATUS_LOCAL_INPUT }, \
+	{ "request_ids", "[\"" OTHER "\",\"\"]", STATUS_LOCAL_INPUT }, { "request_ids", "{}", STATUS_LOCAL_INPUT }, { "request_ids", "[\"" OTHER "\",null]", STATUS_LOCAL_INPUT }
 #define BAD_RANDOM(name) \
 	{ name, NULL, STATUS_LOCAL_INPUT }, { name, "\"\"", STATUS_LOCAL_INPUT }, { name, "\"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHg\"", STATUS_LOCAL_INPUT }, \
 	{ name, "\"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"", STATUS_LOCAL_INPUT }, { name, "\"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh9\"", STATUS_LOCAL_INPUT }, \
@@ -143,8 +146,8 @@ static void drains(void **state)
 	drain_clear(&drain);
 }
 
-static const char ack_text[] = "{\"iss\":\"https://reset.example\",\"aud\":\"" AGENT "\",\"iat\":1790000000,\"request_id\":\"" OTHER "\"}";
-static const struct twin ack_twins[] = { BAD_TEXTS("iss"), BAD_TEXTS("aud"), BAD_TIMES("iat"), BAD_UUIDS("request_id"), OTHERS_ARE_IGNORED };
+static const char ack_text[] = "{\"iss\":\"https://reset.example\",\"aud\":\"" AGENT "\",\"iat\":1790000000,\"request_ids\":[\"" OTHER "\"]}";
+static const struct twin ack_twins[] = { BAD_TEXTS("iss"), BAD_TEXTS("aud"), BAD_TIMES("iat"), BAD_REQUEST_IDS, OTHERS_ARE_IGNORED };
 
 static void acks(void **state)
 {
