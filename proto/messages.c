@@ -405,7 +405,11 @@ static bool build_request_ids(const struct field *field, const void *object, jso
 
 static void clear_request_ids(const struct field *field, void *object)
 {
-	free(((struct ack *)object)->request_ids);
+	struct ack *ack = object;
+
+	free(ack->request_ids);
+	ack->request_ids = NULL;
+	ack->count = 0;
 }
 
 static const struct field_type field_request_ids = { parse_request_ids, build_request_ids, clear_request_ids };
