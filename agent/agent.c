@@ -472,7 +472,7 @@ void agent_reload(void *arg)
 	if (!fresh)
 		return;
 	loop_notify_reloading(agent->loop);
-	if (settings_load(agent->config_file, fresh, &errors, NULL) == STATUS_OK)
+	if (settings_load(agent->config_file, NULL, fresh, &errors, NULL) == STATUS_OK)
 		take_settings(agent, fresh);
 	else {
 		for (size_t i = 0; i < errors.count; i++)

@@ -1,6 +1,7 @@
 /* writebackd: verifies, decides, decrypts, applies, journals, signs. It never speaks to the Internet. */
 #include <errno.h>
 #include <getopt.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -14,16 +15,24 @@
 #include "base/secret.h"
 
 #define CONFIG_FILE "/etc/writebackd/writebackd.yaml"
+#define SERVICE_USER "writebackd"
 
 struct options {
 	const char *config_file;
 	bool check_config, dump_config;
+	const char *user;              /* for whom files are judged; NULL: see choose_reader */
 	int log_format; /* -1: as configured */
 };
 
 static const char usage[] =
-	"Usage: writebackd [--config FILE] [--check-config] [--dump-config] [--log-format auto|text|json|journal] [--version] [--help]\n"
-	"The agent. Default configuration: " CONFIG_FILE "\n";
+	"Usage: writebackd [--config FILE] [--check-config [--user NAME]] [--dump-config] [--log-format auto|text|json|journal] [--version] [--help]\n"
+	"The agent. Default configuration: " CONFIG_FILE "\n"
+	"  --check-config   find everything in the configuration that a start would refuse, and end. Root asks for the user of the unit, " SERVICE_USER ",\n"
+	"                   where the configuration is the default one; --user names another\n"
+	"  --dump-config    show every key with its value and where it comes from, and end\n"
+	"Signals: SIGTERM finishes what is in flight and ends; SIGHUP reads the configuration and the password files again and tries lost directories at once.\n"
+	"Exit status: 0 good; 64 wrong usage; 71 the system refuses a socket or a file; 77 a file of the state directory has the wrong owner or mode;\n"
+	"78 the configuration, or what it names, is wrong; 75 anything that may heal by itself\n";
 
 static int parse_log_format(const char *name)
 {
@@ -38,7 +47,7 @@ static int parse_log_format(const char *name)
 static int parse_options(int argc, char **argv, struct options *options)
 {
 	static const struct option long_options[] = {
-		{ "config", required_argument, NULL, 'c' }, { "check-config", no_argument, NULL, 'k' }, { "dump-config", no_argument, NULL, 'd' },
+		{ "config", required_argument, NULL, 'c' }, { "check-config", no_argument, NULL, 'k' }, { "dump-config", no_argument, NULL, 'd' }, { "user", required_argument, NULL, 'u' },
 		{ "log-format", required_argument, NULL, 'l' }, { "version", no_argument, NULL, 'v' }, { "help", no_argument, NULL, 'h' }, { 0 },
 	};
 	int option;
@@ -47,6 +56,7 @@ static int parse_options(int argc, char **argv, struct options *options)
 		case 'c': options->config_file = optarg; break;
 		case 'k': options->check_config = true; break;
 		case 'd': options->dump_config = true; break;
+		case 'u': options->user = optarg; break;
 		case 'l': options->log_format = parse_log_format(optarg); break;
 		case 'v': puts("writebackd " WRITEBACKD_VERSION); return 0;
 		case 'h': fputs(usage, stdout); return 0;
@@ -142,15 +152,33 @@ static enum status run(const struct options *options, struct settings *settings)
 	return status;
 }
 
+/* Root can read everything; what counts is whether the unit's user can. NULL: nobody else. False: there is no such user. */
+static bool choose_reader(const struct options *options, struct file_reader *reader, const struct file_reader **ret_reader)
+{
+	bool by_default = options->check_config && geteuid() == 0 && strcmp(options->config_file, CONFIG_FILE) == 0;
+	const char *name = options->user ? options->user : by_default ? SERVICE_USER : NULL;
+	const struct passwd *user = name ? getpwnam(name) : NULL;
+	*ret_reader = user ? reader : NULL;
+	if (user)
+		*reader = (struct file_reader){ name, user->pw_uid, user->pw_gid };
+	return user || !options->user;
+}
+
 static int start(const struct options *options)
 {
 	struct settings settings;
 	struct config_errors errors = { 0 };
 	struct config_document *document = NULL;
-	enum status status = settings_load(options->config_file, &settings, &errors, &document);
+	struct file_reader reader;
+	const struct file_reader *judged_for;
+	if (!choose_reader(options, &reader, &judged_for)) {
+		fprintf(stderr, "writebackd: --user: there is no user \"%s\"\n", options->user);
+		return EX_NOUSER;
+	}
+	enum status status = settings_load(options->config_file, judged_for, &settings, &errors, &document);
 	config_errors_print(&errors, stderr);
 	config_errors_clear(&errors);
-	if (status == STATUS_OK && options->dump_config)
+	if (document && options->dump_config)
 		config_dump(settings_keys, &settings, document, stdout);
 	config_document_free(document);
 	if (status == STATUS_OK && !options->check_config && !options->dump_config) {

@@ -1,11 +1,8 @@
 #include "agent/settings.h"
 
-#include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "agent/account.h"
-#include "agent/gate/scope.h"
+#include "agent/settings_judge.h"
 #include "base/log.h"
 #include "proto/messages.h"
 
@@ -15,14 +12,14 @@
 #define AT(member) offsetof(struct settings_directory, member)
 
 static const struct config_key directory_keys[] = {
-	{ "name", CONFIG_STRING, AT(name), NULL, .required = true, .min = 1, .max = 63, .help = "Name in requests, results and logs" },
+	{ "name", CONFIG_STRING, AT(name), NULL, .required = true, .min = 1, .max = 63, .help = "Name in requests, results and logs", .wanted = "give the directory a name" },
 	{ "flavor", CONFIG_CHOICE, AT(flavor), "active-directory", .choices = "active-directory", .help = "Kind of directory" },
-	{ "servers", CONFIG_STRINGS, AT(servers), NULL, .required = true, .min = 1, .max = 64, .help = "Domain controllers, host or host:port (LDAPS), tried in this order" },
+	{ "servers", CONFIG_STRINGS, AT(servers), NULL, .required = true, .min = 1, .max = 64, .help = "Domain controllers, host or host:port (LDAPS), tried in this order", .wanted = "list the domain controllers, host or host:port" },
 	{ "base_dn", CONFIG_STRING, AT(base_dn), NULL, .min = 1, .max = 1024, .help = "Where users are looked for; default: the domain itself" },
 	{ "ca_file", CONFIG_PATH, AT(ca_file), NULL, .help = "CA of the domain controllers' certificates; default: the system's store" },
 	{ "crl_file", CONFIG_PATH, AT(crl_file), NULL, .help = "Revocation lists; default: none is looked at" },
-	{ "bind.dn", CONFIG_STRING, AT(bind_dn), NULL, .required = true, .min = 1, .max = 1024, .help = "Account of the agent: DN or userPrincipalName" },
-	{ "bind.password_file", CONFIG_PATH, AT(bind_password_file), NULL, .required = true, .help = "File with its password, mode 0600 or 0640" },
+	{ "bind.dn", CONFIG_STRING, AT(bind_dn), NULL, .required = true, .min = 1, .max = 1024, .help = "Account of the agent: DN or userPrincipalName", .wanted = "name the account that the agent binds as, by DN or userPrincipalName" },
+	{ "bind.password_file", CONFIG_PATH, AT(bind_password_file), NULL, .required = true, .help = "File with its password, mode 0600 or 0640", .wanted = "name the file with that account's password" },
 	{ "domains", CONFIG_STRINGS, AT(domains), NULL, .max = 256, .help = "UPN suffixes and NetBIOS or DNS names served; default: every one" },
 	{ "policy_hints", CONFIG_CHOICE, AT(policy_hints), "require", .choices = "require|when-supported", .help = "Whether a server without the policy-hints control is refused" },
 	{ "connections", CONFIG_INT, AT(connections), "2", .min = 1, .max = 16, .help = "Connections to a server, at most" },
@@ -33,7 +30,7 @@ static const struct config_key directory_keys[] = {
 	{ "timeouts.write", CONFIG_DURATION_MS, AT(write_timeout_ms), "10s", .min = 100, .max = 2 * MINUTE_MS, .help = "The modify" },
 	{ "policy_cache", CONFIG_DURATION_MS, AT(policy_cache_ms), "2min", .max = HOUR_MS, .help = "How long a password policy is remembered" },
 	{ "idle_probe", CONFIG_DURATION_MS, AT(idle_probe_ms), "5min", .min = SECOND_MS, .max = HOUR_MS, .help = "How often an idle connection is probed" },
-	{ "scope.users", CONFIG_CHOICE, AT(scope_users), NULL, .required = true, .reloadable = true, .choices = "none|selected|all", .help = "Whose password may be reset at all" },
+	{ "scope.users", CONFIG_CHOICE, AT(scope_users), NULL, .required = true, .reloadable = true, .choices = "none|selected|all", .help = "Whose password may be reset at all", .wanted = "say whose password may be reset: none, selected (with scope.bases or scope.groups) or all" },
 	{ "scope.bases", CONFIG_STRINGS, AT(bases), NULL, .reloadable = true, .max = 256, .help = "selected: DNs of subtrees" },
 	{ "scope.exclude_bases", CONFIG_STRINGS, AT(exclude_bases), NULL, .reloadable = true, .max = 256, .help = "DNs of subtrees that are out of scope" },
 	{ "scope.groups", CONFIG_STRINGS, AT(groups), NULL, .reloadable = true, .max = 64, .help = "selected: groups, as SID or DN, nested membership counts" },
@@ -61,7 +58,7 @@ const struct config_key settings_keys[] = {
 	{ "log.level", CONFIG_CHOICE, AT(log_level), "info", .reloadable = true, .choices = "debug|info|notice|warning|error|critical", .help = "Lines below it are dropped" },
 	{ "log.format", CONFIG_CHOICE, AT(log_format), "auto", .choices = "auto|text|json|journal", .help = "How lines are written" },
 	{ "diagnostics.loop_probe", CONFIG_DURATION_MS, AT(loop_probe_ms), "1s", .min = 5, .max = MINUTE_MS, .help = "How often the loop looks at its own punctuality" },
-	{ "directories", CONFIG_LIST, AT(directories), NULL, .required = true, .min = 1, .max = 64, .table = directory_keys, .element_size = sizeof(struct settings_directory), .help = "Directories served" },
+	{ "directories", CONFIG_LIST, AT(directories), NULL, .required = true, .min = 1, .max = 64, .table = directory_keys, .element_size = sizeof(struct settings_directory), .help = "Directories served", .wanted = "list the directories to serve, each with name, servers, bind and scope" },
 	{ 0 },
 };
 
@@ -96,99 +93,25 @@ void settings_limits(const struct settings *settings, struct limits_settings *re
 	};
 }
 
-/* Judgements ------------------------------------------------------------------------------------------------------------------------ */
+/* Reading ----------------------------------------------------------------------------------------------------------------------------- */
 
-struct judgement {
-	struct config_errors *errors;
-	const struct config_document *document;
-	size_t index;
-};
-
-static void find_fault(const struct judgement *judgement, const char *member, const char *text, const char *value)
-{
-	char path[128];
-	snprintf(path, sizeof path, "directories[%zu].%s", judgement->index, member);
-	config_error_add(judgement->errors, judgement->document, path, text, value);
-}
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-security"
-static void judge_file(const struct judgement *judgement, const char *member, const char *path)
-{
-	if (path && access(path, R_OK) != 0)
-		find_fault(judgement, member, errno == ENOENT ? "%s does not exist: make it, or correct the path" : "%s cannot be read: let the agent's user read it", path);
-}
-
-static void judge_names(const struct judgement *judgement, const char *member, const struct config_strings *names)
-{
-	struct sid sid;
-	for (size_t i = 0; i < names->count; i++)
-		if (strncasecmp(names->items[i], "S-1-", 4) == 0 ? sid_parse(names->items[i], &sid) != STATUS_OK : !dn_is_below(names->items[i], names->items[i]))
-			find_fault(judgement, member, "\"%s\" is neither a SID (S-1-5-21-…) nor a DN", names->items[i]);
-}
-
-static void judge_dns(const struct judgement *judgement, const char *member, const struct config_strings *names)
-{
-	for (size_t i = 0; i < names->count; i++)
-		if (!dn_is_below(names->items[i], names->items[i]))
-			find_fault(judgement, member, "\"%s\" is not a DN", names->items[i]);
-}
-#pragma GCC diagnostic pop
-
-static void judge_directory(const struct settings *settings, const struct judgement *judgement)
-{
-	const struct settings_directory *directory = settings_directory_at(settings, judgement->index);
-	judge_file(judgement, "ca_file", directory->ca_file);
-	judge_file(judgement, "crl_file", directory->crl_file);
-	judge_file(judgement, "bind.password_file", directory->bind_password_file);
-	judge_dns(judgement, "scope.bases", &directory->bases);
-	judge_dns(judgement, "scope.exclude_bases", &directory->exclude_bases);
-	judge_names(judgement, "scope.groups", &directory->groups);
-	judge_names(judgement, "scope.exclude_groups", &directory->exclude_groups);
-	judge_names(judgement, "scope.protect", &directory->protect);
-	bool narrowed = directory->bases.count + directory->groups.count > 0;
-	if (directory->scope_users == SCOPE_SELECTED && !narrowed)
-		find_fault(judgement, "scope.users", "%s needs scope.bases or scope.groups: name at least one", "selected");
-	if (directory->scope_users != SCOPE_SELECTED && narrowed)
-		find_fault(judgement, "scope.users", "scope.bases and scope.groups mean something only with \"%s\": use it, or remove them", "selected");
-	for (size_t i = 0; i < judgement->index; i++)
-		if (strcasecmp(settings_directory_at(settings, i)->name, directory->name) == 0)
-			find_fault(judgement, "name", "\"%s\" is the name of two directories: names must be unique", directory->name);
-}
-
-static void judge(const struct settings *settings, struct config_errors *errors, const struct config_document *document)
-{
-	enum operation op;
-	for (size_t i = 0; i < settings->operations.count; i++)
-		if (!operation_from_name(settings->operations.items[i], &op) || op > OP_CHECK)
-			config_error_add(errors, document, "operations", "\"%s\" is not an operation: reset, unlock or check", settings->operations.items[i]);
-	if (settings->settling_limit_ms <= settings->settling_delay_ms)
-		config_error_add(errors, document, "settling.limit", "must be longer than settling.delay");
-	for (size_t i = 0; i < settings_directory_count(settings); i++)
-		judge_directory(settings, &(struct judgement){ errors, document, i });
-}
-
-static enum status judged(enum status status, struct settings *settings, struct config_errors *errors, const struct config_document *document)
-{
-	if (status == STATUS_OK)
-		judge(settings, errors, document);
-	if (status == STATUS_OK && errors->count > 0)
-		status = STATUS_LOCAL_CONFIG;
-	if (status != STATUS_OK)
-		settings_clear(settings);
-	return status;
-}
-
-enum status settings_load(const char *file, struct settings *ret_settings, struct config_errors *errors, struct config_document **ret_document)
+enum status settings_load(const char *file, const struct file_reader *reader, struct settings *ret_settings, struct config_errors *errors, struct config_document **ret_document)
 {
 	struct config_document *document = NULL;
 	memset(ret_settings, 0, sizeof *ret_settings);
 	enum status status = config_load(file, settings_keys, ret_settings, errors, &document);
-	status = judged(status, ret_settings, errors, document);
-	if (ret_document && status == STATUS_OK)
-		*ret_document = document;
-	else
+	bool read = status == STATUS_OK;
+	if (read)
+		settings_judge(ret_settings, reader, errors, document);
+	if (read && errors->count > 0)
+		status = STATUS_LOCAL_CONFIG;
+	/* What was read and is refused can still be shown. */
+	if (ret_document)
+		*ret_document = read ? document : NULL;
+	if (!ret_document || !read)
 		config_document_free(document);
+	if (status != STATUS_OK && (!ret_document || !read))
+		settings_clear(ret_settings);
 	return status;
 }
 
@@ -197,7 +120,12 @@ enum status settings_parse(const char *name, const char *text, struct settings *
 	struct config_document *document = NULL;
 	memset(ret_settings, 0, sizeof *ret_settings);
 	enum status status = config_parse(name, text, strlen(text), settings_keys, ret_settings, errors, &document);
-	status = judged(status, ret_settings, errors, document);
+	if (status == STATUS_OK)
+		settings_judge(ret_settings, NULL, errors, document);
+	if (status == STATUS_OK && errors->count > 0)
+		status = STATUS_LOCAL_CONFIG;
+	if (status != STATUS_OK)
+		settings_clear(ret_settings);
 	config_document_free(document);
 	return status;
 }

@@ -5,6 +5,7 @@
 
 #include "agent/gate/limits.h"
 #include "config/config.h"
+#include "config/file.h"
 
 struct settings_directory {
 	char *name;
@@ -35,8 +36,9 @@ struct settings {
 
 extern const struct config_key settings_keys[];
 
-/* Reads and judges. On STATUS_LOCAL_CONFIG `errors` has every finding; `ret_settings` is empty then. `ret_document` may be NULL. */
-enum status settings_load(const char *file, struct settings *ret_settings, struct config_errors *errors, struct config_document **ret_document) MUST_USE;
+/* Reads and judges. On STATUS_LOCAL_CONFIG `errors` has every finding, and `ret_settings` is empty, unless *ret_document is not NULL: then the file could be read, `ret_settings`
+ * holds what it says, and only judgements speak against it. `reader`: for whom files are judged; NULL: for this process. `ret_document` may be NULL. */
+enum status settings_load(const char *file, const struct file_reader *reader, struct settings *ret_settings, struct config_errors *errors, struct config_document **ret_document) MUST_USE;
 /* The same from memory, for tests. */
 enum status settings_parse(const char *name, const char *text, struct settings *ret_settings, struct config_errors *errors) MUST_USE;
 void settings_clear(struct settings *settings);

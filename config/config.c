@@ -13,6 +13,7 @@
 
 #define PATH_LIMIT 256
 #define SUGGESTION_LIMIT 48
+#define SHARED_PREFIX 4
 
 struct judge {
 	const char *name;
@@ -89,7 +90,8 @@ static struct bytes nearest_word(const struct config_key *table, const char *sec
 			nearest = bytes_of(candidate, length);
 		}
 	}
-	return best <= 2 || best <= size / 3 ? nearest : (struct bytes){ 0 };
+	bool prefix = nearest.size >= SHARED_PREFIX && size >= SHARED_PREFIX && memcmp(nearest.data, word, SHARED_PREFIX) == 0;
+	return (best <= 3 && best < size) || prefix ? nearest : (struct bytes){ 0 };
 }
 
 static void list_words(const struct config_key *table, const char *section, char *out, size_t capacity)
@@ -135,11 +137,11 @@ static void refuse_unknown(struct judge *judge, const struct scope *scope, const
 	if (section[0] == '\0' && strchr(word, '.') != NULL && is_known_path(scope->table, word))
 		error_add(judge->errors, judge->name, key->line, "unknown key \"%s%s\"; a dot does not separate here, write \"%s%.*s:\" and the rest indented below it",
 		          scope->prefix, word, scope->prefix, (int)strcspn(word, "."), word);
+	else if (elsewhere != NULL)
+		error_add(judge->errors, judge->name, key->line, "unknown key \"%s%s%s\"; there is \"%s%s\"", scope->prefix, section, word, scope->prefix, elsewhere->path);
 	else if (nearest.size > 0)
 		error_add(judge->errors, judge->name, key->line, "unknown key \"%s%s%s\"; the nearest known one is \"%s%s%.*s\"", scope->prefix, section, word,
 		          scope->prefix, section, (int)nearest.size, (const char *)nearest.data);
-	else if (elsewhere != NULL)
-		error_add(judge->errors, judge->name, key->line, "unknown key \"%s%s%s\"; there is \"%s%s\"", scope->prefix, section, word, scope->prefix, elsewhere->path);
 	else {
 		list_words(scope->table, section, known, sizeof known);
 		error_add(judge->errors, judge->name, key->line, "unknown key \"%s%s%s\"; known here are %s", scope->prefix, section, word, known);
@@ -267,7 +269,8 @@ static void default_strings(struct judge *judge, struct config_strings *strings,
 static void apply_default(struct judge *judge, const struct scope *scope, const struct config_key *key, unsigned line)
 {
 	if (key->required) {
-		error_add(judge->errors, judge->name, line, "%s%s is missing%s%s", scope->prefix, key->path, key->help == NULL ? "" : "; it is ", key->help == NULL ? "" : key->help);
+		const char *what = key->wanted != NULL ? key->wanted : key->help;
+		error_add(judge->errors, judge->name, line, "%s%s is missing%s%s", scope->prefix, key->path, what == NULL ? "" : ": ", what == NULL ? "" : what);
 		return;
 	}
 	if (key->initial == NULL)
@@ -457,6 +460,10 @@ static enum status load_fd(int fd, const char *file, const struct config_key *ta
 	}
 	if ((facts.st_mode & S_IWOTH) != 0) {
 		error_add(errors, file, 0, "everybody can write it (mode %04o); it should have mode 0640", (unsigned)(facts.st_mode & 07777));
+		return STATUS_LOCAL_CONFIG;
+	}
+	if ((facts.st_mode & S_IWGRP) != 0 && facts.st_gid != 0) {
+		error_add(errors, file, 0, "its group can write it (mode %04o); it should have mode 0640", (unsigned)(facts.st_mode & 07777));
 		return STATUS_LOCAL_CONFIG;
 	}
 	if (!read_all(fd, text, DOCUMENT_SIZE_LIMIT + 1, &size)) {

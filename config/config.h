@@ -41,6 +41,7 @@ struct config_key {
 	const struct config_key *table;
 	size_t element_size;
 	const char *help;          /* one line */
+	const char *wanted;        /* required: what is to be done where it is missing: "list the servers"; NULL: help is shown */
 };
 /* A table ends with a row whose path is NULL. */
 
@@ -50,7 +51,8 @@ struct config_errors { struct config_error *items; size_t count; };
 /* "file:line: text", one a line. */
 void config_errors_print(const struct config_errors *errors, FILE *out);
 void config_errors_clear(struct config_errors *errors);
-/* For judgements beyond the table (a file that is missing, two keys that contradict each other): the line is that of `path` (elements as "directories[0].name"), or 0. */
+/* For judgements beyond the table (a file that is missing, two keys that contradict each other): the line is that of `path` (elements as
+ * "directories[0].name"); where that is not written in the file, of what it belongs to. */
 struct config_document;
 void config_error_add(struct config_errors *errors, const struct config_document *document, const char *path, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));

@@ -1,6 +1,7 @@
 #include "config/document.h"
 
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
@@ -8,6 +9,8 @@
 struct reader {
 	yaml_parser_t parser;
 	const char *name;
+	const char *text;
+	size_t size;
 	struct config_errors *errors;
 	bool out_of_memory;
 };
@@ -44,11 +47,40 @@ void error_add(struct config_errors *errors, const char *file, unsigned line, co
 	va_end(args);
 }
 
+/* The first line of what stands below `path`. */
+static unsigned line_below(const struct config_document *document, const char *path)
+{
+	size_t size = strlen(path);
+	unsigned line = 0;
+	for (size_t i = 0; i < document->count; i++)
+		if (strncmp(document->places[i].path, path, size) == 0 && document->places[i].path[size] == '.' && (line == 0 || document->places[i].line < line))
+			line = document->places[i].line;
+	return line;
+}
+
+/* A value that is a default has no line of its own: then that of the mapping where it would stand. */
+static unsigned line_near(const struct config_document *document, const char *path)
+{
+	char at[256];
+	if (document == NULL || path == NULL)
+		return 0;
+	snprintf(at, sizeof at, "%s", path);
+	for (;;) {
+		unsigned line = document_line(document, at);
+		char *dot = strrchr(at, '.');
+		if (line == 0)
+			line = line_below(document, at);
+		if (line != 0 || dot == NULL)
+			return line;
+		*dot = '\0';
+	}
+}
+
 void config_error_add(struct config_errors *errors, const struct config_document *document, const char *path, const char *format, ...)
 {
 	va_list args;
 	va_start(args, format);
-	error_add_list(errors, document == NULL ? "" : document->name, document_line(document, path), format, args);
+	error_add_list(errors, document == NULL ? "" : document->name, line_near(document, path), format, args);
 	va_end(args);
 }
 
@@ -153,6 +185,17 @@ static bool append_child(struct reader *reader, struct node *parent, struct node
 	return true;
 }
 
+/* Whether one stands before the first character of a line. */
+static bool is_indented_by_tab(const struct reader *reader, unsigned line)
+{
+	size_t at = 0;
+	for (unsigned now = 1; now < line && at < reader->size; at++)
+		now += reader->text[at] == '\n';
+	while (at < reader->size && reader->text[at] == ' ')
+		at++;
+	return at < reader->size && reader->text[at] == '\t';
+}
+
 static bool next_event(struct reader *reader, yaml_event_t *event)
 {
 	if (yaml_parser_parse(&reader->parser, event))
@@ -164,7 +207,9 @@ static bool next_event(struct reader *reader, yaml_event_t *event)
 	}
 	/* A reader error (encoding) knows its byte and not its line. */
 	unsigned line = parser->error == YAML_READER_ERROR ? 0 : (unsigned)parser->problem_mark.line + 1;
-	if (line == 0)
+	if (line != 0 && is_indented_by_tab(reader, line))
+		error_add(reader->errors, reader->name, line, "not YAML: a tab; indent with blanks");
+	else if (line == 0)
 		error_add(reader->errors, reader->name, 0, "not YAML at byte %zu: %s; it should be UTF-8 text without control characters", parser->problem_offset, parser->problem);
 	else
 		error_add(reader->errors, reader->name, line, "not YAML: %s%s%s", parser->context == NULL ? "" : parser->context,
@@ -283,7 +328,15 @@ enum status document_parse(const char *name, const char *text, size_t size, stru
 		error_add(errors, name, 0, "larger than 64 KiB");
 		return STATUS_OK;
 	}
-	struct reader reader = { .name = name, .errors = errors };
+	if (size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) {
+		error_add(errors, name, 1, "begins with a byte order mark (BOM); save it as UTF-8 without one");
+		return STATUS_OK;
+	}
+	if (size >= 2 && (memcmp(text, "\xFF\xFE", 2) == 0 || memcmp(text, "\xFE\xFF", 2) == 0)) {
+		error_add(errors, name, 1, "is UTF-16; save it as UTF-8");
+		return STATUS_OK;
+	}
+	struct reader reader = { .name = name, .text = text, .size = size, .errors = errors };
 	if (!yaml_parser_initialize(&reader.parser))
 		return STATUS_AGENT_INTERNAL;
 	yaml_parser_set_encoding(&reader.parser, YAML_UTF8_ENCODING);

@@ -67,3 +67,32 @@ bool file_secret_fault(const char *path, char *why, size_t capacity)
 		snprintf(why, capacity, "%s %s (its mode is %04o)", path, fault, (unsigned)(facts.st_mode & 07777));
 	return fault != NULL;
 }
+
+static bool may(const struct file_reader *reader, const struct stat *facts, mode_t owner, mode_t group, mode_t others)
+{
+	return reader->uid == 0 || (facts->st_mode & (facts->st_uid == reader->uid ? owner : facts->st_gid == reader->gid ? group : others)) != 0;
+}
+
+bool file_reader_fault(const char *path, const struct file_reader *reader, char *why, size_t capacity)
+{
+	char part[4096];
+	struct stat facts;
+	if (!reader || stat(path, &facts) != 0)
+		return false;
+	if (facts.st_uid != 0 && facts.st_uid != reader->uid) {
+		snprintf(why, capacity, "%s belongs to user %u, who could change it: it should belong to root or %s", path, (unsigned)facts.st_uid, reader->name);
+		return true;
+	}
+	if (!may(reader, &facts, S_IRUSR, S_IRGRP, S_IROTH)) {
+		snprintf(why, capacity, "%s cannot be read by %s: chown root:%s and chmod 0640", path, reader->name, reader->name);
+		return true;
+	}
+	for (const char *slash = strchr(path + 1, '/'); slash && (size_t)(slash - path) < sizeof part; slash = strchr(slash + 1, '/')) {
+		snprintf(part, sizeof part, "%.*s", (int)(slash - path), path);
+		if (stat(part, &facts) == 0 && !may(reader, &facts, S_IXUSR, S_IXGRP, S_IXOTH)) {
+			snprintf(why, capacity, "%s cannot be reached by %s: the folder %s is closed to it", path, reader->name, part);
+			return true;
+		}
+	}
+	return false;
+}

@@ -1,4 +1,5 @@
 /* The stages of a request, with the real gate, limits and journal and a directory that is played here: what is written, what is answered and what is remembered. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -231,6 +232,14 @@ static void close_scene(struct scene *scene)
 	event_base_free(scene->base);
 }
 
+static void make_password(const char *folder)
+{
+	char path[256];
+	snprintf(path, sizeof path, "%s/password", folder);
+	int fd = open(path, O_WRONLY | O_CREAT, 0600);
+	assert_true(fd >= 0 && write(fd, "secret\n", 7) == 7 && close(fd) == 0);
+}
+
 static int setup(void **state)
 {
 	struct scene *scene = calloc(1, sizeof *scene);
@@ -238,9 +247,11 @@ static int setup(void **state)
 	strcpy(scene->folder, "/tmp/test-request-XXXXXX");
 	assert_non_null(mkdtemp(scene->folder));
 	play_alice();
-	assert_int_equal(settings_parse("test.yaml", "limits: {per_user_hour: 2, in_flight: 3}\nsettling: {delay: 400ms, limit: 2s}\ndirectories:\n  - name: corp\n    servers: [dc1]\n"
-	                                             "    bind: {dn: a@b, password_file: /dev/null}\n    scope: {users: selected, bases: [\"OU=People,DC=corp,DC=example,DC=com\"]}\n",
-	                                &scene->settings, &errors), STATUS_OK);
+	char text[1024];
+	snprintf(text, sizeof text, "state_directory: %s\nlimits: {per_user_hour: 2, in_flight: 3}\nsettling: {delay: 400ms, limit: 2s}\ndirectories:\n  - name: corp\n    servers: [dc1]\n"
+	         "    bind: {dn: a@b, password_file: %s/password}\n    scope: {users: selected, bases: [\"OU=People,DC=corp,DC=example,DC=com\"]}\n", scene->folder, scene->folder);
+	make_password(scene->folder);
+	assert_int_equal(settings_parse("test.yaml", text, &scene->settings, &errors), STATUS_OK);
 	scene->identity = (struct identity){ .enrolled = true, .issuer = strdup(ISSUER) };
 	strcpy(scene->identity.agent_id, AGENT);
 	assert_int_equal(jose_key_generate(JOSE_DECRYPT, &scene->identity.decryption), STATUS_OK);

@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -16,7 +17,7 @@ static char password_file[] = "/tmp/test-settings-XXXXXX";
 static int make_file(void **state)
 {
 	int fd = mkstemp(password_file);
-	return fd < 0 || close(fd) != 0;
+	return fd < 0 || write(fd, "secret\n", 7) != 7 || close(fd) != 0;
 }
 
 static int remove_file(void **state)
@@ -28,7 +29,7 @@ static int remove_file(void **state)
 static const char *file_with(const char *more, const char *scope)
 {
 	static char text[4096];
-	snprintf(text, sizeof text, "%sdirectories:\n  - name: corp\n    servers: [dc1.corp.example.com]\n    bind:\n      dn: svc@corp.example.com\n      password_file: %s\n    scope:\n%s", more, password_file, scope);
+	snprintf(text, sizeof text, "%sdirectories:\n  - name: corp\n    servers: [dc1.corp.example.com]\n    bind:\n      dn: svc@corp.example.com\n      password_file: %s\n    scope:\n%sstate_directory: /nonexistent/state\n", more, password_file, scope);
 	return text;
 }
 
@@ -61,7 +62,7 @@ static void test_defaults(void **state)
 {
 	struct settings settings;
 	assert_good(file_with("", SELECTED), &settings);
-	assert_string_equal(settings.state_directory, "/var/lib/writebackd");
+	assert_string_equal(settings.control_socket, "/run/writebackd/control.sock");
 	assert_string_equal(settings.channel_socket, "/run/writebackd/channel.sock");
 	assert_int_equal(settings_operations(&settings), 1u << OP_RESET | 1u << OP_UNLOCK | 1u << OP_CHECK);
 	assert_false(settings.allow_unenforced_policy);
@@ -108,6 +109,93 @@ static void test_judgements(void **state)
 	assert_bad(file_with("operations: [fly]\n", SELECTED), 1, "not an operation");
 	assert_bad(file_with("settling: {delay: 30s, limit: 30s}\n", SELECTED), 1, "longer than");
 	assert_bad(file_with("limits: {in_flight: 0}\n", SELECTED), 1, "");
+	assert_bad(file_with("operations: [reset, reset]\n", SELECTED), 1, "twice");
+	assert_bad(file_with("", "      users: selected\n      bases: [\"OU=a,DC=b\", \"ou=A, dc=B\"]\n"), 9, "twice");
+	assert_bad(file_with("control_socket: /run/writebackd/channel.sock\n", SELECTED), 1, "another path");
+	assert_bad(file_with("control_socket: /run/0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789/a.sock\n", SELECTED), 1, "at most 107 bytes; this one has 112");
+	assert_bad(file_with("", SELECTED "    base_dn: corp.example.com\n"), 10, "base_dn: \"corp.example.com\" is not a DN");
+	assert_bad(file_with("", SELECTED "    domains: [CORP, corp]\n"), 10, "twice");
+}
+
+/* One directory with this line in place of that of `key`. */
+static const char *directory_with(const char *name, const char *servers, const char *dn)
+{
+	static char text[4096];
+	snprintf(text, sizeof text, "directories:\n  - name: %s\n    servers: %s\n    bind:\n      dn: %s\n      password_file: %s\n    scope:\n%sstate_directory: /nonexistent/state\n", name, servers, dn, password_file, SELECTED);
+	return text;
+}
+
+static void test_names_and_servers(void **state)
+{
+	static const struct { const char *servers, *says; } bad[] = {
+		{ "[\"ldaps://dc1\"]", "scheme" }, { "[\"dc1,dc2\"]", "comma" }, { "[\"dc1 dc2\"]", "blank" }, { "[\"dc1:0\"]", "port" }, { "[\"dc1:65536\"]", "port" }, { "[\"dc1:\"]", "port" },
+		{ "[\"dc1:ldaps\"]", "port" }, { "[\":636\"]", "no host" }, { "[\"fe80::1:636:x\"]", "colon" }, { "[\"[::1\"]", "IPv6" }, { "[\"[::1]:0\"]", "port" }, { "[\"dc1/x\"]", "host name" },
+		{ "[dc1, DC1]", "twice" }, { "[dc1, \"dc1:636\"]", "twice" },
+	};
+	static const char *const good[] = { "[dc1]", "[\"dc1:636\"]", "[\"dc1:65535\", dc1]", "[\"::1\"]", "[\"[::1]:636\"]", "[10.0.0.1]" };
+	struct settings settings;
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+		assert_bad(directory_with("corp", bad[i].servers, "a@b"), 3, bad[i].says);
+	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+		assert_good(directory_with("corp", good[i], "a@b"), &settings);
+		settings_clear(&settings);
+	}
+	assert_bad(directory_with("\"my corp\"", "[dc1]", "a@b"), 2, "letters, digits");
+	assert_bad(directory_with("corp/x", "[dc1]", "a@b"), 2, "letters, digits");
+	assert_bad(directory_with("corp", "[dc1]", "svc-writeback"), 5, "neither a DN");
+	assert_bad(directory_with("corp", "[dc1]", "CN=svc,writeback"), 5, "neither a DN");
+	assert_good(directory_with("corp", "[dc1]", "\"CORP\\\\svc\""), &settings);
+	settings_clear(&settings);
+}
+
+static void put(const char *path, const char *content, mode_t mode)
+{
+	FILE *file = fopen(path, "w");
+	assert_non_null(file);
+	fputs(content, file);
+	fclose(file);
+	assert_int_equal(chmod(path, mode), 0);
+}
+
+/* Each file is judged as the start would: what it refuses, with the right words. */
+static void test_files(void **state)
+{
+	static const struct { const char *content; mode_t mode; const char *says; } bad[] = {
+		{ "", 0600, "is empty" }, { "\n", 0600, "one line" }, { "a\nb\n", 0600, "one line" }, { "a\n", 0644, "open to everybody" }, { "a\n", 0660, "written by its group" },
+	};
+	struct settings settings;
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		put(password_file, bad[i].content, bad[i].mode);
+		assert_bad(file_with("", SELECTED), 6, bad[i].says);
+	}
+	put(password_file, "secret\n", 0640);
+	assert_good(file_with("", SELECTED), &settings);
+	settings_clear(&settings);
+	char more[256];
+	snprintf(more, sizeof more, "%s    ca_file: %s\n", SELECTED, password_file);
+	assert_bad(file_with("", more), 10, "holds no certificate in PEM");
+	snprintf(more, sizeof more, "%s    crl_file: %s\n", SELECTED, password_file);
+	assert_bad(file_with("", more), 10, "holds no CRL in PEM");
+	assert_bad(file_with("", SELECTED "    ca_file: /tmp\n"), 10, "is a folder");
+	put(password_file, "secret\n", 0600);
+}
+
+/* Root may read everything; the unit's user may not. */
+static void test_another_reader(void **state)
+{
+	struct file_reader reader = { "nobody", 65534, 65534 };
+	char why[600];
+	if (geteuid() != 0)
+		skip();
+	assert_true(file_reader_fault(password_file, &reader, why, sizeof why));
+	assert_non_null(strstr(why, "cannot be read by nobody"));
+	assert_int_equal(chown(password_file, 0, 65534) | chmod(password_file, 0640), 0);
+	assert_false(file_reader_fault(password_file, &reader, why, sizeof why));
+	assert_int_equal(chown(password_file, 1000, 65534), 0);
+	assert_true(file_reader_fault(password_file, &reader, why, sizeof why));
+	assert_non_null(strstr(why, "belongs to user 1000"));
+	assert_int_equal(chown(password_file, 0, 0) | chmod(password_file, 0600), 0);
+	assert_false(file_reader_fault(password_file, NULL, why, sizeof why));
 }
 
 static void test_missing_scope_is_an_error(void **state)
@@ -121,15 +209,16 @@ static void test_missing_scope_is_an_error(void **state)
 
 static void test_missing_file(void **state)
 {
-	static const char text[] = "directories:\n  - name: corp\n    servers: [dc1]\n    bind: {dn: a@b, password_file: /nonexistent/password}\n    scope: {users: none}\n";
-	assert_bad(text, 4, "does not exist");
+	static const char text[] = "state_directory: /nonexistent/state\ndirectories:\n  - name: corp\n    servers: [dc1]\n    bind: {dn: a@b, password_file: /nonexistent/password}\n    scope: {users: none}\n";
+	assert_bad(text, 5, "does not exist");
 }
 
 static void test_names_are_unique(void **state)
 {
 	char text[4096];
 	const char *one = file_with("", SELECTED);
-	snprintf(text, sizeof text, "%s%s", one, strchr(one, '\n') + 1);
+	const char *entry = strchr(one, '\n') + 1, *end = strstr(one, "state_directory");
+	snprintf(text, sizeof text, "%.*s%s", (int)(end - one), one, entry);
 	assert_bad(text, 10, "two directories");
 }
 
@@ -153,7 +242,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything), cmocka_unit_test(test_judgements), cmocka_unit_test(test_missing_scope_is_an_error),
-		cmocka_unit_test(test_missing_file), cmocka_unit_test(test_names_are_unique), cmocka_unit_test(test_reloadable),
+		cmocka_unit_test(test_missing_file), cmocka_unit_test(test_names_are_unique), cmocka_unit_test(test_reloadable), cmocka_unit_test(test_names_and_servers), cmocka_unit_test(test_files),
+		cmocka_unit_test(test_another_reader),
 	};
 	return cmocka_run_group_tests_name("settings", tests, make_file, remove_file);
 }

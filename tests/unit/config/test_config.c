@@ -134,7 +134,9 @@ static void everything_is_read(void **state)
 	config_error_add(&p.errors, p.document, "servers[1].port", "no");
 	assert_int_equal(p.errors.items[0].line, 18);
 	config_error_add(&p.errors, p.document, "servers[0].port", "no");
-	assert_int_equal(p.errors.items[1].line, 0);
+	assert_int_equal(p.errors.items[1].line, 16); /* a default has no line: that of its element */
+	config_error_add(&p.errors, p.document, "nothing.like.it", "no");
+	assert_int_equal(p.errors.items[2].line, 0);
 	done(&p);
 }
 
@@ -166,6 +168,7 @@ static void each_fault_is_named(void **state)
 		{ "channel:\n  worker: 3", "3: unknown key \"channel.worker\"; the nearest known one is \"channel.workers\"" },
 		{ "interval: 10s", "2: unknown key \"interval\"; there is \"channel.interval\"" },
 		{ "channel.workers: 5", "2: unknown key \"channel.workers\"; a dot does not separate here, write \"channel:\" and" },
+		{ "channel:\n\tworkers: 3", "3: not YAML: a tab; indent with blanks" },
 		{ "zzzzzzzz: 1", "2: unknown key \"zzzzzzzz\"; known here are name, file, log, channel, mode, groups, words, servers" },
 		{ "<<: {}", "2: unknown key \"<<\"; known here are" },
 		{ "\"\": 1", "2: unknown key \"\"; known here are" },
@@ -209,7 +212,7 @@ static void each_fault_is_named(void **state)
 		{ "groups: [[a]]", "2: groups[0]: should be a text of one line" },
 		{ "servers: {host: a}", "2: servers: should be a list" },
 		{ "servers: [a]", "2: servers[0]: should be a mapping" },
-		{ "servers:\n- port: 1", "3: servers[0].host is missing; it is the host's name" },
+		{ "servers:\n- port: 1", "3: servers[0].host is missing: the host's name" },
 		{ "servers:\n- host: a\n- host: b\n  prot: 1", "5: unknown key \"servers[1].prot\"; the nearest known one is \"servers[1].port\"" },
 		{ "servers:\n- host: ''", "3: servers[0].host: the value is too short; it should have at least 1 characters" },
 		{ "servers:\n- host: aaaaaaaaaaaaaaaaaaaaa", "3: servers[0].host: the value is too long; it should have at most 20 bytes" },
@@ -236,6 +239,17 @@ static void each_fault_is_named(void **state)
 			fail_msg("%s\ngave %s\nshould be %s", text, p.text, start);
 		done(&p);
 	}
+}
+
+static void other_encodings_are_named(void **state)
+{
+	struct parsed p;
+	parse(&p, "\xEF\xBB\xBFname: ab\n");
+	assert_string_equal(p.text, "/etc/x/x.yaml:1: begins with a byte order mark (BOM); save it as UTF-8 without one\n");
+	done(&p);
+	parse_sized(&p, "\xFF\xFEn\0", 4);
+	assert_string_equal(p.text, "/etc/x/x.yaml:1: is UTF-16; save it as UTF-8\n");
+	done(&p);
 }
 
 static void all_faults_are_reported(void **state)
@@ -381,7 +395,7 @@ static void relative_names_have_a_folder(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(everything_is_read), cmocka_unit_test(defaults_apply), cmocka_unit_test(each_fault_is_named), cmocka_unit_test(all_faults_are_reported),
+		cmocka_unit_test(everything_is_read), cmocka_unit_test(defaults_apply), cmocka_unit_test(each_fault_is_named), cmocka_unit_test(other_encodings_are_named), cmocka_unit_test(all_faults_are_reported),
 		cmocka_unit_test(size_and_nesting_are_bounded), cmocka_unit_test(every_cut_is_judged), cmocka_unit_test(dump_says_where_from),
 		cmocka_unit_test(reload_knows_what_it_may), cmocka_unit_test(files_are_loaded), cmocka_unit_test(relative_names_have_a_folder),
 	};
