@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/secret.h"
 #include "service/admin.h"
+#include "service/owner.h"
 #include "service/server.h"
 
 #define DEFAULT_CONFIG "/etc/reset-service/reset-service.yaml"
@@ -50,7 +51,8 @@ static int help(FILE *out, int code)
 	fprintf(out, "usage: reset-service COMMAND [--config FILE] [--json] ...\n\n");
 	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
 		fprintf(out, "  %-11s %-34s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
-	fprintf(out, "\n--config is %s by default.\n", DEFAULT_CONFIG);
+	fprintf(out, "\n--config is %s by default. Called by root, every command but this help first becomes the user to whom\n"
+		"state_directory belongs, so that what it makes is that user's; --root FILE and the TLS files must be readable by that user.\n", DEFAULT_CONFIG);
 	return code;
 }
 
@@ -122,6 +124,15 @@ static int parse_options(int argc, char **argv, struct invocation *invocation)
 	return EX_OK;
 }
 
+static int become_owner(const struct settings *settings)
+{
+	AUTO_FREE char *why = NULL;
+	if (owner_become(settings->state_directory, &why) == STATUS_OK)
+		return EX_OK;
+	fprintf(stderr, "reset-service: %s\n", why != NULL ? why : settings->state_directory);
+	return EX_NOPERM;
+}
+
 static int run(const struct command *command, const struct invocation *invocation)
 {
 	struct settings settings;
@@ -129,9 +140,10 @@ static int run(const struct command *command, const struct invocation *invocatio
 	int code = EX_OK;
 	if (settings_load(invocation->config, &settings, &document) != STATUS_OK)
 		return EX_CONFIG;
-	if (invocation->dump_config)
+	code = become_owner(&settings);
+	if (code == EX_OK && invocation->dump_config)
 		config_dump(settings_keys, &settings, document, stdout);
-	if (!invocation->dump_config && !invocation->check_config)
+	if (code == EX_OK && !invocation->dump_config && !invocation->check_config)
 		code = command->run != NULL ? command->run(&settings, invocation) : command->admin(&settings, &invocation->admin);
 	config_document_free(document);
 	settings_clear(&settings);

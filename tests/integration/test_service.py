@@ -1,5 +1,5 @@
 """reset-service against an agent written here, from proto/README.md alone, with python3-websockets and python3-jwcrypto."""
-import asyncio, base64, contextlib, hashlib, hmac, http.client, json, os, resource, signal, socket, sqlite3, ssl, subprocess, sys, time, uuid
+import asyncio, base64, contextlib, hashlib, hmac, http.client, json, os, pwd, resource, shutil, signal, socket, sqlite3, ssl, subprocess, sys, tempfile, time, uuid
 
 import pytest
 import websockets
@@ -1141,3 +1141,36 @@ def test_command_line(service):
     assert "queue_wait" in service.command("serve", "--dump-config")
     assert json.loads(service.command("agents", "--json"))
     service.command("revoke", str(uuid.uuid4()), code=65)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_becomes_the_owner():
+    """What root does with another user's folder leaves nothing behind that the user cannot use."""
+    nobody, folder = pwd.getpwnam("nobody"), tempfile.mkdtemp(dir="/tmp")
+    os.chmod(folder, 0o755)
+    os.mkdir(os.path.join(folder, "state"), 0o700)
+    os.chown(os.path.join(folder, "state"), nobody.pw_uid, nobody.pw_gid)
+
+    class Owned(Service):
+        def start(self):
+            os.chown(self.path("tls.key"), 0, nobody.pw_gid)
+            os.chmod(self.path("tls.key"), 0o640)
+            os.chmod(self.certificate, 0o644)
+            super().start()
+    try:
+        service = Owned(folder)
+        with open(f"/proc/{service.process.pid}/status") as f:
+            status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+        assert status["Uid"].split() == [str(nobody.pw_uid)] * 4 and status["Gid"].split() == [str(nobody.pw_gid)] * 4
+        assert status["Groups"].split() in ([], [str(nobody.pw_gid)])
+        agent = Agent(service)
+        service.command("revoke", agent.id)
+        service.command("rotate-keys")
+        service.stop()
+        files = os.listdir(service.path("state"))
+        assert {"store.sqlite", "root.jwk", "signing.jwk", "key-set.jws", "root-public.jwk"} <= set(files)
+        for name in files:
+            facts = os.stat(os.path.join(folder, "state", name))
+            assert (facts.st_uid, facts.st_gid) == (nobody.pw_uid, nobody.pw_gid), name
+    finally:
+        shutil.rmtree(folder)
