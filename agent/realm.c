@@ -110,11 +110,12 @@ static bool is_foreign(const struct name_list *list, size_t index)
 	       && (!directory_domain_sid(list->realm->directory, &domain) || !sid_in_domain(&list->found[index].sid, &domain));
 }
 
+/* What is not there is not known either, by whichever name: a SID may be mistyped like a DN, and a deleted group protects nobody any more. */
 static size_t pack(struct name_list *list)
 {
 	size_t count = 0;
 	for (size_t i = 0; i < list->names->count; i++)
-		if (list->found[i].sid.size > 0)
+		if (list->found[i].sid.size > 0 && (!list->found[i].asked || is_there(list, i) || is_foreign(list, i)))
 			list->known[count++] = list->found[i].sid;
 	return count;
 }

@@ -22,7 +22,10 @@ static const char usage[] =
 	"  --dump-config        show every key with its value and where it comes from, and exit\n"
 	"  --log-format FORMAT  text, json, journal or auto (journal under systemd, else text); goes before log.format\n"
 	"  --version            show the version and exit\n"
-	"  --help               show this text and exit\n";
+	"  --help               show this text and exit\n"
+	"\n"
+	"Signals: SIGTERM closes every channel and ends; SIGHUP reads the configuration again.\n"
+	"Exit status: 0 good; 64 wrong usage; 71 the system refuses; 78 the configuration is wrong\n";
 
 struct program {
 	const char *config;
