@@ -85,9 +85,17 @@ static enum jose_reason verify(struct bytes jws, char **ret_payload, size_t *ret
 	return reason;
 }
 
+static size_t count_characters(struct bytes text)
+{
+	size_t count = 0;
+	for (size_t offset = 0; offset < text.size; count++)
+		utf8_next(text, &offset);
+	return count;
+}
+
 static const char *judge(const struct server *server, const struct enroll *enroll, int64_t now)
 {
-	size_t characters = utf8_utf16_units(bytes_of_string(enroll->name));
+	size_t characters = count_characters(bytes_of_string(enroll->name));
 	if (strcmp(enroll->issuer, server->settings->issuer) != 0)
 		return "aud is not this issuer";
 	if (enroll->exp <= enroll->iat || enroll->exp - enroll->iat > MAX_LIFETIME_S)
