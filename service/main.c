@@ -143,6 +143,8 @@ static int run(const struct command *command, const struct invocation *invocatio
 	code = become_owner(&settings);
 	if (code == EX_OK && invocation->dump_config)
 		config_dump(settings_keys, &settings, document, stdout);
+	if (code == EX_OK && command->run != NULL && !invocation->dump_config && settings_check_start(&settings, document) != STATUS_OK)
+		code = EX_CONFIG;
 	if (code == EX_OK && !invocation->dump_config && !invocation->check_config)
 		code = command->run != NULL ? command->run(&settings, invocation) : command->admin(&settings, &invocation->admin);
 	config_document_free(document);

@@ -8,7 +8,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/tls.h"
 
 #define POLL_MS 500
 #define FORGET_S 60
@@ -143,8 +142,9 @@ static void on_reload(void *arg)
 			(long long)server->keys.version);
 	}
 	AUTO_FREE char *tls_why = NULL;
-	if (tls_server_context(server->settings->certificate_file, server->settings->key_file, &tls, &tls_why) != STATUS_OK) {
-		log_event(LOG_ERR, "tls.refused", NULL, "the certificate stays as it was: %s", tls_why);
+	const char *path;
+	if (settings_tls(server->settings, &tls, &path, &tls_why) != STATUS_OK) {
+		log_event(LOG_ERR, "tls.refused", NULL, "the certificate stays as it was: %s: %s", path, tls_why != NULL ? tls_why : "out of memory");
 	} else {
 		http_set_tls(server->http, tls);
 		SSL_CTX_free(server->tls);
@@ -183,9 +183,10 @@ static int open_state(struct server *server)
 	enum status status = keys_load(settings->state_directory, settings->issuer, clock_now_ms() / 1000, &server->keys, &why);
 	if (status != STATUS_OK)
 		return fail("keys (made by 'reset-service init')", status, why, status == STATUS_LOCAL_PERMISSION ? EX_NOPERM : EX_CONFIG);
-	status = tls_server_context(settings->certificate_file, settings->key_file, &server->tls, &why);
+	const char *path;
+	status = settings_tls(settings, &server->tls, &path, &why);
 	if (status != STATUS_OK)
-		return fail("tls", status, why, EX_CONFIG);
+		return fail(path, status, why, EX_CONFIG);
 	status = store_open(loop_base(server->loop), settings->state_directory, &server->database, &why);
 	if (status != STATUS_OK)
 		return fail("store", status, why, EX_IOERR);

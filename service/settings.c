@@ -1,5 +1,6 @@
 #include "service/settings.h"
 
+#include <arpa/inet.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,25 +41,78 @@ int settings_log_level(const struct settings *settings)
 	return levels[settings->log_level];
 }
 
-bool settings_issuer_valid(const char *issuer)
+#define ADDRESS_CHARACTERS "0123456789abcdefABCDEF:."
+
+static bool is_address(int family, const char *text, size_t length)
+{
+	char address[INET6_ADDRSTRLEN], binary[sizeof(struct in6_addr)];
+	if (length == 0 || length >= sizeof address)
+		return false;
+	memcpy(address, text, length);
+	address[length] = '\0';
+	return inet_pton(family, address, binary) == 1;
+}
+
+/* "host", "192.0.2.1" or "[2001:db8::1]", and ":port" where there is one; ret_rest is what stands behind. */
+static const char *authority_fault(const char *text, const char *host_characters, const char **ret_rest)
+{
+	bool v6 = *text == '[';
+	size_t length = strspn(text + v6, v6 ? ADDRESS_CHARACTERS : host_characters);
+	const char *rest = text + v6 + length;
+	if (length == 0)
+		return "the host is missing";
+	if (v6 && (*rest != ']' || !is_address(AF_INET6, text + 1, length)))
+		return "what stands in brackets is no IPv6 address";
+	rest += v6;
+	if (*rest == ':') {
+		size_t digits = strspn(++rest, "0123456789");
+		if (digits < 1 || digits > 5 || rest[0] == '0' || atoi(rest) > 65535)
+			return "the port should be a number from 1 to 65535";
+		rest += digits;
+	}
+	*ret_rest = rest;
+	return NULL;
+}
+
+const char *settings_issuer_fault(const char *issuer)
 {
 	static const char scheme[] = "https://";
+	const char *rest = "";
 	if (strncmp(issuer, scheme, sizeof scheme - 1) != 0)
-		return false;
-	const char *host = issuer + sizeof scheme - 1;
-	size_t length = *host == '[' ? strspn(host + 1, "0123456789abcdef:.") : strspn(host, "abcdefghijklmnopqrstuvwxyz0123456789.-");
-	if (length == 0)
-		return false;
-	const char *rest = host + length;
-	if (*host == '[') {
-		if (rest[1] != ']')
-			return false;
-		rest += 2;
-	}
-	if (*rest == '\0')
-		return true;
-	size_t digits = strspn(rest + 1, "0123456789");
-	return *rest == ':' && digits >= 1 && digits <= 5 && rest[1 + digits] == '\0' && rest[1] != '0' && atoi(rest + 1) <= 65535;
+		return "it should begin with https://";
+	/* Compared byte for byte by agents, so there is one way to write it. */
+	const char *fault = authority_fault(issuer + sizeof scheme - 1, "abcdefghijklmnopqrstuvwxyz0123456789.-", &rest);
+	if (fault != NULL || *rest == '\0')
+		return fault;
+	if (strcmp(rest, "/") == 0)
+		return "leave the slash at its end out";
+	return *rest == '/' ? "it has a path: it should end with the host or its port" : "the host should hold lower-case letters, digits, hyphens and dots only";
+}
+
+const char *settings_endpoint_fault(const char *url)
+{
+	static const char scheme[] = "wss://";
+	const char *rest = "";
+	if (strncmp(url, scheme, sizeof scheme - 1) != 0)
+		return "it should begin with wss://";
+	const char *fault = authority_fault(url + sizeof scheme - 1, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-", &rest);
+	if (fault != NULL)
+		return fault;
+	if (*rest != '\0' && *rest != '/' && *rest != '?')
+		return "the host should hold letters, digits, hyphens and dots only";
+	for (const char *c = rest; *c != '\0'; c++)
+		if (*c <= ' ' || *c > '~' || *c == '#')
+			return "the path should hold visible ASCII characters only, and no #";
+	return strlen(rest) > 1024 ? "the path is longer than 1,024 bytes" : NULL;
+}
+
+static bool listen_host_valid(const char *host, size_t length, bool v6)
+{
+	if (v6)
+		return is_address(AF_INET6, host, length);
+	if (strspn(host, "0123456789.") >= length)
+		return is_address(AF_INET, host, length);
+	return strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") >= length;
 }
 
 bool settings_listen_split(const char *listen, char **ret_host, unsigned *ret_port)
@@ -71,14 +125,15 @@ bool settings_listen_split(const char *listen, char **ret_host, unsigned *ret_po
 		return false;
 	const char *host = listen;
 	size_t length = (size_t)(colon - listen);
-	if (*host == '[') {
+	bool v6 = *host == '[';
+	if (v6) {
 		if (length < 3 || host[length - 1] != ']')
 			return false;
 		host++;
 		length -= 2;
-	} else if (memchr(host, ':', length) != NULL) {
-		return false;
 	}
+	if (!listen_host_valid(host, length, v6))
+		return false;
 	*ret_host = strndup(host, length);
 	*ret_port = (unsigned)atoi(colon + 1);
 	return *ret_host != NULL;
@@ -105,16 +160,19 @@ static bool derive_endpoints(struct settings *settings)
 
 static void judge(struct settings *settings, struct config_errors *errors, const struct config_document *document)
 {
-	if (!settings_issuer_valid(settings->issuer))
-		config_error_add(errors, document, "issuer", "'%s' is no https://host[:port] in lower case without a trailing slash", settings->issuer);
+	const char *fault = settings_issuer_fault(settings->issuer);
+	if (fault != NULL)
+		config_error_add(errors, document, "issuer", "'%s' is not of the form https://host[:port]: %s", settings->issuer, fault);
 	if (!settings_listen_split(settings->listen, &settings->listen_host, &settings->listen_port))
-		config_error_add(errors, document, "listen", "'%s' is no address:port", settings->listen);
+		config_error_add(errors, document, "listen", "'%s' is not of the form address:port, such as 127.0.0.1:8443 or [::1]:8443; port 0 takes a free one", settings->listen);
 	if (settings->channel_endpoints.count > 1)
 		config_error_add(errors, document, "channel_endpoints", "only one: an agent keeps a channel to each, and this service has one table of channels, where the second "
 			"would supersede the first for ever");
-	for (size_t i = 0; i < settings->channel_endpoints.count; i++)
-		if (strncmp(settings->channel_endpoints.items[i], "wss://", 6) != 0)
-			config_error_add(errors, document, "channel_endpoints", "'%s' is no wss:// URL", settings->channel_endpoints.items[i]);
+	for (size_t i = 0; i < settings->channel_endpoints.count; i++) {
+		fault = settings_endpoint_fault(settings->channel_endpoints.items[i]);
+		if (fault != NULL)
+			config_error_add(errors, document, "channel_endpoints", "'%s' is not of the form wss://host[:port]/path: %s", settings->channel_endpoints.items[i], fault);
+	}
 }
 
 enum status settings_load(const char *file, struct settings *ret_settings, struct config_document **ret_document)

@@ -2,6 +2,8 @@
 #ifndef SERVICE_SETTINGS_H
 #define SERVICE_SETTINGS_H
 
+#include <openssl/ssl.h>
+
 #include "config/config.h"
 
 struct settings {
@@ -35,8 +37,17 @@ void settings_clear(struct settings *settings);
 /* A syslog level. */
 int settings_log_level(const struct settings *settings);
 
-/* Parts of settings_load, for tests. "https://host[:port]" and nothing else. */
-bool settings_issuer_valid(const char *issuer);
+/* What the start would refuse beyond the file itself, where the start's user looks: the certificate and its key, the address to listen on.
+ * STATUS_LOCAL_CONFIG: everything that is wrong has been printed to stderr with its line. */
+enum status settings_check_start(const struct settings *settings, const struct config_document *document) MUST_USE;
+/* The context of the certificate and its key; a key that others can read is refused. On failure `ret_path` is the configuration's key at fault,
+ * `ret_why` a malloc'ed sentence. */
+enum status settings_tls(const struct settings *settings, SSL_CTX **ret_context, const char **ret_path, char **ret_why) MUST_USE;
+
+/* Parts of settings_load, for tests. NULL where it is "https://host[:port]" and nothing else; else what is wrong. */
+const char *settings_issuer_fault(const char *issuer);
+/* NULL where it is "wss://host[:port][/path]". */
+const char *settings_endpoint_fault(const char *url);
 /* "address:port" or "[address]:port"; the host is malloc'ed. */
 bool settings_listen_split(const char *listen, char **ret_host, unsigned *ret_port);
 

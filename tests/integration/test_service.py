@@ -273,6 +273,14 @@ def test_wrong_proof_is_refused(service, fault):
     service.http("DELETE", f"/v1/agents/{agent.id}")
 
 
+def test_name_is_counted_in_characters(service):
+    agent = Agent(service, name="\U0001f511" * 64)
+    service.http("DELETE", f"/v1/agents/{agent.id}")
+    other = Agent(service, False, name="\U0001f511" * 65)
+    status, problem = service.post_enrollment(other.enrollment(service.command("ticket").strip()))
+    assert status == 400 and "name" in problem["detail"]
+
+
 def test_reset(service, agent):
     async def main():
         await agent.connect()
@@ -1139,8 +1147,59 @@ def test_command_line(service):
     service.command("serve", "--check-config")
     service.command("init", code=65)  # never over existing keys
     assert "queue_wait" in service.command("serve", "--dump-config")
-    assert json.loads(service.command("agents", "--json"))
+    assert isinstance(json.loads(service.command("agents", "--json")), list)
     service.command("revoke", str(uuid.uuid4()), code=65)
+
+
+def certificate(folder, name):
+    key, pem = os.path.join(folder, name + ".key"), os.path.join(folder, name + ".crt")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=x", "-keyout", key, "-out", pem],
+                   check=True, stderr=subprocess.DEVNULL)
+
+
+def test_check_config_finds_what_the_start_refuses(tmp_path):
+    """Each fault alone: with its line, from --check-config and from the start alike."""
+    for name in ("tls", "other"):
+        certificate(tmp_path, name)
+    path, key, pem = tmp_path / "c.yaml", tmp_path / "tls.key", tmp_path / "tls.crt"
+    good = ["issuer: https://reset.example.test", "listen: 127.0.0.1:0", "tls:", "  certificate_file: tls.crt", "  key_file: tls.key", "state_directory: state"]
+
+    def check(lines, line=0, *words):
+        path.write_text("\n".join(lines) + "\n")
+        done = subprocess.run([BINARY, "serve", "--check-config", "--config", path], capture_output=True, text=True, timeout=20)
+        assert done.returncode == (78 if line else 0), (lines, done)
+        if line:
+            assert done.stderr.startswith(f"{path}:{line}: ") and all(word in done.stderr for word in words), done.stderr
+            started = subprocess.run([BINARY, "serve", "--config", path], capture_output=True, text=True, timeout=20)
+            assert (started.returncode, started.stderr) == (78, done.stderr)
+
+    check(good)
+    for index, text, *words in [(0, "issuer: https://reset.example.test/", "slash"), (0, "issuer: https://reset.example.test/base", "path"), (0, "issuer: http://reset.example.test", "https://"),
+                                (1, "listen: 8443", "address:port"), (1, "listen: 256.1.1.1:8443", "address:port"), (1, "listen: no-such-host.invalid:8443", "no-such-host.invalid"),
+                                (3, "  certificate_file: missing.crt", "missing.crt does not exist"), (3, "  certificate_file: c.yaml", "PEM"), (3, "  certificate_file: .", "no file"),
+                                (4, "  key_file: missing.key", "missing.key does not exist"), (4, "  key_file: other.key", "other.key"), (4, "  key_file: empty.key", "empty.key")]:
+        (tmp_path / "empty.key").touch(0o600)
+        check([*good[:index], text, *good[index + 1:]], index + 1, *words)
+    for url in ("wss://", "ws://x/v1/agent", "wss://x:0/"):
+        check([*good, "channel_endpoints:", f"  - {url}"], 7, repr(url)[:-1])
+    for mode, fine in [(0o600, True), (0o640, True), (0o644, False), (0o660, False), (0o604, False)]:
+        key.chmod(mode)
+        check(good, *(() if fine else (5, f"{key} has mode {mode:04o}", "0640", "root:reset-service", "0600")))
+    pem.unlink()
+    done = subprocess.run([BINARY, "serve", "--check-config", "--config", path], capture_output=True, text=True, timeout=20)
+    assert done.stderr.count("\n") == 2 and f"{path}:4: " in done.stderr and f"{path}:5: " in done.stderr  # both at once
+
+
+def test_key_that_became_readable_is_refused_at_a_reload(tmp_path):
+    service = Service(tmp_path)
+    os.chmod(service.path("tls.key"), 0o644)
+    service.process.send_signal(signal.SIGHUP)
+    deadline = time.time() + 5
+    while "tls.refused" not in service.log_text():
+        assert time.time() < deadline
+        time.sleep(0.02)
+    assert "mode 0644" in service.log_text() and service.http("GET", "/.well-known/writeback-configuration")[0] == 200
+    service.stop()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -15,17 +15,18 @@ static void issuers(void **state)
 	static const char *const good[] = { "https://reset.example.org", "https://reset.example.org:8443", "https://127.0.0.1:1", "https://[::1]", "https://[2001:db8::1]:65535", NULL };
 	static const char *const bad[] = { "", "https://", "http://reset.example.org", "https://reset.example.org/", "https://Reset.example.org", "https://reset.example.org:0",
 		"https://reset.example.org:", "https://reset.example.org:65536", "https://reset.example.org:080", "https://u@reset.example.org", "https://reset.example.org?x",
-		"https://[::1", "https://[]", "https://[::1]x", "https://reset.example.org:8443/", "https://reset example.org", NULL };
+		"https://[::1", "https://[]", "https://[::1]x", "https://[:]", "https://[1.2.3.4]", "https://reset.example.org/base", "https://reset.example.org:8443/", "https://reset example.org", NULL };
 	for (size_t i = 0; good[i] != NULL; i++)
-		assert_true(settings_issuer_valid(good[i]));
+		assert_null(settings_issuer_fault(good[i]));
 	for (size_t i = 0; bad[i] != NULL; i++)
-		assert_false(settings_issuer_valid(bad[i]));
+		assert_non_null(settings_issuer_fault(bad[i]));
 }
 
 static void listens(void **state)
 {
 	static const struct { const char *text, *host; unsigned port; } good[] = { { "127.0.0.1:8443", "127.0.0.1", 8443 }, { "[::1]:0", "::1", 0 }, { "localhost:65535", "localhost", 65535 } };
-	static const char *const bad[] = { "", "8443", ":8443", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:8443x", "::1:8443", "[]:1", "[::1:8443", "127.0.0.1:-1", NULL };
+	static const char *const bad[] = { "", "8443", ":8443", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:8443x", "::1:8443", "[]:1", "[::1:8443", "127.0.0.1:-1",
+		"256.0.0.1:80", "1.2.3:80", "[127.0.0.1]:80", "[::g]:80", "a b:80", "https://x:80", NULL };
 	char *host;
 	unsigned port;
 	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
@@ -36,6 +37,17 @@ static void listens(void **state)
 	}
 	for (size_t i = 0; bad[i] != NULL; i++)
 		assert_false(settings_listen_split(bad[i], &host, &port));
+}
+
+static void endpoints(void **state)
+{
+	static const char *const good[] = { "wss://reset.example.org/v1/agent", "wss://Reset.example.org:8443/v1/agent?x=1", "wss://[::1]:1/", "wss://x", NULL };
+	static const char *const bad[] = { "", "wss://", "wss:///v1/agent", "ws://x/v1/agent", "https://x/v1/agent", "wss://x:0/", "wss://x:65536/", "wss://x:/", "wss://u@x/", "wss://[::1/",
+		"wss://[x]/", "wss://x/a b", "wss://x/#a", "wss://x y/", NULL };
+	for (size_t i = 0; good[i] != NULL; i++)
+		assert_null(settings_endpoint_fault(good[i]));
+	for (size_t i = 0; bad[i] != NULL; i++)
+		assert_non_null(settings_endpoint_fault(bad[i]));
 }
 
 static enum status load(const char *text, struct settings *ret_settings)
@@ -67,7 +79,7 @@ static void defaults(void **state)
 
 static void refused(void **state)
 {
-	static const char *const more[] = { "request_lifetime: 121s\n", "request_lifetime: 30\n", "wait: 21s\n", "listen: 8443\n", "channel_endpoints: [ws://x/v1/agent]\n",
+	static const char *const more[] = { "request_lifetime: 121s\n", "request_lifetime: 30\n", "wait: 21s\n", "listen: 8443\n", "channel_endpoints: [ws://x/v1/agent]\n", "channel_endpoints: [\"wss://\"]\n",
 		"channel_endpoints: [wss://x/v1/agent, wss://y/v1/agent]\n", "unknown: 1\n",
 		"limits:\n  body: 1\n", NULL };
 	struct settings settings;
@@ -95,6 +107,6 @@ static void sample(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(issuers), cmocka_unit_test(listens), cmocka_unit_test(defaults), cmocka_unit_test(refused), cmocka_unit_test(sample) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(issuers), cmocka_unit_test(listens), cmocka_unit_test(endpoints), cmocka_unit_test(defaults), cmocka_unit_test(refused), cmocka_unit_test(sample) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
