@@ -17,91 +17,14 @@
 #define DOWN_LINES 20
 #define DOWN_LINE_US 2000000
 
-/* What it looks like ------------------------------------------------------------------------------------------------------------------ */
-
-unsigned agent_sessions_ready(const struct agent *agent)
-{
-	unsigned count = 0;
-	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
-		count += agent->sessions[i] && session_state(agent->sessions[i]) == SESSION_READY;
-	return count;
-}
-
-unsigned agent_endpoints(const struct agent *agent)
-{
-	unsigned count = 0;
-	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
-		count += agent->endpoints[i].known;
-	return count;
-}
-
-void agent_describe_directory(const struct realm *realm, char *text, size_t capacity)
-{
-	struct directory_health health;
-	char at[CLOCK_TEXT_SIZE] = "";
-	directory_health(realm_directory(realm), &health);
-	clock_format(health.next_try_s * 1000, at);
-	bool waits = health.servers_up == 0 && health.next_try_s;
-	snprintf(text, capacity, "%s%s%s", health.text, waits ? "; next try at " : "", waits ? at : "");
-}
-
-bool agent_is_ready(const struct agent *agent, char *why, size_t capacity)
-{
-	why[0] = 0;
-	if (!agent->identity.enrolled)
-		snprintf(why, capacity, "not enrolled");
-	else if (!link_attached(agent->link))
-		snprintf(why, capacity, "writebackd-channel is not connected");
-	else if (agent_sessions_ready(agent) == 0)
-		snprintf(why, capacity, "no channel to the service");
-	else if (!journal_writable(agent->journal))
-		snprintf(why, capacity, "the journal cannot be written");
-	else if (limits_latched(agent->limits))
-		snprintf(why, capacity, "resets are latched: writebackctl resume");
-	for (size_t i = 0; !why[0] && i < realms_count(agent->realms); i++) {
-		struct directory_health health;
-		directory_health(realm_directory(realms_at(agent->realms, i)), &health);
-		struct realm *realm = realms_at(agent->realms, i);
-		char text[700];
-		agent_describe_directory(realm, text, sizeof text);
-		if (health.servers_up == 0 || !realm_names_good(realm, text, sizeof text))
-			snprintf(why, capacity, "directory %s: %s", realm_name(realm), text);
-	}
-	return !why[0];
-}
-
-static void describe(const struct agent *agent, char *text, size_t capacity)
-{
-	char why[800];
-	bool ready = agent_is_ready(agent, why, sizeof why);
-	int size = snprintf(text, capacity, "%s%s: channel %u/%u", ready ? "Ready" : "Degraded, ", why, agent_sessions_ready(agent), agent_endpoints(agent));
-	for (size_t i = 0; size > 0 && (size_t)size < capacity && i < realms_count(agent->realms); i++) {
-		struct realm *realm = realms_at(agent->realms, i);
-		struct directory_health health;
-		directory_health(realm_directory(realm), &health);
-		/* What is down was said as the reason already, for the first one; the others are told apart from those that are up. */
-		if (health.servers_up == 0)
-			size += snprintf(text + size, capacity - size, ", %s is down", realm_name(realm));
-		else
-			size += snprintf(text + size, capacity - size, ", %s via %s", realm_name(realm), health.text);
-	}
-	uint64_t by_outcome[OUTCOME_SETTLING + 1] = { 0 };
-	for (unsigned code = 0; code < STATUS_COUNT; code++)
-		by_outcome[status_outcome(code)] += requests_count(agent->requests, code);
-	if (size > 0 && (size_t)size < capacity)
-		size += snprintf(text + size, capacity - size, ", %llu applied, %llu refused, %llu failed", (unsigned long long)by_outcome[OUTCOME_APPLIED],
-		                 (unsigned long long)by_outcome[OUTCOME_REFUSED], (unsigned long long)by_outcome[OUTCOME_FAILED]);
-	int64_t last_ms = requests_last_ms(agent->requests);
-	if (last_ms && size > 0 && (size_t)size < capacity)
-		snprintf(text + size, capacity - size, ", last %lld min ago", (long long)((clock_now_ms() - last_ms) / 60000));
-}
+/* Telling it -------------------------------------------------------------------------------------------------------------------------- */
 
 static void tell_status(struct agent *agent)
 {
 	char text[2048];
 	if (!agent->ready_told || agent->stopping)
 		return;
-	describe(agent, text, sizeof text);
+	agent_describe(agent, text, sizeof text);
 	loop_notify_status(agent->loop, text);
 }
 
@@ -112,7 +35,7 @@ static void tell_ready(struct agent *agent)
 	if (agent->ready_told || (!agent_is_ready(agent, why, sizeof why) && clock_monotonic_us() - agent->started_us < READY_AT_LATEST_US))
 		return;
 	agent->ready_told = true;
-	describe(agent, text, sizeof text);
+	agent_describe(agent, text, sizeof text);
 	log_event(LOG_NOTICE, "agent.ready", LOG_FIELDS({ LOG_AGENT_ID, agent->identity.enrolled ? agent->identity.agent_id : NULL }), "%s", text);
 	loop_notify_ready(agent->loop, text);
 }
@@ -485,7 +408,7 @@ void agent_reload(void *arg)
 	for (size_t i = 0; i < realms_count(agent->realms); i++)
 		directory_retry(realm_directory(realms_at(agent->realms, i)));
 	char text[2048];
-	describe(agent, text, sizeof text);
+	agent_describe(agent, text, sizeof text);
 	loop_notify_ready(agent->loop, text);
 }
 

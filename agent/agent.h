@@ -1,5 +1,5 @@
 /* agent: writebackd's parts joined: which session feeds which request, what is repeated, what the notification says, how it all ends.
- * The struct is shared by main.c, agent.c, commands.c and check_user.c; nobody else includes this. */
+ * The struct is shared by main.c, agent.c, agent_describe.c, commands.c and check_user.c; nobody else includes this. */
 #ifndef AGENT_AGENT_H
 #define AGENT_AGENT_H
 
@@ -54,6 +54,8 @@ void agent_reload(void *arg);
 /* Sessions that talk, and endpoints that the channel's program has named. */
 unsigned agent_sessions_ready(const struct agent *agent);
 unsigned agent_endpoints(const struct agent *agent);
+/* All of it on one line: what systemd shows as the status. */
+void agent_describe(const struct agent *agent, char *text, size_t capacity);
 /* Ready, and what is missing: malformed nowhere, "" where nothing is. */
 bool agent_is_ready(const struct agent *agent, char *why, size_t capacity);
 /* A directory's health in words, with the time of the next try where it is down. */
