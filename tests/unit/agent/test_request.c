@@ -403,6 +403,22 @@ static void assert_refused(struct scene *scene, struct ask what, enum status cod
 	assert_int_equal(played.written, 0);
 }
 
+/* Names that were never looked up say nothing about the user: that is no refusal, and may succeed later. */
+static void test_scope_not_known_yet(void **state)
+{
+	struct scene *scene = *state;
+	struct settings other;
+	struct config_errors errors = { 0 };
+	char text[1024];
+	snprintf(text, sizeof text, "state_directory: %s\ndirectories:\n  - name: corp\n    servers: [dc1]\n    bind: {dn: a@b, password_file: %s/password}\n"
+	         "    scope: {users: all, exclude_bases: [\"OU=Outside,DC=corp,DC=example,DC=com\"]}\n", scene->folder, scene->folder);
+	assert_int_equal(settings_parse("test.yaml", text, &other, &errors), STATUS_OK);
+	assert_true(realms_rescope(scene->realms, &other));
+	assert_refused(scene, (struct ask){ OP_RESET, GOOD }, STATUS_DIRECTORY_UNAVAILABLE);
+	assert_true(realms_rescope(scene->realms, &scene->settings));
+	settings_clear(&other);
+}
+
 static void test_refusals(void **state)
 {
 	struct scene *scene = *state;
@@ -699,7 +715,7 @@ static void test_unverified_frames_are_bounded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		ROW(test_reset), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
+		ROW(test_reset), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
 		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time),
 		ROW(test_one_at_a_time_for_one_user),
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),
