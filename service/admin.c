@@ -38,6 +38,35 @@ static int usage(const char *text)
 	return EX_USAGE;
 }
 
+/* The one argument that is a UUID; NULL where it is not, which has been said then. */
+static const char *uuid_argument(const struct admin_options *options, const char *what, const char *listed_by)
+{
+	const char *text = options->arguments[0];
+	if (text == NULL)
+		fprintf(stderr, "reset-service: the id of the %s is missing\n", what);
+	else if (options->arguments[1] != NULL)
+		fprintf(stderr, "reset-service: one %s at a time, but there is '%s' too\n", what, options->arguments[1]);
+	else if (!uuid_valid(text))
+		fprintf(stderr, "reset-service: '%s' is no id of an %s: it should be a UUID in lower case, as 'reset-service %s' lists it\n", text, what, listed_by);
+	else
+		return text;
+	return NULL;
+}
+
+/* "3 minutes ago" */
+static void format_age(int64_t seconds, char *out, size_t capacity)
+{
+	static const struct { int64_t seconds; const char *unit; } units[] = { { 86400, "day" }, { 3600, "hour" }, { 60, "minute" }, { 1, "second" } };
+	snprintf(out, capacity, "just now");
+	for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+		int64_t count = seconds / units[i].seconds;
+		if (count < 1)
+			continue;
+		snprintf(out, capacity, "%lld %s%s ago", (long long)count, units[i].unit, count == 1 ? "" : "s");
+		return;
+	}
+}
+
 static int print_json(json_t *take_json)
 {
 	json_dumpf(take_json, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
@@ -130,6 +159,9 @@ int admin_ticket(const struct settings *settings, const struct admin_options *op
 		print_json(json_pack("{s:s, s:s}", "ticket", ticket, "expires", expires));
 	else
 		printf("%s\n", ticket);
+	/* Beside the ticket, not in its way: TICKET=$(reset-service ticket). */
+	if (!options->json)
+		fprintf(stderr, "good for one agent, until %s\n", expires);
 	wipe(ticket, sizeof ticket);
 	wipe(nonce, sizeof nonce);
 	return EX_OK;
@@ -147,20 +179,36 @@ static const char *thumbprint(const char *jwk_text, char out[JOSE_KID_SIZE])
 static json_t *agent_json(const struct agent_row *row)
 {
 	char signing[JOSE_KID_SIZE], decryption[JOSE_KID_SIZE];
-	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s*}", "agent_id", row->agent_id, "name", row->name, "signing_key",
+	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s*}", "agent_id", row->agent_id, "name", row->name, "signing_key",
 		thumbprint(row->signing_key, signing),
 		"decryption_key", thumbprint(row->decryption_key, decryption), "enrolled_at", (json_int_t)row->enrolled_at, "revoked_at", (json_int_t)row->revoked_at,
-		"last_seen", (json_int_t)row->last_seen, "clone_seen_at", (json_int_t)row->clone_seen_at, "software", row->software);
+		"last_seen", (json_int_t)row->last_seen, "clone_seen_at", (json_int_t)row->clone_seen_at,
+		"connected", row->connected, "software", row->software);
+}
+
+static void print_presence(const struct agent_row *row)
+{
+	char seen[CLOCK_TEXT_SIZE], age[48];
+	if (row->last_seen == 0) {
+		printf("  never connected\n");
+		return;
+	}
+	clock_format(row->last_seen * 1000, seen);
+	format_age(now_s() - row->last_seen, age, sizeof age);
+	if (row->connected)
+		printf("  connected       since %s (%s)\n", seen, age);
+	else
+		printf("  not connected   last seen %s (%s)\n", age, seen);
 }
 
 static void print_agent(const struct agent_row *row)
 {
-	char signing[JOSE_KID_SIZE], decryption[JOSE_KID_SIZE], seen[CLOCK_TEXT_SIZE] = "never", cloned[CLOCK_TEXT_SIZE];
-	if (row->last_seen != 0)
-		clock_format(row->last_seen * 1000, seen);
-	printf("%s  %s%s\n  last seen       %s  %s\n  signing key     %s\n  decryption key  %s\n", row->agent_id, row->name,
-		row->revoked_at != 0 ? "  (revoked)" : "", seen,
-		row->software != NULL ? row->software : "", thumbprint(row->signing_key, signing), thumbprint(row->decryption_key, decryption));
+	char signing[JOSE_KID_SIZE], decryption[JOSE_KID_SIZE], cloned[CLOCK_TEXT_SIZE];
+	printf("%s  %s%s\n", row->agent_id, row->name, row->revoked_at != 0 ? "  (revoked)" : "");
+	print_presence(row);
+	if (row->software != NULL)
+		printf("  software        %s\n", row->software);
+	printf("  signing key     %s\n  decryption key  %s\n", thumbprint(row->signing_key, signing), thumbprint(row->decryption_key, decryption));
 	if (row->clone_seen_at != 0) {
 		clock_format(row->clone_seen_at * 1000, cloned);
 		printf("  CLONE SEEN      %s: kept out until 'revoke' or 'release'\n", cloned);
@@ -175,6 +223,8 @@ int admin_agents(const struct settings *settings, const struct admin_options *op
 	if (status != STATUS_OK)
 		return complain(status, why);
 	json_t *array = json_array();
+	if (rows.count == 0 && !options->json)
+		fprintf(stderr, "no agent is enrolled; 'reset-service ticket' lets one in\n");
 	for (size_t i = 0; i < rows.count; i++) {
 		if (options->json)
 			json_array_append_new(array, agent_json(&rows.items[i]));
@@ -194,10 +244,11 @@ static int change_agent(const struct settings *settings, const struct admin_opti
 {
 	struct store_agent_change change = { .now = now_s() };
 	AUTO_FREE char *why = NULL;
-	if (options->arguments[0] == NULL || options->arguments[1] != NULL || !uuid_valid(options->arguments[0]))
+	const char *given = uuid_argument(options, "agent", "agents");
+	if (given == NULL)
 		return usage(command);
-	memcpy(change.agent_id, options->arguments[0], UUID_SIZE);
-	memcpy(ret_agent_id, options->arguments[0], UUID_SIZE);
+	memcpy(change.agent_id, given, UUID_SIZE);
+	memcpy(ret_agent_id, given, UUID_SIZE);
 	enum status status = on_store(settings, job, &change, &why);
 	if (status != STATUS_OK)
 		return complain(status, why);
@@ -261,13 +312,63 @@ int admin_operations(const struct settings *settings, const struct admin_options
 	return EX_OK;
 }
 
+static void print_line(const char *name, const char *text)
+{
+	if (text != NULL && text[0] != '\0')
+		printf("%-14s  %s\n", name, text);
+}
+
+static void print_text(const char *name, json_t *take_value)
+{
+	AUTO_FREE char *text = take_value != NULL && !json_is_null(take_value) ? json_dumps(take_value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
+	print_line(name, json_is_string(take_value) ? json_string_value(take_value) : text);
+	json_decref(take_value);
+}
+
+static void print_times(const struct operation_row *row)
+{
+	char created[CLOCK_TEXT_SIZE], finished[CLOCK_TEXT_SIZE];
+	clock_format(row->created_ms, created);
+	print_line("created_at", created);
+	if (row->finished_ms == 0) {
+		print_line("finished_at", "not yet");
+		return;
+	}
+	clock_format(row->finished_ms, finished);
+	printf("%-14s  %s, %lld ms later\n", "finished_at", finished, (long long)(row->finished_ms - row->created_ms));
+}
+
+/* What every operation has first, then what the agent said besides. */
+static void print_operation_text(const struct operation_row *row)
+{
+	static const char *const shown[] = { "operation_id", "op", "sub_id", "status", "code", "created_at", "user_message", "agent_id", "request_id" };
+	json_t *json = operation_row_json(row), *value;
+	const char *name;
+	enum status status;
+	print_line("operation_id", row->operation_id);
+	print_line("op", row->op);
+	print_text("sub_id", json_incref(json_object_get(json, "sub_id")));
+	print_line("status", row->status);
+	print_line("code", row->code);
+	print_line("meaning", status_from_code(row->code, &status) ? status_admin_text(status) : NULL);
+	print_times(row);
+	print_line("agent_id", row->agent_id);
+	print_line("request_id", row->request_id);
+	for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++)
+		json_object_del(json, shown[i]);
+	json_object_foreach(json, name, value)
+		print_text(name, json_incref(value));
+	json_decref(json);
+}
+
 int admin_operation(const struct settings *settings, const struct admin_options *options)
 {
 	struct store_find find = { 0 };
 	AUTO_FREE char *why = NULL;
-	if (options->arguments[0] == NULL || options->arguments[1] != NULL || !uuid_valid(options->arguments[0]))
+	const char *given = uuid_argument(options, "operation", "operations");
+	if (given == NULL)
 		return usage("operation OPERATION_ID");
-	memcpy(find.operation_id, options->arguments[0], UUID_SIZE);
+	memcpy(find.operation_id, given, UUID_SIZE);
 	enum status status = on_store(settings, store_operation_find, &find, &why);
 	if (status != STATUS_OK)
 		return complain(status, why);
@@ -275,8 +376,10 @@ int admin_operation(const struct settings *settings, const struct admin_options 
 		fprintf(stderr, "reset-service: no operation %s\n", find.operation_id);
 		return EX_DATAERR;
 	}
-	/* There is more to it than fits a line, so people get the JSON too. */
-	print_json(operation_row_json(&find.row));
+	if (options->json)
+		print_json(operation_row_json(&find.row));
+	else
+		print_operation_text(&find.row);
 	operation_row_clear(&find.row);
 	return EX_OK;
 }
@@ -342,15 +445,20 @@ static int api_key_list(const struct settings *settings, const struct admin_opti
 
 int admin_api_key(const struct settings *settings, const struct admin_options *options)
 {
-	const char *action = options->arguments[0], *name = action != NULL ? options->arguments[1] : NULL;
-	bool more = name != NULL && options->arguments[2] != NULL;
-	if (action != NULL && strcmp(action, "list") == 0 && name == NULL)
-		return api_key_list(settings, options);
-	if (name == NULL || more || name[0] == '\0' || strlen(name) > 64)
-		return usage("api-key add NAME | list | revoke NAME");
-	if (strcmp(action, "add") == 0)
-		return api_key_add(settings, options, name);
-	if (strcmp(action, "revoke") == 0)
-		return api_key_revoke(settings, options, name);
-	return usage("api-key add NAME | list | revoke NAME");
+	static const char form[] = "api-key add NAME | list | revoke NAME";
+	const char *action = options->arguments[0], *name = action != NULL ? options->arguments[1] : NULL, *more = name != NULL ? options->arguments[2] : NULL;
+	bool list = action != NULL && strcmp(action, "list") == 0, add = action != NULL && strcmp(action, "add") == 0;
+	if (action == NULL)
+		fprintf(stderr, "reset-service: what is to be done with API keys?\n");
+	else if (!list && !add && strcmp(action, "revoke") != 0)
+		fprintf(stderr, "reset-service: '%s' is nothing that can be done with an API key\n", action);
+	else if (list ? name != NULL : more != NULL)
+		fprintf(stderr, "reset-service: '%s' is too much here\n", list ? name : more);
+	else if (!list && name == NULL)
+		fprintf(stderr, "reset-service: the name of the API key is missing\n");
+	else if (!list && (name[0] == '\0' || strlen(name) > 64))
+		fprintf(stderr, "reset-service: the name of an API key should have 1 to 64 bytes\n");
+	else
+		return list ? api_key_list(settings, options) : add ? api_key_add(settings, options, name) : api_key_revoke(settings, options, name);
+	return usage(form);
 }

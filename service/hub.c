@@ -104,6 +104,7 @@ void hub_remember_seen(struct hub *hub, struct agent *agent)
 	memcpy(change->instance_id, agent->row.instance_id, UUID_SIZE);
 	change->boot = agent->row.boot;
 	change->now = agent->row.last_seen;
+	change->connected = agent->session != NULL;
 	change->software = copy(agent->hello.software);
 	if (database_submit(hub->database, store_agent_seen, change_done, job) != STATUS_OK)
 		change_done(STATUS_AGENT_OVERLOADED, job);

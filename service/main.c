@@ -46,6 +46,18 @@ static const struct command {
 	{ "api-key", admin_api_key, NULL, "add NAME | list | revoke NAME", "keys for portals and scripts; a key is shown once" },
 };
 
+static const struct { int code; const char *help; } exit_codes[] = {
+	{ EX_OK, "done" },
+	{ EX_USAGE, "the command line is wrong" },
+	{ EX_DATAERR, "there is no such agent, operation or API key, or what was to be made exists already" },
+	{ EX_UNAVAILABLE, "the address to listen on is taken or not this host's" },
+	{ EX_SOFTWARE, "an internal error" },
+	{ EX_OSERR, "the system refused something" },
+	{ EX_IOERR, "the store cannot be read or written" },
+	{ EX_NOPERM, "a file belongs to another user or is open to others" },
+	{ EX_CONFIG, "the configuration, or a key or certificate that it names, is wrong; stderr says which line" },
+};
+
 static int help(FILE *out, int code)
 {
 	fprintf(out, "usage: reset-service COMMAND [--config FILE] [--json] ...\n\n");
@@ -53,11 +65,21 @@ static int help(FILE *out, int code)
 		fprintf(out, "  %-11s %-34s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
 	fprintf(out, "\n--config is %s by default. Called by root, every command but this help first becomes the user to whom\n"
 		"state_directory belongs, so that what it makes is that user's; --root FILE and the TLS files must be readable by that user.\n", DEFAULT_CONFIG);
+	fprintf(out, "--json prints JSON. --ttl is 1s to 24h with a unit (15min; by default ticket_lifetime), --limit 1 to 999999 (50), FORMAT auto, text, json or journal.\n"
+		"\nExit codes:\n");
+	for (size_t i = 0; i < sizeof exit_codes / sizeof exit_codes[0]; i++)
+		fprintf(out, "  %2d  %s\n", exit_codes[i].code, exit_codes[i].help);
+	return code;
+}
+
+static int hint(int code)
+{
+	fprintf(stderr, "'reset-service --help' says more.\n");
 	return code;
 }
 
 /* The same form as durations in the configuration. */
-static bool parse_duration(const char *text, int64_t *ret_ms)
+static bool parse_ttl(const char *text, int64_t *ret_ms)
 {
 	static const struct { const char *unit; int64_t ms; } units[] = { { "ms", 1 }, { "s", 1000 }, { "min", 60000 }, { "h", 3600000 }, { "d", 86400000 } };
 	char *end;
@@ -91,7 +113,22 @@ static bool parse_limit(const char *text, int64_t *ret_limit)
 	return *ret_limit > 0;
 }
 
-/* EX_OK where the command may run; else print the usage and end; -1: end well (help, version). */
+/* The options with a value that can be wrong. */
+static const struct { int option; const char *name, *wanted; } judged[] = {
+	{ 't', "--ttl", "it should be 1s to 24h with a unit, e.g. 15min" },
+	{ 'l', "--limit", "it should be a number from 1 to 999999" },
+	{ 'f', "--log-format", "it should be auto, text, json or journal" },
+};
+
+static int bad_value(int option, const char *value)
+{
+	for (size_t i = 0; i < sizeof judged / sizeof judged[0]; i++)
+		if (judged[i].option == option)
+			fprintf(stderr, "reset-service: %s %s: %s\n", judged[i].name, value, judged[i].wanted);
+	return EX_USAGE;
+}
+
+/* EX_OK where the command may run; -1: all is done (help, version); else what is wrong has been said. */
 static int parse_options(int argc, char **argv, struct invocation *invocation)
 {
 	static const struct option options[] = {
@@ -106,7 +143,7 @@ static int parse_options(int argc, char **argv, struct invocation *invocation)
 		switch (option) {
 		case 'c': invocation->config = optarg; break;
 		case 'j': invocation->admin.json = true; break;
-		case 't': good = parse_duration(optarg, &invocation->admin.ttl_ms); break;
+		case 't': good = parse_ttl(optarg, &invocation->admin.ttl_ms); break;
 		case 'l': good = parse_limit(optarg, &invocation->admin.limit); break;
 		case 'r': invocation->admin.root_file = optarg; break;
 		case 'f': good = parse_log_format(optarg, &invocation->log_format); break;
@@ -114,12 +151,10 @@ static int parse_options(int argc, char **argv, struct invocation *invocation)
 		case 'D': invocation->dump_config = true; break;
 		case 'h': help(stdout, 0); return -1;
 		case 'V': puts("reset-service " WRITEBACKD_VERSION); return -1;
-		default: return EX_USAGE;
+		default: return EX_USAGE; /* getopt has said why */
 		}
-		if (!good) {
-			fprintf(stderr, "reset-service: '%s' is no good value here\n", optarg);
-			return EX_USAGE;
-		}
+		if (!good)
+			return bad_value(option, optarg);
 	}
 	return EX_OK;
 }
@@ -164,7 +199,7 @@ int main(int argc, char **argv)
 	http_memory_init();
 	int parsed = parse_options(argc, argv, &invocation);
 	if (parsed != EX_OK)
-		return parsed < 0 ? EX_OK : help(stderr, parsed);
+		return parsed < 0 ? EX_OK : hint(parsed);
 	if (optind >= argc)
 		return help(stderr, EX_USAGE);
 	/* getopt has moved the options to the front; argv ends with NULL. */
@@ -174,8 +209,15 @@ int main(int argc, char **argv)
 			continue;
 		if (commands[i].arguments[0] != '\0' && commands[i].arguments[0] != '[')
 			return run(&commands[i], &invocation);
-		return optind + 1 == argc ? run(&commands[i], &invocation) : help(stderr, EX_USAGE);
+		if (optind + 1 == argc)
+			return run(&commands[i], &invocation);
+		fprintf(stderr, "reset-service: '%s' takes no argument, but there is '%s'\nusage: reset-service %s %s\n", commands[i].name, argv[optind + 1], commands[i].name,
+			commands[i].arguments);
+		return EX_USAGE;
 	}
-	fprintf(stderr, "reset-service: no command '%s'\n", argv[optind]);
-	return help(stderr, EX_USAGE);
+	fprintf(stderr, "reset-service: there is no command '%s'; there are", argv[optind]);
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+		fprintf(stderr, "%s %s", i > 0 ? "," : "", commands[i].name);
+	fprintf(stderr, "\n");
+	return hint(EX_USAGE);
 }

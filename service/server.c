@@ -198,6 +198,8 @@ static int restore(struct server *server)
 	struct agent_rows agents = { 0 };
 	enum status status = database_run(server->database, store_hash_key, server->content_key);
 	if (status == STATUS_OK)
+		status = database_run(server->database, store_agents_gone, NULL);
+	if (status == STATUS_OK)
 		status = database_run(server->database, store_version, &server->store_version);
 	if (status == STATUS_OK)
 		status = database_run(server->database, store_agents, &agents);

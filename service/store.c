@@ -6,7 +6,7 @@
 #include "service/sql.h"
 
 #define STORE_APPLICATION_ID 0x77627376 /* "wbsv" */
-#define STORE_VERSION 2
+#define STORE_VERSION 3
 
 static const char *const migrations[STORE_VERSION] = {
 	"CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;"
@@ -34,6 +34,8 @@ static const char *const migrations[STORE_VERSION] = {
 	"ALTER TABLE agents ADD COLUMN boot INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE agents ADD COLUMN instance_id TEXT NOT NULL DEFAULT '';"
 	"ALTER TABLE agents ADD COLUMN clone_seen_at INTEGER NOT NULL DEFAULT 0;",
+	/* For the command line, which cannot ask the service. */
+	"ALTER TABLE agents ADD COLUMN connected INTEGER NOT NULL DEFAULT 0;",
 };
 
 /* A flag of the connection, not of the file: removed frames are overwritten. */
@@ -95,7 +97,7 @@ enum status store_agents(sqlite3 *db, void *arg)
 	struct agent_rows *rows = arg;
 	AUTO_STATEMENT sqlite3_stmt *statement = sql_prepare(db,
 		"SELECT agent_id, name, software, signing_key, decryption_key, enrolled_at, revoked_at, last_seen, boot, instance_id,"
-		" clone_seen_at FROM agents ORDER BY name, agent_id", "");
+		" clone_seen_at, connected FROM agents ORDER BY name, agent_id", "");
 	if (statement == NULL)
 		return STATUS_AGENT_JOURNAL;
 	int result;
@@ -114,6 +116,7 @@ enum status store_agents(sqlite3 *db, void *arg)
 		row->boot = sqlite3_column_int64(statement, 8);
 		sql_text(statement, 9, row->instance_id, sizeof row->instance_id);
 		row->clone_seen_at = sqlite3_column_int64(statement, 10);
+		row->connected = sqlite3_column_int64(statement, 11) != 0;
 	}
 	return result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
 }
@@ -150,8 +153,13 @@ enum status store_agent_revoke(sqlite3 *db, void *arg)
 enum status store_agent_seen(sqlite3 *db, void *arg)
 {
 	struct store_agent_change *change = arg;
-	return found(db, change, sql_run(db, "UPDATE agents SET last_seen = ?2, software = coalesce(?3, software), boot = ?4, instance_id = ?5 WHERE agent_id = ?1", "titit",
-		change->agent_id, change->now, change->software, change->boot, change->instance_id));
+	return found(db, change, sql_run(db, "UPDATE agents SET last_seen = ?2, software = coalesce(?3, software), boot = ?4, instance_id = ?5,"
+		" connected = ?6 WHERE agent_id = ?1", "tititi", change->agent_id, change->now, change->software, change->boot, change->instance_id, (int64_t)change->connected));
+}
+
+enum status store_agents_gone(sqlite3 *db, void *arg)
+{
+	return sql_run(db, "UPDATE agents SET connected = 0 WHERE connected <> 0", "");
 }
 
 enum status store_agent_clone(sqlite3 *db, void *arg)

@@ -26,6 +26,7 @@ struct agent_row {
 	int64_t boot;                       /* the highest that was seen, and the installation that had it; 0 and "": none yet */
 	char instance_id[UUID_SIZE];
 	int64_t clone_seen_at;              /* 0: not, or released */
+	bool connected;                     /* as the service has recorded it: since last_seen; after a crash until the next start */
 };
 void agent_row_clear(struct agent_row *row);
 
@@ -49,12 +50,15 @@ struct store_agent_change {
 	char *software;                     /* or NULL */
 	int64_t boot;
 	char instance_id[UUID_SIZE];
+	bool connected;
 	bool found;                         /* out */
 };
 /* arg: struct store_agent_change *. */
 enum status store_agent_revoke(sqlite3 *db, void *arg);
-/* last_seen, software, boot, instance_id. */
+/* last_seen, software, boot, instance_id, connected. */
 enum status store_agent_seen(sqlite3 *db, void *arg);
+/* No argument: at the service's start no agent is connected. */
+enum status store_agents_gone(sqlite3 *db, void *arg);
 /* clone_seen_at. */
 enum status store_agent_clone(sqlite3 *db, void *arg);
 /* A person has decided: whoever connects next is the agent. Not found where no clone was seen. */

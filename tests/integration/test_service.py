@@ -297,7 +297,10 @@ def test_reset(service, agent):
         assert status == 200 and operation["status"] == "applied" and operation["code"] == "ok" and operation["agent_id"] == agent.id
         assert operation["request_id"] == request["jti"] and operation["directory"]["server"] == "dc1.corp.example.test" and operation["user_message"] == "Done."
         assert service.http("GET", f"/v1/operations/{operation_id}") == (200, operation)
-        assert json.loads(service.command("operation", operation_id)) == operation
+        assert json.loads(service.command("operation", operation_id, "--json")) == operation
+        text = service.command("operation", operation_id)
+        assert "applied" in text and "finished_at" in text and "ms later" in text and "dc1.corp.example.test" in text and SUBJECT["id"] in text
+        assert "  connected       since " in service.command("agents").split(agent.id)[1].split("signing key")[0]
         assert operation_id in service.command("operations", "--limit", "1")
         # The agent did not hear the acknowledgement: it repeats itself and gets another.
         await agent.answer(request)
@@ -1142,13 +1145,41 @@ def test_limits(tmp_path):
 
 def test_command_line(service):
     assert subprocess.run([BINARY], stderr=subprocess.DEVNULL).returncode == 64
-    assert subprocess.run([BINARY, "dance"], stderr=subprocess.DEVNULL).returncode == 64
     assert subprocess.run([BINARY, "agents", "--config", "/nonexistent"], stderr=subprocess.DEVNULL).returncode == 78
     service.command("serve", "--check-config")
     service.command("init", code=65)  # never over existing keys
     assert "queue_wait" in service.command("serve", "--dump-config")
-    assert isinstance(json.loads(service.command("agents", "--json")), list)
     service.command("revoke", str(uuid.uuid4()), code=65)
+    shown = subprocess.run([BINARY, "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0 and "Exit codes:" in shown.stdout and "becomes the user" in shown.stdout
+
+
+@pytest.mark.parametrize("words, said", [(["dance"], "no command 'dance'"), (["ticket", "--ttl", "15"], "--ttl 15: it should be 1s to 24h with a unit, e.g. 15min"),
+                                         (["ticket", "--ttl", "25h"], "1s to 24h"), (["operations", "--limit", "0"], "--limit 0: "), (["serve", "--log-format", "xml"], "--log-format xml: "),
+                                         (["revoke", "nope"], "'nope' is no id of an agent"), (["revoke"], "the id of the agent is missing"), (["operation", "nope"], "'nope' is no id of an operation"),
+                                         (["agents", "x"], "'agents' takes no argument"), (["api-key", "make"], "'make' is nothing"), (["api-key", "add"], "name of the API key is missing")])
+def test_wrong_command_lines_are_explained(service, words, said):
+    done = subprocess.run([BINARY, *words, "--config", service.path("c.yaml")], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 64 and done.stdout == "" and done.stderr.startswith("reset-service: ") and said in done.stderr.split("\n")[0], done
+    assert len(done.stderr.split("\n")) <= 4
+
+
+def test_texts_for_people(service):
+    done = subprocess.run([BINARY, "ticket", "--ttl", "1h", "--config", service.path("c.yaml")], capture_output=True, text=True, timeout=20)
+    assert len(done.stdout) == 92 and done.stderr.startswith("good for one agent, until 2") and "Z" in done.stderr
+
+    async def main():
+        agent = Agent(service)
+        assert "never connected" in service.command("agents").split(agent.id)[1].split("signing key")[0]
+        await agent.connect()
+        await agent.close()
+        deadline = time.time() + 5
+        while "not connected   last seen " not in (text := service.command("agents").split(agent.id)[1].split("signing key")[0]):
+            assert time.time() < deadline, text
+            await asyncio.sleep(0.05)
+        assert "ago" in text or "just now" in text
+        service.http("DELETE", f"/v1/agents/{agent.id}")
+    run(main())
 
 
 def certificate(folder, name):
