@@ -258,7 +258,9 @@ class SambaDirectory(Directory):
         self.start(address)
 
     def start(self, address=None):
-        env = {**os.environ, "FOREST": FOREST, **({"SAMBA_DC_IP": address} if address else {})}
+        # An address of 127.0.0.0/8 of its own, so that several may run on one machine.
+        own = address or os.environ.get("SAMBA_DC_IP") or f"127.{20 + os.getpid() // 64516 % 200}.{1 + os.getpid() // 254 % 254}.{1 + os.getpid() % 254}"
+        env = {**os.environ, "FOREST": FOREST, "SAMBA_DC_IP": own}
         done = subprocess.run([self.script, "start", self.folder], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=180)
         if done.returncode:
             raise Late("Samba did not start: " + done.stderr)
