@@ -19,7 +19,6 @@
 #include "base/secret.h"
 
 #define IDLE_SECONDS 30
-#define REQUEST_SECONDS 30  /* from accept or the last answer to the end of the next request's body */
 #define PAUSE_SECONDS 1     /* of accepting, where there is no descriptor left */
 #define MAX_HEADERS 16384
 #define API_KEY_PREFIX "Bearer wbk_"
@@ -106,12 +105,17 @@ static int ssl_index(void)
 	return index;
 }
 
+static struct timeval request_interval(const struct http *http)
+{
+	return (struct timeval){ http->options.request_ms / 1000, http->options.request_ms % 1000 * 1000 };
+}
+
 /* The request is here, or an answer is: from then on the next one's time runs. */
 static void set_deadline(struct evhttp_request *request, bool runs)
 {
-	const struct timeval interval = { REQUEST_SECONDS, 0 };
 	SSL *ssl = bufferevent_openssl_get_ssl(evhttp_connection_get_bufferevent(evhttp_request_get_connection(request)));
 	struct connection *connection = SSL_get_ex_data(ssl, ssl_index());
+	const struct timeval interval = request_interval(connection->http);
 	if (runs)
 		evtimer_add(connection->deadline, &interval);
 	else
@@ -122,7 +126,7 @@ static struct connection *connection_new(struct http *http, struct event_base *b
 {
 	struct connection *connection = calloc(1, sizeof *connection);
 	struct event *deadline = connection != NULL ? evtimer_new(base, on_deadline, connection) : NULL;
-	const struct timeval interval = { REQUEST_SECONDS, 0 };
+	const struct timeval interval = request_interval(http);
 	if (deadline == NULL || evtimer_add(deadline, &interval) != 0) {
 		if (deadline != NULL)
 			event_free(deadline);

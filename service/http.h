@@ -2,8 +2,8 @@
  *
  * Refused with 400 and the end of the connection before any handler: Content-Length twice or not of digits only, Transfer-Encoding beside Content-Length or other
  * than chunked, white space in a header's name, no Host or two, HTTP other than 1.x, a body where the method has none, more input behind a body.
- * A request has 30 s from accept, or from the last answer, to the end of its body. What evhttp hides cannot be refused (a bare LF ends a line for it): a reverse proxy in front does
- * that. Paths are compared byte for byte with the raw request target: no decoding, no query, no dots.
+ * A request has a deadline (30 s) from accept, or from the last answer, to the end of its body. What evhttp hides cannot be refused (a bare LF ends a
+ * line for it): a reverse proxy in front does that. What evhttp itself refuses (413, 501, an unreadable first line) it answers with a page of HTML and the end of the connection. Paths are compared byte for byte with the raw request target: no decoding, no query, no dots.
  *
  * A handler gets an exchange and answers it once, then or later; every answer carries the security headers. A body is a secret: it lives while the handler runs
  * and is wiped behind it, evhttp's buffer too. All on the loop. */
@@ -37,6 +37,7 @@ struct http_options {
 	SSL_CTX *tls;
 	unsigned max_connections;
 	size_t max_body;
+	int64_t request_ms;         /* from accept, or from the last answer, to the end of the next request's body */
 	const struct http_route *routes; /* ends with a row without a path */
 	/* Judges the SHA-256 of an API key; calls http_authorized then or later. */
 	void (*authorize)(struct exchange *exchange, const uint8_t hash[32], void *arg);

@@ -220,7 +220,7 @@ static int build(struct server *server)
 	const struct settings *settings = server->settings;
 	const struct http_options options = {
 		.base = base, .tls = server->tls, .max_connections = (unsigned)settings->max_connections, .max_body = (size_t)settings->max_body,
-		.routes = api_routes, .authorize = api_authorize, .arg = server,
+		.request_ms = settings->request_deadline_ms, .routes = api_routes, .authorize = api_authorize, .arg = server,
 	};
 	AUTO_FREE char *why = NULL;
 	const struct timeval interval = { 0, POLL_MS * 1000 };

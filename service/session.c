@@ -7,7 +7,6 @@
 #include "base/log.h"
 #include "service/hub_internal.h"
 
-#define GREETING_SECONDS 15
 #define CUT_MS 200
 #define CLOCK_SKEW_S 60
 #define PROTOCOL_VERSION 1
@@ -462,7 +461,8 @@ void hub_upgrade(struct hub *hub, struct exchange *exchange)
 		return;
 	}
 	make_room(hub);
-	const struct timeval deadline = { GREETING_SECONDS, 0 };
+	const int64_t greeting_ms = hub->settings->greeting_deadline_ms;
+	const struct timeval deadline = { greeting_ms / 1000, greeting_ms % 1000 * 1000 };
 	struct session *session = session_new(hub, exchange, accept);
 	if (session == NULL)
 		return;

@@ -31,6 +31,8 @@ const struct config_key settings_keys[] = {
 	{ "log.format", CONFIG_CHOICE, AT(log_format), "auto", .choices = "auto|text|json|journal", .help = "auto: the journal under systemd, else text" },
 	{ "diagnostics.loop_probe", CONFIG_DURATION_MS, AT(loop_probe_ms), "1s", .min = 5, .max = 60000, .help = "how often the event loop measures its own punctuality" },
 	{ "diagnostics.no_answer_after", CONFIG_DURATION_MS, AT(no_answer_after_ms), "15min", .min = 1000, .max = 86400000, .help = "when an operation without an answer becomes service.no_answer" },
+	{ "diagnostics.request_deadline", CONFIG_DURATION_MS, AT(request_deadline_ms), "30s", .min = 1000, .max = 120000, .help = "from accept or the last answer to the end of a request's body" },
+	{ "diagnostics.greeting_deadline", CONFIG_DURATION_MS, AT(greeting_deadline_ms), "15s", .min = 1000, .max = 60000, .help = "from the upgrade to an agent's hello" },
 	{ 0 }
 };
 

@@ -21,7 +21,7 @@ struct settings {
 	int64_t max_agents, max_operations, max_body, max_connections;
 	int log_level, log_format;    /* rows of the choices; see settings_log_level */
 	int64_t loop_probe_ms;
-	int64_t no_answer_after_ms;
+	int64_t no_answer_after_ms, request_deadline_ms, greeting_deadline_ms;
 
 	/* Derived. */
 	char *listen_host;            /* without brackets */
