@@ -579,104 +579,120 @@ def test_least_loaded_agent(service, agent):
     run(main())
 
 
-def test_another_agent(tmp_path):
+async def another_agent(service, agents):
     """The first agent is lost with the request: behind its expiry another one is asked, by a request of its own."""
-    async def main(service):
-        agents = [await Agent(service, name=name).connect() for name in ("first", "second")]
-        operation_id = str(uuid.uuid4())
-        asked = asyncio.ensure_future(service.ask_later(operation_id=operation_id, must_change=True))
-        waiting = {asyncio.ensure_future(a.ws.recv()): a for a in agents}
-        done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
-        lost, other = waiting[(got := done.pop())], waiting[(later := rest.pop())]
-        first = peek(got.result())[1]
-        await lost.ws.send(lost.result(first, status="settling", code="settling"))
-        while service.http("GET", f"/v1/operations/{operation_id}")[1]["status"] != "settling":
-            await asyncio.sleep(0.02)
-        await lost.close()
-        started = time.time()
-        text = await asyncio.wait_for(later, 9)
-        second = verify(text, other.service_keys[peek(text)[0]["kid"]])
-        assert time.time() - started > 3  # exp and five seconds
-        assert second["jti"] != first["jti"] and second["operation_id"] == operation_id and second["first_iat"] == first["iat"] and second["must_change"] is True
-        assert second["aud"] == other.id and second["prior_server"] == "dc1.corp.example.test" and other.decrypt(second)["new_password"] == PASSWORD
-        # The first comes back with a failure, which says nothing any more.
-        await lost.connect()
-        await lost.answer(first, status="failed", code="directory.unavailable")
-        assert not asked.done()
-        await other.answer(second)
-        operation = (await asked)[1]
-        assert (operation["code"], operation["agent_id"], operation["request_id"]) == ("ok", other.id, second["jti"])
-        assert service.http("GET", f"/v1/operations/{operation_id}")[1] == operation
-        for agent in agents:
-            await agent.close()
-    service = Service(tmp_path, "request_lifetime: 1s\n")
-    run(main(service))
-    service.stop()
+    for agent in agents:
+        await agent.connect()
+    operation_id = str(uuid.uuid4())
+    asked = asyncio.ensure_future(service.ask_later(operation_id=operation_id, must_change=True))
+    waiting = {asyncio.ensure_future(a.ws.recv()): a for a in agents}
+    done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+    lost, other = waiting[(got := done.pop())], waiting[(later := rest.pop())]
+    first = peek(got.result())[1]
+    await lost.ws.send(lost.result(first, status="settling", code="settling"))
+    while service.http("GET", f"/v1/operations/{operation_id}")[1]["status"] != "settling":
+        await asyncio.sleep(0.02)
+    await lost.close()
+    started = time.time()
+    text = await asyncio.wait_for(later, 9)
+    second = verify(text, other.service_keys[peek(text)[0]["kid"]])
+    assert time.time() - started > 3  # exp and five seconds
+    assert second["jti"] != first["jti"] and second["operation_id"] == operation_id and second["first_iat"] == first["iat"] and second["must_change"] is True
+    assert second["aud"] == other.id and second["prior_server"] == "dc1.corp.example.test" and other.decrypt(second)["new_password"] == PASSWORD
+    # The first comes back with a failure, which says nothing any more.
+    await lost.connect()
+    await lost.answer(first, status="failed", code="directory.unavailable")
+    assert not asked.done()
+    await other.answer(second)
+    operation = (await asked)[1]
+    assert (operation["code"], operation["agent_id"], operation["request_id"]) == ("ok", other.id, second["jti"])
+    assert service.http("GET", f"/v1/operations/{operation_id}")[1] == operation
+    for agent in agents:
+        await agent.close()
 
 
-@pytest.mark.parametrize("last", ["applied", "expired", "never"])
-def test_a_later_refusal_does_not_hide_an_earlier_write(tmp_path, last):
+async def a_later_refusal_does_not_hide_an_earlier_write(service, agents, last):
     """The second agent refuses because the first one, which was lost, has set that very password: nobody is told `refused` before the first has had its last word."""
-    async def main(service):
-        agents = [await Agent(service, name=name).connect() for name in ("first", "second")]
-        operation_id = str(uuid.uuid4())
-        asked = asyncio.ensure_future(service.ask_later(operation_id=operation_id))
-        waiting = {asyncio.ensure_future(a.ws.recv()): a for a in agents}
-        done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
-        lost, other = waiting[(got := done.pop())], waiting[(later := rest.pop())]
-        frame = got.result()
-        first = peek(frame)[1]
-        await lost.close()
-        second = peek(await asyncio.wait_for(later, 9))[1]
-        await other.answer(second, status="refused", code="policy.history_or_filter")
-        await asyncio.sleep(0.2)
-        assert not asked.done() and service.http("GET", f"/v1/operations/{operation_id}")[1]["status"] == "settling"
-        if last != "never":
-            await lost.connect()
-            assert await asyncio.wait_for(lost.ws.recv(), 5) == frame  # it is asked again, by the same bytes
-            await lost.answer(first, **({} if last == "applied" else {"status": "failed", "code": "request.expired"}))
-        code, request = {"applied": ("ok", first), "expired": ("policy.history_or_filter", second), "never": ("service.no_answer", first)}[last]
-        operation = (await asked)[1]
-        assert (operation["code"], operation["request_id"]) == (code, request["jti"])
-        assert service.http("GET", f"/v1/operations/{operation_id}")[1] == operation
-        if last == "never":
-            await lost.connect()
-            await lost.answer(first)
-            assert service.http("GET", f"/v1/operations/{operation_id}")[1]["code"] == "ok"
-        for agent in agents:
-            await agent.close()
-    service = Service(tmp_path, "request_lifetime: 1s\ndiagnostics:\n  no_answer_after: 10s\n")
-    run(main(service))
-    service.stop()
+    for agent in agents:
+        await agent.connect()
+    operation_id = str(uuid.uuid4())
+    asked = asyncio.ensure_future(service.ask_later(operation_id=operation_id))
+    waiting = {asyncio.ensure_future(a.ws.recv()): a for a in agents}
+    done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+    lost, other = waiting[(got := done.pop())], waiting[(later := rest.pop())]
+    frame = got.result()
+    first = peek(frame)[1]
+    await lost.close()
+    second = peek(await asyncio.wait_for(later, 9))[1]
+    await other.answer(second, status="refused", code="policy.history_or_filter")
+    await asyncio.sleep(0.2)
+    assert not asked.done() and service.http("GET", f"/v1/operations/{operation_id}")[1]["status"] == "settling"
+    if last != "never":
+        await lost.connect()
+        assert await asyncio.wait_for(lost.ws.recv(), 5) == frame  # it is asked again, by the same bytes
+        await lost.answer(first, **({} if last == "applied" else {"status": "failed", "code": "request.expired"}))
+    code, request = {"applied": ("ok", first), "expired": ("policy.history_or_filter", second), "never": ("service.no_answer", first)}[last]
+    operation = (await asked)[1]
+    assert (operation["code"], operation["request_id"]) == (code, request["jti"])
+    assert service.http("GET", f"/v1/operations/{operation_id}")[1] == operation
+    if last == "never":
+        await lost.connect()
+        await lost.answer(first)
+        assert service.http("GET", f"/v1/operations/{operation_id}")[1]["code"] == "ok"
+    for agent in agents:
+        await agent.close()
 
 
-def test_a_word_while_another_agent_is_being_asked(tmp_path):
+async def a_word_while_another_agent_is_being_asked(service, agents):
     """The first agent is back with its word while the request for the second one is being recorded: it counts, and the second one is not asked."""
-    async def main(service):
-        agents = [await Agent(service, name=name).connect() for name in ("first", "second")]
-        asked = asyncio.ensure_future(service.ask_later())
-        waiting = {asyncio.ensure_future(a.ws.recv()): a for a in agents}
-        done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
-        lost = waiting[(got := done.pop())]
-        first = peek(got.result())[1]
-        await lost.close()
-        await asyncio.sleep(first["exp"] + 4.5 - time.time())
-        with contextlib.closing(sqlite3.connect(service.path("state/store.sqlite"), isolation_level=None)) as db:
-            db.execute("BEGIN IMMEDIATE")
-            await asyncio.sleep(1)
-            await lost.connect()
-            await lost.ws.send(lost.result(first))
-            await asyncio.sleep(0.3)
-            assert not asked.done()
-            db.execute("ROLLBACK")
-        assert first["jti"] in (await lost.receive("wb-ack+jwt"))[1]["request_ids"]
-        assert (await asked)[1]["code"] == "ok"
-        assert (await asyncio.wait(rest, timeout=0.3))[0] == set() and "operation.other_agent" in service.log_text()
-        for agent in agents:
-            await agent.close()
-    service = Service(tmp_path, "request_lifetime: 1s\ndiagnostics:\n  no_answer_after: 60s\n")
-    run(main(service))
-    service.stop()
+    for agent in agents:
+        await agent.connect()
+    asked = asyncio.ensure_future(service.ask_later())
+    waiting = {asyncio.ensure_future(a.ws.recv()): a for a in agents}
+    done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+    lost = waiting[(got := done.pop())]
+    first = peek(got.result())[1]
+    await lost.close()
+    await asyncio.sleep(first["exp"] + 4.3 - time.time())
+    with contextlib.closing(sqlite3.connect(service.path("state/store.sqlite"), isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        await asyncio.sleep(1.2)
+        await lost.connect()
+        await lost.ws.send(lost.result(first))
+        await asyncio.sleep(0.3)
+        assert not asked.done()
+        db.execute("ROLLBACK")
+    assert first["jti"] in (await lost.receive("wb-ack+jwt"))[1]["request_ids"]
+    assert (await asked)[1]["code"] == "ok"
+    assert (await asyncio.wait(rest, timeout=0.3))[0] == set() and "operation.other_agent" in service.log_text()
+    for agent in agents:
+        await agent.close()
+
+
+LOST = {
+    "another agent": (another_agent, [], ""),
+    "applied": (a_later_refusal_does_not_hide_an_earlier_write, ["applied"], "diagnostics:\n  no_answer_after: 10s\n"),
+    "expired": (a_later_refusal_does_not_hide_an_earlier_write, ["expired"], "diagnostics:\n  no_answer_after: 10s\n"),
+    "never": (a_later_refusal_does_not_hide_an_earlier_write, ["never"], "diagnostics:\n  no_answer_after: 10s\n"),
+    "a word": (a_word_while_another_agent_is_being_asked, [], "diagnostics:\n  no_answer_after: 60s\n"),
+}
+
+
+def test_an_agent_is_lost_with_the_request(tmp_path):
+    """Each waits until a request has expired and five seconds more, so all of them wait together, each with a service of its own."""
+    async def main():
+        results = await asyncio.gather(*(case(services[name], agents[name], *more) for name, (case, more, _) in LOST.items()), return_exceptions=True)
+        for name, result in zip(LOST, results):
+            if result is not None:
+                raise AssertionError(name) from result
+    services, agents = {}, {}
+    for name, (_, _, settings) in LOST.items():
+        (tmp_path / name).mkdir()
+        services[name] = Service(tmp_path / name, "request_lifetime: 1s\n" + settings)
+        agents[name] = [Agent(services[name], name=n) for n in ("first", "second")]
+    run(main())
+    for service in services.values():
+        service.stop()
 
 
 def test_database_holds_nothing_to_guess_against(tmp_path):
