@@ -8,7 +8,7 @@ import lab as lab_module
 from lab import DOMAIN, Late, wait_for
 from scripted_service import ScriptedService, example
 
-USERS = 200
+USERS = {"mock": 200, "samba": 60}  # what the fixtures have
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -34,7 +34,8 @@ def crypto_us():
 class BenchService:
     """bench-service in the place of the service that the agent was enrolled with."""
 
-    def __init__(self, build, folder, service, pem, key):
+    def __init__(self, build, folder, service, pem, key, users):
+        self.users = users
         self.argv = [os.path.join(build, "tests/bench/bench-service"), str(service.args.port), pem, key, service.issuer, service.agent_id, DOMAIN]
         signing, decryption = service.agents[service.agent_id]
         for name, text in (("key-set.jws", service.key_set), ("signing.jwk", service.signing.export_private()),
@@ -52,8 +53,8 @@ class BenchService:
         if json.loads(self.process.stdout.readline()) != {"ready": True}:
             raise Late("bench-service")
 
-    def run(self, op, total, in_flight, users=USERS):
-        self.process.stdin.write(f"{op} {total} {in_flight} 0 {users}\n")
+    def run(self, op, total, in_flight):
+        self.process.stdin.write(f"{op} {total} {in_flight} 0 {self.users}\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
@@ -62,9 +63,9 @@ class BenchService:
         self.process.wait()
 
 
-def raw(build, directory, password_file, total, in_flight):
+def raw(build, directory, password_file, total, in_flight, users):
     done = subprocess.run([os.path.join(build, "tests/bench/bench-ldap"), f"ldaps://{directory.host}:{directory.port}", directory.ca, directory.bind_dn, password_file,
-                           directory.base, str(total), str(in_flight), str(USERS), "1" if directory.policy_hints else "0"], capture_output=True, text=True, timeout=300)
+                           directory.base, str(total), str(in_flight), str(users), "1" if directory.policy_hints else "0"], capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise Late(done.stderr)
     return json.loads(done.stdout)
@@ -76,7 +77,7 @@ def main():
     parser.add_argument("--directory", choices=("mock", "samba"), default="mock")
     parser.add_argument("--requests", type=int)
     args = parser.parse_args()
-    total = args.requests or (4000 if args.directory == "mock" else 200)
+    total = args.requests or (2000 if args.directory == "mock" else 200)  # below 20,000 in all: what the journal keeps for an hour
     lab = lab_module.Lab(args.build, args.directory)
     service = bench = None
     try:
@@ -91,7 +92,7 @@ def main():
         wait_for("the greeting", lambda: service.ws)
         pem, key = (os.path.join(lab.folder, "scripted", n) for n in ("scripted.pem", "scripted.key"))
         service.close()
-        bench = BenchService(lab.build, lab.folder, service, pem, key)
+        bench = BenchService(lab.build, lab.folder, service, pem, key, USERS[args.directory])
         bench.wait_ready()
         report(lab, bench, agent, total)
     finally:
@@ -102,7 +103,7 @@ def main():
 
 def report(lab, bench, agent, total):
     password_file = os.path.join(agent.folder, "bind-password")
-    print(f"{lab.directory.name}, {total} resets a row, {USERS} users, two cores shared by directory, agent and load\n")
+    print(f"{lab.directory.name}, {total} resets a row, {bench.users} users, two cores shared by directory, agent and load\n")
     starts(bench, agent)
     pids = {"writebackd": agent.writebackd.pid, "writebackd-channel": agent.channel.pid}
     flight(lab, bench, pids)
@@ -112,7 +113,7 @@ def report(lab, bench, agent, total):
         count = total if in_flight > 1 else total // 4
         rows = []
         for _ in range(3):
-            base = raw(lab.build, lab.directory, password_file, count, in_flight)
+            base = raw(lab.build, lab.directory, password_file, count, in_flight, bench.users)
             before = {name: cpu(pid) for name, pid in pids.items()}
             ours = bench.run("reset", count, in_flight)
             used = {name: (cpu(pid) - before[name]) / count * 1e6 for name, pid in pids.items()}
@@ -138,7 +139,7 @@ def flight(lab, bench, pids):
     print("memory, MB resident (proportional)   idle          1,000 in flight")
     if lab.kind == "mock":
         lab.directory.control("fault add on=modify delay=1500 count=1000")
-    bench.process.stdin.write("reset 1000 1000 0 200\n")
+    bench.process.stdin.write(f"reset 1000 1000 0 {bench.users}\n")
     bench.process.stdin.flush()
     peak = dict(idle)
     end = time.monotonic() + 1.4
