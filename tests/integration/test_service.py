@@ -1000,6 +1000,10 @@ def test_clone_is_remembered(tmp_path):
         agent = Agent(service)
         agent.boot = 5
         await agent.connect()
+        recorded = time.time() + 5
+        while not json.loads(service.command("agents", "--json"))[0]["connected"]:  # written behind the welcome
+            assert time.time() < recorded
+            await asyncio.sleep(0.02)
         service.stop(signal.SIGKILL)
         service.start()
         agent.boot = 4
