@@ -6,7 +6,7 @@ from lab import DOMAIN, forest_password, wait_for
 
 
 def test_a_stopped_directory_blocks_nothing(build, capsys):
-    lab = running_lab("mock", directory_settings={"timeouts": {"write": "3s", "locate": "2s"}}, channel_settings={"ping_interval": "1s"},
+    lab = running_lab("mock", directory_settings={"timeouts": {"write": "3s", "locate": "2s"}}, channel_settings={"ping_interval": "1s", "silence_limit": "3s"},
                       settings={"settling": {"delay": "1s", "limit": "30s"}})
     try:
         assert lab.service.operate("unlock", f"bob@{DOMAIN}")["status"] == "applied"
@@ -17,7 +17,9 @@ def test_a_stopped_directory_blocks_nothing(build, capsys):
         took = time.monotonic() - began
         assert took < 20
         assert answer["code"] in ("directory.timeout", "directory.unavailable", "settling", "ok")
-        assert lab.agent.channel.process.poll() is None and lab.service.agents()[0]["connected"]
+        # The channel gives a peer up that is silent for 3 s: it stands after 5, so pings went out and were answered all the while.
+        wait_for("five seconds of standstill", lambda: time.monotonic() - began > 5)
+        assert lab.service.agents()[0]["connected"] and not lab.agent.channel.events(event="channel.down")
         lab.directory.go()
         wait_for("the directory to be up again", lambda: lab.service.operate("unlock", f"bob@{DOMAIN}")["status"] == "applied", 40)
         lab.agent.close()
