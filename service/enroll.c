@@ -100,7 +100,7 @@ static const char *judge(const struct server *server, const struct enroll *enrol
 		return "aud is not this issuer";
 	if (enroll->exp <= enroll->iat || enroll->exp - enroll->iat > MAX_LIFETIME_S)
 		return "exp must lie at most 300 s behind iat";
-	if (enroll->iat > now + CLOCK_SKEW_S || enroll->exp < now)
+	if (enroll->iat > now + CLOCK_SKEW_S || enroll->exp + CLOCK_SKEW_S < now)
 		return "iat and exp do not fit this service's clock";
 	if (characters < 1 || characters > 64)
 		return "name must have 1 to 64 characters";

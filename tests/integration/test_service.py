@@ -273,6 +273,13 @@ def test_wrong_proof_is_refused(service, fault):
     service.http("DELETE", f"/v1/agents/{agent.id}")
 
 
+def test_a_slow_clock_enrolls_within_a_minute(service):
+    agent, now = Agent(service, False), int(time.time())
+    status, answer = service.post_enrollment(agent.enrollment(service.command("ticket").strip(), iat=now - 330, exp=now - 30))
+    assert status == 201
+    service.http("DELETE", f"/v1/agents/{answer['agent_id']}")
+
+
 def test_name_is_counted_in_characters(service):
     agent = Agent(service, name="\U0001f511" * 64)
     service.http("DELETE", f"/v1/agents/{agent.id}")
