@@ -25,18 +25,60 @@ static enum status take(struct bytes payload, void *arg)
 	return STATUS_OK;
 }
 
-static void write_outcomes(struct event_base *base, struct journal *journal)
+struct fixture {
+	char folder[32], name[64], last_id[UUID_SIZE];
+	struct identity identity;
+	struct event_base *base;
+	struct journal *journal;
+	struct outbox *outbox;
+};
+
+static int setup(void **state)
 {
-	char result[200], id[UUID_SIZE];
-	for (unsigned i = 0; i < MANY; i++) {
-		struct journal_entry entry = { .exp = 1, .state = JOURNAL_OUTCOME, .outcome_at_ms = 1, .counts = true, .result = result };
-		snprintf(id, sizeof id, "6f9619ff-8b86-4d01-b42d-%012u", i);
-		strcpy(entry.request_id, id);
-		snprintf(result, sizeof result, "{\"iss\":\"" AGENT "\",\"iat\":0,\"n\":%u}", i);
-		assert_int_equal(journal_outcome(journal, &entry, NULL, NULL), STATUS_OK);
+	static struct fixture fixture;
+	struct fixture *f = *state = &fixture;
+	*f = (struct fixture){ .folder = "/tmp/outbox-XXXXXX", .identity.enrolled = true, .base = event_base_new() };
+	memset(told, 0, sizeof told);
+	sent = 0;
+	strcpy(f->identity.agent_id, AGENT);
+	assert_non_null(mkdtemp(f->folder));
+	snprintf(f->name, sizeof f->name, "%s/j", f->folder);
+	struct journal_settings settings = { .path = f->name, .rows_limit = 1000 };
+	assert_int_equal(journal_open(f->base, &settings, &f->journal, NULL), STATUS_OK);
+	f->outbox = outbox_new(f->base, f->journal, &f->identity, take, NULL);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	static const char *const suffixes[] = { "", "-wal", "-shm" };
+	struct fixture *f = *state;
+	outbox_free(f->outbox);
+	journal_close(f->journal);
+	event_base_free(f->base);
+	for (size_t i = 0; i < 3; i++) {
+		snprintf(f->name, sizeof f->name, "%s/j%s", f->folder, suffixes[i]);
+		unlink(f->name);
 	}
-	while (journal_find(journal, id)->pending)
-		event_base_loop(base, EVLOOP_ONCE);
+	return rmdir(f->folder);
+}
+
+static void submit_outcomes(struct fixture *f, unsigned count)
+{
+	char result[200];
+	for (unsigned i = 0; i < count; i++) {
+		struct journal_entry entry = { .exp = 1, .state = JOURNAL_OUTCOME, .outcome_at_ms = 1, .counts = true, .result = result };
+		snprintf(f->last_id, sizeof f->last_id, "6f9619ff-8b86-4d01-b42d-%012u", i);
+		strcpy(entry.request_id, f->last_id);
+		snprintf(result, sizeof result, "{\"iss\":\"" AGENT "\",\"iat\":0,\"n\":%u}", i);
+		assert_int_equal(journal_outcome(f->journal, &entry, NULL, NULL), STATUS_OK);
+	}
+}
+
+static void wait_for_disk(struct fixture *f)
+{
+	while (journal_find(f->journal, f->last_id)->pending)
+		event_base_loop(f->base, EVLOOP_ONCE);
 }
 
 static void run_round(struct event_base *base, struct outbox *outbox)
@@ -48,38 +90,37 @@ static void run_round(struct event_base *base, struct outbox *outbox)
 
 static void every_one_has_its_turn(void **state)
 {
-	char folder[] = "/tmp/outbox-XXXXXX", name[64];
-	static const char *const suffixes[] = { "", "-wal", "-shm" };
-	struct identity identity = { .enrolled = true };
-	struct journal *journal;
-	strcpy(identity.agent_id, AGENT);
-	assert_non_null(mkdtemp(folder));
-	snprintf(name, sizeof name, "%s/j", folder);
-	struct journal_settings settings = { .path = name, .rows_limit = 1000 };
-	struct event_base *base = event_base_new();
-	assert_int_equal(journal_open(base, &settings, &journal, NULL), STATUS_OK);
-	write_outcomes(base, journal);
-	struct outbox *outbox = outbox_new(base, journal, &identity, take, NULL);
-	run_round(base, outbox);
+	struct fixture *f = *state;
+	submit_outcomes(f, MANY);
+	wait_for_disk(f);
+	run_round(f->base, f->outbox);
 	assert_int_equal(sent, 20);
 	assert_int_equal(told[0], 1);
-	run_round(base, outbox);
-	run_round(base, outbox);
+	run_round(f->base, f->outbox);
+	run_round(f->base, f->outbox);
 	assert_int_equal(sent, 60);
 	for (unsigned i = 0; i < MANY; i++)
 		assert_int_equal(told[i], i < 10 ? 2 : 1);
-	outbox_free(outbox);
-	journal_close(journal);
-	event_base_free(base);
-	for (size_t i = 0; i < 3; i++) {
-		snprintf(name, sizeof name, "%s/j%s", folder, suffixes[i]);
-		unlink(name);
-	}
-	rmdir(folder);
+}
+
+/* A new channel while a commit is under way: what is not on disk yet is not told. */
+static void none_is_told_before_it_is_on_disk(void **state)
+{
+	struct fixture *f = *state;
+	submit_outcomes(f, 1);
+	assert_true(journal_find(f->journal, f->last_id)->pending);
+	run_round(f->base, f->outbox);
+	assert_int_equal(sent, 0);
+	wait_for_disk(f);
+	run_round(f->base, f->outbox);
+	assert_int_equal(sent, 1);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(every_one_has_its_turn) };
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(every_one_has_its_turn, setup, teardown),
+		cmocka_unit_test_setup_teardown(none_is_told_before_it_is_on_disk, setup, teardown),
+	};
 	return cmocka_run_group_tests_name("outbox", tests, NULL, NULL);
 }
