@@ -52,6 +52,9 @@ struct account {
 	bool lockout_time_set;       /* lockoutTime present and not 0 */
 	struct sid *groups;          /* tokenGroups: every group, nested and primary */
 	size_t group_count;          /* 0: could not be read, which is a refusal and never "none" */
+	int64_t password_expires_s;  /* seconds since 1970; INT64_MAX: never; 0: not known */
+	char *uid;                   /* flavor ldap: the name that the premises name users by; NULL */
+	bool is_entry;               /* guid is an entryUUID (flavor ldap), not an objectGUID */
 	bool is_self;                /* it is, or may be, the account that the agent binds as */
 	bool self_unknown;           /* which account that is could not be found out: it may be any */
 	struct password_policy policy;

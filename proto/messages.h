@@ -32,10 +32,10 @@ const char *operation_name(enum operation op);
 bool operation_from_name(const char *name, enum operation *ret_op);
 
 /* Subject identifier, RFC 9493 ------------------------------------------------------------------------------------------------------ */
-enum subject_format { SUBJECT_OBJECT_GUID, SUBJECT_CONSISTENCY_GUID, SUBJECT_UPN, SUBJECT_SAM };
+enum subject_format { SUBJECT_OBJECT_GUID, SUBJECT_CONSISTENCY_GUID, SUBJECT_UPN, SUBJECT_SAM, SUBJECT_ENTRY_UUID, SUBJECT_UID };
 struct subject {
 	enum subject_format format;
-	char *id;         /* UUID text for the two GUID formats */
+	char *id;         /* UUID text for the GUID formats and entryUUID */
 	char *domain;     /* SUBJECT_SAM only, else NULL */
 };
 /* From the JSON object; strict (no other members). STATUS_REQUEST_INVALID otherwise. */
@@ -187,6 +187,21 @@ struct rule {
 enum { WARNING_PASSWORD_NOT_NFC = 1, WARNING_POLICY_NOT_ENFORCED = 2, WARNING_POLICY_UNREADABLE = 4 };
 enum stage { STAGE_VERIFY, STAGE_LOCATE, STAGE_DECRYPT, STAGE_INTENT, STAGE_WRITE, STAGE_RECORD, STAGE_TOTAL, STAGE_COUNT };
 
+/* `account`: what a lookup tells. Strings may be NULL, times (seconds since 1970) 0 where not known or never. */
+struct result_account {
+	char *user_principal_name, *sam_account_name, *uid, *display_name;
+	bool locked, disabled, expired, must_change, password_never_expires, cannot_change;
+	int64_t password_last_set, password_expires_at;
+};
+/* `policy`: what a policy operation tells. */
+enum result_policy_source { RESULT_POLICY_UNKNOWN, RESULT_POLICY_DOMAIN, RESULT_POLICY_PSO, RESULT_POLICY_SUBENTRY };
+struct result_policy {
+	enum result_policy_source source;
+	int64_t min_length, history, min_age, max_age, lockout_threshold, lockout_duration;
+	bool complexity, enforced;
+	int64_t possible_at;        /* 0: at once */
+};
+
 struct result {
 	char *agent_id, *issuer;    /* iss, aud */
 	int64_t iat;
@@ -198,6 +213,9 @@ struct result {
 	size_t rule_count;
 	int64_t retry_after;        /* seconds; 0: absent */
 	char user_guid[UUID_SIZE];  /* "": absent */
+	bool user_is_entry;         /* user_guid is an entryUUID, not an objectGUID */
+	struct result_account *account; /* NULL: absent; owned */
+	struct result_policy *policy;   /* NULL: absent; owned */
 	int was_locked;             /* -1 absent, 0, 1 */
 	char *directory, *server;   /* NULL: absent */
 	int ldap_result;            /* -1: absent */
@@ -208,7 +226,7 @@ struct result {
 };
 void result_init(struct result *result);
 /* A code or word that this program does not know (a newer agent) is STATUS_LOCAL_INPUT for `status`, but an unknown `code` is taken by its `status`:
- * applied -> ok, answered -> plausible, refused -> policy.rejected, failed -> agent.internal, unknown -> outcome.unknown; the word itself is kept in `reason`. Unknown rules and warnings are dropped. */
+ * applied -> ok, answered -> found where there is an account or a policy, else plausible, refused -> policy.rejected, failed -> agent.internal, unknown -> outcome.unknown; the word itself is kept in `reason`. Unknown rules and warnings are dropped. */
 enum status result_parse(struct bytes payload, struct result *ret_result, const char **ret_member) MUST_USE;
 char *result_build(const struct result *result);
 void result_clear(struct result *result);

@@ -18,16 +18,25 @@
 #include "base/status.h"
 
 /* As configured; borrowed for the life of the directory. */
-enum directory_kind { DIRECTORY_ACTIVE_DIRECTORY };
+enum directory_kind { DIRECTORY_ACTIVE_DIRECTORY, DIRECTORY_LDAP };
+/* SASL GSSAPI and GSS-SPNEGO (RFC 4752, RFC 4178) from a keytab; EXTERNAL: the TLS client certificate (RFC 4513 5.2.3). */
+enum bind_mechanism { BIND_SIMPLE, BIND_GSSAPI, BIND_GSS_SPNEGO, BIND_EXTERNAL };
 enum policy_hints { POLICY_HINTS_REQUIRE, POLICY_HINTS_WHEN_SUPPORTED };
 struct directory_settings {
 	const char *name;              /* "corp": in logs, results, requests' `directory` */
 	enum directory_kind kind;
-	const char *const *servers;    /* "dc1.corp.example.com" or "dc1.corp.example.com:636"; NULL-terminated; tried in this order */
+	const char *const *servers;    /* "dc1.corp.example.com" or "dc1.corp.example.com:636"; NULL-terminated; tried in this order. Empty where `discover` is set */
+	const char *discover;          /* DNS domain whose SRV records (MS-ADTS 6.3.2.3; flavor ldap: RFC 2782) name the servers; NULL: `servers` do */
+	const char *site;              /* its site, whose servers come first; NULL: none */
+	bool prefer_pdc;               /* the PDC emulator comes first of all */
 	const char *base_dn;           /* NULL: the rootDSE's defaultNamingContext */
 	const char *ca_file, *crl_file;/* PEM; NULL: the system's store; no CRL */
-	const char *bind_dn;           /* simple bind: DN or userPrincipalName */
+	enum bind_mechanism bind_mechanism;
+	const char *bind_dn;           /* BIND_SIMPLE: DN or userPrincipalName */
 	const char *bind_password_file;
+	const char *bind_principal;    /* BIND_GSSAPI, BIND_GSS_SPNEGO: "svc-writeback@CORP.EXAMPLE.COM"; NULL: the keytab's first */
+	const char *bind_keytab_file;
+	const char *bind_certificate_file, *bind_key_file; /* BIND_EXTERNAL: PEM */
 	const char *const *domains;    /* UPN suffixes and NetBIOS/DNS names served; NULL-terminated; may be empty: everything */
 	enum policy_hints policy_hints;
 	unsigned connections;          /* a server, at most: 1 to 16 */
@@ -97,7 +106,7 @@ void directory_on_health(struct directory *directory, void (*changed)(struct dir
 bool directory_serves(const struct directory *directory, const char *domain);
 
 /* Whom to look for; the same as proto's subject, without the dependency on who sent it. Strings are borrowed during the call only. */
-enum locate_by { LOCATE_OBJECT_GUID, LOCATE_CONSISTENCY_GUID, LOCATE_UPN, LOCATE_SAM };
+enum locate_by { LOCATE_OBJECT_GUID, LOCATE_CONSISTENCY_GUID, LOCATE_UPN, LOCATE_SAM, LOCATE_ENTRY_UUID, LOCATE_UID };
 /* STATUS_OK with `located` (the callee's to free), else: user.not_found, user.ambiguous, directory.*. A user whose groups could not be read is
  * located with group_count 0; a policy that could not be read has source POLICY_UNKNOWN. `prefer_server` may be NULL. */
 typedef void (*locate_done)(enum status status, struct located *take_located, const struct directory_answer *answer, void *arg);
@@ -111,7 +120,9 @@ enum status directory_recheck(struct located *located, int64_t timeout_ms, reche
 struct directory_change {
 	bool set_password;             /* replace unicodePwd */
 	struct bytes password;         /* UTF-8; borrowed until the call returns: it is encoded into the modify at once and wiped there */
+	struct bytes old_password;     /* size 0: a reset; else a change: delete it and add `password`. A wrong one is credential.wrong; likewise borrowed */
 	bool must_change;              /* replace pwdLastSet: 0 */
+	bool unexpire;                 /* replace pwdLastSet: -1: where the agent lacks the right to unexpire (MS-SAMR 3.1.1.8.7) */
 	bool clear_lockout;            /* replace lockoutTime: 0 */
 	bool enforce_policy;           /* send the policy-hints control, critical */
 };
@@ -121,6 +132,11 @@ struct directory_change {
 typedef void (*write_done)(enum status status, const struct directory_answer *answer, void *arg);
 enum status directory_write(struct located *located, const struct directory_change *change, int64_t timeout_ms,
                             write_done done, void *arg, struct directory_call **ret_call) MUST_USE;
+
+/* Whether `password` is the user's and would let him in: a simple bind as him on a connection of its own to the server that he was read from. STATUS_VERIFIED, credential.*, user.locked,
+ * user.disabled, user.expired, user.logon_*, directory.*. An empty password is credential.wrong at once: servers take it for an anonymous bind (RFC 4513 5.1.2). `password` is borrowed until the call returns. */
+typedef void (*verify_done)(enum status status, const struct directory_answer *answer, void *arg);
+enum status directory_verify(struct located *located, struct bytes password, int64_t timeout_ms, verify_done done, void *arg, struct directory_call **ret_call) MUST_USE;
 
 /* The callback will not fire; an outstanding LDAP operation is abandoned on our side only. Not for writes that were sent. */
 void directory_cancel(struct directory_call *call);
