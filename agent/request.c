@@ -369,7 +369,10 @@ static enum status begin_locating(struct request *request, enum locate_by by, co
 
 static enum status locate_user(struct request *request)
 {
-	static const enum locate_by by[] = { [SUBJECT_OBJECT_GUID] = LOCATE_OBJECT_GUID, [SUBJECT_CONSISTENCY_GUID] = LOCATE_CONSISTENCY_GUID, [SUBJECT_UPN] = LOCATE_UPN, [SUBJECT_SAM] = LOCATE_SAM };
+	static const enum locate_by by[] = {
+		[SUBJECT_OBJECT_GUID] = LOCATE_OBJECT_GUID, [SUBJECT_CONSISTENCY_GUID] = LOCATE_CONSISTENCY_GUID, [SUBJECT_UPN] = LOCATE_UPN, [SUBJECT_SAM] = LOCATE_SAM,
+		[SUBJECT_ENTRY_UUID] = LOCATE_ENTRY_UUID, [SUBJECT_UID] = LOCATE_UID,
+	};
 	return begin_locating(request, by[request->claims->subject.format], request->claims->subject.id, request->claims->prior_server);
 }
 

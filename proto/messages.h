@@ -193,7 +193,7 @@ struct result_account {
 	bool locked, disabled, expired, must_change, password_never_expires, cannot_change;
 	int64_t password_last_set, password_expires_at;
 };
-/* `policy`: what a policy operation tells. */
+/* `policy`: what a policy operation tells. RESULT_POLICY_UNKNOWN (also for a source of a later version): nothing else is said. */
 enum result_policy_source { RESULT_POLICY_UNKNOWN, RESULT_POLICY_DOMAIN, RESULT_POLICY_PSO, RESULT_POLICY_SUBENTRY };
 struct result_policy {
 	enum result_policy_source source;
@@ -233,6 +233,9 @@ void result_clear(struct result *result);
 /* The `rules` array alone (new reference), as it stands in results and in the HTTP interface; and the array of warning words. */
 json_t *rules_json(const struct rule *rules, size_t count);
 json_t *warnings_json(unsigned warnings);
+/* `account` and `policy`, likewise. */
+json_t *account_json(const struct result_account *account);
+json_t *policy_json(const struct result_policy *policy);
 
 /* Helpers that everyone building messages needs. */
 /* base64url of 32 random bytes: 43 characters and a NUL. */

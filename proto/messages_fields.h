@@ -46,6 +46,8 @@ extern const struct field_type field_int64;      /* an optional one is absent wh
 extern const struct field_type field_int;
 extern const struct field_type field_unsigned;
 extern const struct field_type field_bool;
+extern const struct field_type field_account;    /* struct result_account *, owned */
+extern const struct field_type field_policy;     /* struct result_policy *, owned */
 
 /* `object` must be zeroed or hold its defaults. On failure it may be half filled: form_clear. */
 enum status form_parse_json(const struct form *form, const json_t *json, void *object, const char **ret_member) MUST_USE;

@@ -43,6 +43,8 @@ static const struct subject_row {
 	[SUBJECT_CONSISTENCY_GUID] = { "mS-DS-ConsistencyGuid", .is_uuid = true },
 	[SUBJECT_UPN] = { "userPrincipalName" },
 	[SUBJECT_SAM] = { "sAMAccountName", .has_domain = true },
+	[SUBJECT_ENTRY_UUID] = { "entryUUID", .is_uuid = true },
+	[SUBJECT_UID] = { "uid" },
 };
 #define SUBJECT_COUNT (sizeof(subjects) / sizeof(*subjects))
 

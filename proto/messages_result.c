@@ -174,7 +174,7 @@ static bool build_status(const struct field *field, const void *object, json_t *
 
 static const struct field_type field_status = { parse_status, build_status, NULL };
 
-/* Its row follows that of `status`, which has left the code to fall back on, and precedes that of `reason`, which keeps the word. */
+/* Its row follows those of `account`, `policy` and `status`, which have left what to fall back on, and precedes that of `reason`, which keeps the word. */
 static enum status parse_code(const struct field *field, const json_t *value, void *object)
 {
 	struct result *result = object;
@@ -182,8 +182,11 @@ static enum status parse_code(const struct field *field, const json_t *value, vo
 
 	if (!field_is_plain(value, 1, 64))
 		return STATUS_LOCAL_INPUT;
-	if (!status_from_code(json_string_value(value), &code))
+	if (!status_from_code(json_string_value(value), &code)) {
+		if (result->code == STATUS_PLAUSIBLE && (result->account || result->policy))
+			result->code = STATUS_FOUND;
 		return field_set_text(&result->reason, json_string_value(value));
+	}
 	if (status_outcome(code) != status_outcome(result->code))
 		return STATUS_LOCAL_INPUT;
 	result->code = code;
@@ -200,16 +203,19 @@ static const struct field_type field_code = { parse_code, build_code, NULL };
 
 static enum status parse_user(const struct field *field, const json_t *value, void *object)
 {
-	const json_t *guid = json_object_get(value, "object_guid");
+	const json_t *guid = json_object_get(value, "object_guid"), *entry = json_object_get(value, "entry_uuid");
 
-	return guid ? field_uuid.parse(field, guid, object) : STATUS_LOCAL_INPUT;
+	if (!guid == !entry)
+		return STATUS_LOCAL_INPUT;
+	((struct result *)object)->user_is_entry = entry != NULL;
+	return field_uuid.parse(field, guid ? guid : entry, object);
 }
 
 static bool build_user(const struct field *field, const void *object, json_t **ret_value)
 {
 	const char *guid = FIELD_CONST(field, object, char);
 
-	*ret_value = *guid ? json_pack("{ss}", "object_guid", guid) : NULL;
+	*ret_value = *guid ? json_pack("{ss}", ((const struct result *)object)->user_is_entry ? "entry_uuid" : "object_guid", guid) : NULL;
 	return !*guid || *ret_value;
 }
 
@@ -356,6 +362,8 @@ static const struct field result_fields[] = {
 	{ "iat", &field_int64, offsetof(struct result, iat), 1, MAX_TIME },
 	{ "request_id", &field_uuid, offsetof(struct result, request_id), .optional = true },
 	{ "operation_id", &field_uuid, offsetof(struct result, operation_id), .optional = true },
+	{ "account", &field_account, offsetof(struct result, account), .optional = true },
+	{ "policy", &field_policy, offsetof(struct result, policy), .optional = true },
 	{ "status", &field_status, 0 },
 	{ "code", &field_code, 0 },
 	{ "reason", &field_loose_text, offsetof(struct result, reason), 0, 128, .optional = true },

@@ -55,7 +55,7 @@ static enum status find_user(enum locate_by by, const char *id, const char *base
 	*ret_search = (struct ldap_search){ 0 };
 	struct bytes value = bytes_of_string(id);
 	bool is_guid = by == LOCATE_OBJECT_GUID || by == LOCATE_CONSISTENCY_GUID;
-	if (value.size == 0 || (is_guid && guid_parse(id, ret_guid) != STATUS_OK)) {
+	if (value.size == 0 || by == LOCATE_ENTRY_UUID || by == LOCATE_UID || (is_guid && guid_parse(id, ret_guid) != STATUS_OK)) {
 		return STATUS_USER_NOT_FOUND;
 	}
 	if (by == LOCATE_OBJECT_GUID) {

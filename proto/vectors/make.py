@@ -9,6 +9,7 @@ import base64, hashlib, hmac, json, os, sys
 sys.dont_write_bytecode = True
 import to_services
 from common import *
+from to_services import without
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -54,6 +55,10 @@ def with_secret(name, request, password="Correct-horse-7-battery", **how):
     return {**request, "secret": secret(name, inner(request, password), **how)}
 
 
+def with_passwords(name, request, **passwords):
+    return {**request, "secret": secret(name, {**without(inner(request, ""), "new_password"), **passwords})}
+
+
 def vector(name, frame, code, reason="", **more):
     vectors.append({"name": name, "now": NOW, "frame": frame, "code": code, "reason": reason, **more})
 
@@ -82,6 +87,14 @@ def accepted_requests():
         name = f"accepted: {op} with every member"
         signed(name, with_secret(name, claims(op, GUID, must_change=True, unlock=False, directory="corp", first_iat=NOW - 20, prior_server="dc1.corp.example",
                                               actor={"type": "administrator", "id": "help desk"})))
+    for name, old in ("accepted: change", "Wrong-mule-8-stapler"), ("accepted: change of a password beyond ASCII", "Grüße🔑\"\\"):
+        signed(name, with_passwords(name, claims("change", directory="corp", unlock=False), old_password=old, new_password="Correct-horse-7-battery"),
+               old_password=old, new_password="Correct-horse-7-battery", unicode_pwd=unicode_pwd("Correct-horse-7-battery"))
+    for op in "lookup", "policy":
+        signed("accepted: " + op, claims(op))
+        signed(f"accepted: {op} by an administrator", claims(op, GUID, directory="corp", actor={"type": "administrator", "id": "help desk"}))
+    signed("accepted: lookup by entryUUID", claims("lookup", {"format": "entryUUID", "id": GUID["id"]}))
+    signed("accepted: lookup by uid", claims("lookup", {"format": "uid", "id": "amüller"}))
     signed("accepted: unlock", claims("unlock"))
     signed("accepted: unlock of a sAMAccountName", claims("unlock", {"format": "sAMAccountName", "id": "amueller", "domain": "CORP"}))
     signed("accepted: unlock of a source anchor", claims("unlock", {"format": "mS-DS-ConsistencyGuid", "id": GUID["id"]}))
@@ -170,7 +183,13 @@ def invalid_requests():
     for member in "iss", "aud", "jti", "operation_id", "iat", "exp", "op", "sub_id":
         changed(f"without {member}", invalid, member, **{member: None})
     signed("without secret", claims(), invalid, "secret")
-    signed("secret in an unlock", with_secret("secret in an unlock", claims("unlock")), invalid, "secret")
+    for op in "unlock", "lookup", "policy":
+        signed(f"secret in {op}", with_secret(f"secret in {op}", claims(op)), invalid, "secret")
+        signed(f"must_change in {op}", claims(op, must_change=True), invalid, "must_change")
+    signed("change without secret", claims("change"), invalid, "secret")
+    signed("verify without secret", claims("verify"), invalid, "secret")
+    signed("must_change in a change", with_passwords("must_change in a change", claims("change", must_change=True), old_password="a", new_password="b"), invalid, "must_change")
+    changed("old password in the clear", invalid, "unknown_member", old_password="a")
     changed("unknown member", invalid, "unknown_member", later=1)
     changed("sub besides sub_id", invalid, "unknown_member", sub="anna")
     changed("password in the clear", invalid, "unknown_member", new_password="a")
@@ -180,10 +199,10 @@ def invalid_requests():
     changed("must_change of text", invalid, "must_change", must_change="true")
     changed("unknown actor", invalid, "actor", actor={"type": "root"})
     changed("self with an id", invalid, "actor", actor={"type": "self", "id": "a"})
-    signed("must_change in an unlock", claims("unlock", must_change=True), invalid, "must_change")
     for name, sub_id in (("of another format", {"format": "opaque", "id": "a"}), ("of text", "anna"), ("with another member", {**UPN, "tenant": "a"}), ("without id", {"format": "userPrincipalName"}),
                          ("with an empty id", {"format": "userPrincipalName", "id": ""}), ("with a control character", {"format": "userPrincipalName", "id": "a\n"}),
-                         ("of a GUID in upper case", {"format": "objectGUID", "id": GUID["id"].upper()}), ("of a sAMAccountName without domain", {"format": "sAMAccountName", "id": "a"}),
+                         ("of a GUID in upper case", {"format": "objectGUID", "id": GUID["id"].upper()}), ("of an entryUUID that is none", {"format": "entryUUID", "id": "anna"}),
+                         ("of a uid with a domain", {"format": "uid", "id": "anna", "domain": "CORP"}), ("of a sAMAccountName without domain", {"format": "sAMAccountName", "id": "a"}),
                          ("of 1,025 bytes", {"format": "userPrincipalName", "id": "a" * 1025})):
         signed("sub_id " + name, claims("unlock", sub_id), invalid, "sub_id")
     signed("lifetime of 121 s", claims("unlock", exp=NOW + 121), invalid, "exp")
@@ -199,6 +218,7 @@ def invalid_requests():
     signed("issued 61 s ahead", claims("unlock", iat=NOW + 61, exp=NOW + 91), "request.not_yet_valid", "iat")
     signed("unknown operation", claims("delete"), "request.unsupported", "op")
     signed("operation in upper case", claims("UNLOCK"), "request.unsupported", "op")
+    signed("operation that this agent's settings do not allow", with_passwords("verify", claims("verify"), old_password="Correct-horse-7-battery"), "request.unsupported", "op")
     signed("policy not enforced by the user himself", claims("unlock", enforce_policy=False), "request.unsupported", "enforce_policy")
 
 
@@ -265,6 +285,10 @@ def undecryptable_requests():
     plaintext("an empty password", undecryptable_code, "new_password", lambda text: {**text, "new_password": ""})
     plaintext("a password of 257 code units", undecryptable_code, "new_password", lambda text: {**text, "new_password": "a" * 257})
     plaintext("a password of a number", undecryptable_code, "new_password", lambda text: {**text, "new_password": 12345678})
+    for name, passwords, reason in (("old password", {"new_password": "a"}, "old_password"), ("new password", {"old_password": "b"}, "new_password"),
+                                    ("old password that is not empty", {"new_password": "a", "old_password": ""}, "old_password")):
+        signed("secret: change without " + name, with_passwords("change without " + name, claims("change"), **passwords), undecryptable_code, reason)
+    plaintext("of a change", mismatch, "op", lambda text: {**text, "op": "change", "old_password": "b"})
     for name, escape in ("unpaired high surrogate", "\\ud83d"), ("unpaired low surrogate", "\\udd11"), ("surrogates in the wrong order", "\\udd11\\ud83d"), ("U+0000", "a\\u0000b"):
         plaintext("password with " + name, undecryptable_code, "new_password", lambda text, escape=escape: compact({**text, "new_password": "@"}).replace('"@"', f'"{escape}"'))
 
@@ -311,6 +335,14 @@ def examples():
         ("wb-hello+jwt", SIGNING, to_services.hello()),
         ("wb-welcome+jwt", SERVICE, {"iss": ISSUER, "aud": AGENT, "iat": NOW, "nonce": agent_nonce, "session": session, "max_frame_bytes": 65536, "time": NOW}),
         ("wb-request+jwt", SERVICE, {**request, "secret": secret("example", inner(request, "Correct-horse-7-battery"))}),
+        *(("wb-request+jwt", SERVICE, with_passwords("example of " + op, claims(op), **passwords)) for op, passwords in (
+            ("change", {"old_password": "Wrong-mule-8-stapler", "new_password": "Correct-horse-7-battery"}), ("verify", {"old_password": "Correct-horse-7-battery"}))),
+        ("wb-request+jwt", SERVICE, claims("lookup")),
+        ("wb-request+jwt", SERVICE, claims("policy")),
+        ("wb-result+jwt", SIGNING, to_services.result("answered", "found", user={"object_guid": GUID["id"]}, account=to_services.ACCOUNT)),
+        ("wb-result+jwt", SIGNING, to_services.result("answered", "found", user={"object_guid": GUID["id"]}, policy=to_services.POLICY)),
+        ("wb-result+jwt", SIGNING, to_services.result("answered", "verified", user={"object_guid": GUID["id"]})),
+        ("wb-result+jwt", SIGNING, to_services.result("refused", "credential.wrong", directory={"name": "corp", "server": "dc1.corp.example", "result_code": 49})),
         ("wb-result+jwt", SIGNING, {"iss": AGENT, "aud": ISSUER, "iat": NOW + 1, "request_id": request_id, "operation_id": OPERATION, "status": "applied", "code": "ok",
                                     "user": {"object_guid": GUID["id"]}, "was_locked": True, "directory": {"name": "corp", "server": "dc1.corp.example", "result_code": 0},
                                     "durations_ms": {"verify": 0.055, "locate": 2.5, "decrypt": 0.05, "intent": 1.25, "write": 4.5, "record": 1, "total": 9.5}}),

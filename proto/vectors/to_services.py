@@ -188,6 +188,11 @@ REQUEST_ID, OTHER_REQUEST_ID, UNKNOWN_REQUEST_ID = (f"00000000-0000-4000-8000-{n
 FRAME_SHA256 = hashed("frame").hex()
 
 
+ACCOUNT = {"user_principal_name": "anna.müller@corp.example", "sam_account_name": "amueller", "display_name": "Anna Müller", "locked": False, "disabled": False, "expired": False,
+           "must_change": False, "password_never_expires": False, "cannot_change": False, "password_last_set": NOW - 86400, "password_expires_at": NOW + 41 * 86400}
+POLICY = {"source": "domain", "min_length": 14, "complexity": True, "history": 24, "min_age": 86400, "max_age": 3628800, "possible_at": NOW + 3600, "lockout_threshold": 10, "lockout_duration": 1800, "enforced": True}
+
+
 def result(status="applied", code="ok", **others):
     return {"iss": AGENT, "aud": ISSUER, "iat": NOW, "request_id": REQUEST_ID, "operation_id": OPERATION, "status": status, "code": code, **others}
 
@@ -201,6 +206,17 @@ def accepted_results(frames):
         frames.accept(name, payload, status=payload["status"], ack=ack)
 
     accept("plausible", result("answered", "plausible", warnings=["password_not_nfc"]))
+    entry = {"uid": "anna", **{name: True for name, value in ACCOUNT.items() if value is False}}
+    accept("found an account", result("answered", "found", user={"object_guid": AGENT}, account=ACCOUNT))
+    accept("found an account of another kind of directory", result("answered", "found", user={"entry_uuid": AGENT}, account=entry))
+    accept("found a policy", result("answered", "found", policy=POLICY))
+    accept("found a policy of the user's own, with nothing in it", result("answered", "found", policy={name: 0 if type(value) is int else value for name, value in without(POLICY, "possible_at").items()} | {"source": "pso"}))
+    accept("found no policy that could be read", result("answered", "found", policy={"source": "unknown"}, warnings=["policy_unreadable"]))
+    accept("verified", result("answered", "verified"))
+    for code in "credential.wrong", "credential.expired", "credential.must_change", "user.locked", "user.logon_hours", "user.logon_workstation", "user.cannot_change":
+        accept("refused: " + code, result("refused", code))
+    accept("answered with a code of later and an account", result("answered", "found.partly", account=ACCOUNT))
+    accept("members of later in account and policy", result("answered", "found", account={**ACCOUNT, "mood": "good"}))
     accept("refused by two rules", result("refused", "policy.too_short", rules=[{"rule": "min_length", "required": 14, "given": 9}, {"rule": "contains_account_name"}]))
     accept("failed", result("failed", "directory.busy", retry_after=20, directory={"name": "corp", "server": "dc1.corp.example", "result_code": 51, "diagnostic": "busy"}))
     accept("unknown", result("unknown", "outcome.unknown"))
@@ -229,11 +245,19 @@ def result_members(frames):
         frames.refuse("frame_sha256 " + name, "frame_sha256", jws(SIGNING, frames.typ, of_frame("request.signature", frame_sha256=value)))
     for name, value in ("of later", "postponed"), ("in upper case", "APPLIED"), ("of a number", 200), ("pending", "pending"):
         frames.member(name, "status", value)
-    for status, code in ("applied", "policy.too_short"), ("refused", "ok"), ("failed", "ok"), ("settling", "ok"), ("applied", "settling"), ("answered", "ok"), ("refused", "directory.busy"):
+    for status, code in ("applied", "policy.too_short"), ("refused", "ok"), ("failed", "ok"), ("settling", "ok"), ("applied", "settling"), ("answered", "ok"), ("refused", "directory.busy"), ("applied", "found"), ("refused", "verified"), ("answered", "credential.wrong"):
         frames.refuse(f"status {status} with code {code}", "code", jws(SIGNING, frames.typ, result(status, code)))
     for name, value in ("of nothing", ""), ("of a number", 0):
         frames.member(name, "code", value)
-    for member, value in ("rules", "min_length"), ("was_locked", "yes"), ("warnings", "password_not_nfc"), ("user", "anna"), ("directory", "corp"), ("retry_after", "soon"):
+    for name, value in (("without locked", without(ACCOUNT, "locked")), ("with text for a truth", {**ACCOUNT, "disabled": "no"}), ("with a time of text", {**ACCOUNT, "password_last_set": "yesterday"}),
+                        ("with a number for a name", {**ACCOUNT, "display_name": 7})):
+        frames.member(name, "account", value)
+    for name, value in (("without source", without(POLICY, "source")), ("without history", without(POLICY, "history")), ("with a length of text", {**POLICY, "min_length": "14"}),
+                        ("with an age below nothing", {**POLICY, "min_age": -1}), ("with a number for a truth", {**POLICY, "enforced": 1})):
+        frames.member(name, "policy", value)
+    for name, value in (("without an id", {}), ("with two ids", {"object_guid": AGENT, "entry_uuid": AGENT}), ("with an id that is none", {"entry_uuid": "anna"})):
+        frames.member(name, "user", value)
+    for member, value in ("account", "anna"), ("policy", "strict"), ("rules", "min_length"), ("was_locked", "yes"), ("warnings", "password_not_nfc"), ("user", "anna"), ("directory", "corp"), ("retry_after", "soon"):
         frames.member("of text", member, value)
 
 

@@ -174,6 +174,23 @@ def test_openapi():
         jsonschema.Draft202012Validator.check_schema(schema)
 
 
+@pytest.mark.parametrize("op, members, good", [
+    ("reset", {"new_password": "a"}, True), ("reset", {"secrets": 1}, True), ("reset", {}, False), ("reset", {"new_password": "a", "secrets": 1}, False), ("reset", {"new_password": "a", "old_password": "b"}, False),
+    ("reset", {"new_password": "a", "must_change": True}, True), ("check", {"new_password": "a"}, True),
+    ("change", {"new_password": "a", "old_password": "b"}, True), ("change", {"secrets": 1}, True), ("change", {"new_password": "a"}, False), ("change", {"old_password": "b"}, False), ("change", {}, False),
+    ("change", {"secrets": 1, "old_password": "b"}, False), ("change", {"new_password": "a", "old_password": "b", "secrets": 1}, False), ("change", {"new_password": "a", "old_password": "b", "must_change": True}, False),
+    ("verify", {"old_password": "b"}, True), ("verify", {"secrets": 1}, True), ("verify", {"new_password": "b"}, False), ("verify", {"old_password": "b", "new_password": "a"}, False), ("verify", {}, False),
+    *((op, members, not members) for op in ("unlock", "lookup", "policy") for members in ({}, {"new_password": "a"}, {"old_password": "a"}, {"secrets": 1}, {"must_change": True})), ("delete", {}, False)])
+def test_what_the_http_interface_takes_for_each_operation(op, members, good):
+    api = yaml.safe_load(open(os.path.join(PROTO, "openapi.yaml"), encoding="utf-8"))
+    resolver = jsonschema.RefResolver("https://writebackd.example/openapi.yaml", api, store=STORE)
+    body = {"operation_id": "7d444840-9dc0-41d1-b245-5ffdce74fad2", "op": op, "sub_id": {"format": "userPrincipalName", "id": "a@b"}, **members}
+    if "secrets" in body:
+        body["secrets"] = {KEYS["agent_decryption"]["kid"]: payload_of(next(v["frame"] for v in REQUESTS if v["code"] == "ok"))["secret"]}
+    schema = {"$ref": "#/components/schemas/OperationRequest"}
+    assert jsonschema.Draft202012Validator(schema, resolver=resolver).is_valid(body) == good
+
+
 # Vectors, by a JOSE implementation that is not ours -------------------------------------------------------------------------------
 
 
@@ -200,6 +217,7 @@ def test_accepted_vectors_verify_with_jwcrypto(vector):
         validator("secret").validate(plaintext)
         assert {name: claims[name] for name in ("operation_id", "op", "sub_id")} == {name: plaintext[name] for name in ("operation_id", "op", "sub_id")}
         assert plaintext["new_password"] == vector.get("new_password", "Correct-horse-7-battery")
+        assert plaintext.get("old_password") == vector.get("old_password")
 
 
 @pytest.mark.parametrize("vector", REQUESTS, ids=lambda vector: vector["name"])

@@ -21,6 +21,15 @@ static const char short_text[] = "{\"iss\":\"" AGENT "\",\"aud\":\"https://reset
 #define DIGEST "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 static const char frame_text[] = "{\"iss\":\"" AGENT "\",\"aud\":\"https://reset.example\",\"iat\":1790000001,\"status\":\"refused\",\"code\":\"request.signature\",\"reason\":\"kid\",\"frame_sha256\":\"" DIGEST "\"}";
 
+#define ACCOUNT_FLAGS "\"locked\":false,\"disabled\":true,\"expired\":false,\"must_change\":true,\"password_never_expires\":false,\"cannot_change\":false"
+#define ACCOUNT "{\"user_principal_name\":\"anna@corp.example\",\"sam_account_name\":\"anna\",\"display_name\":\"Anna M\xc3\xbcller\"," ACCOUNT_FLAGS ",\"password_last_set\":1780000000,\"password_expires_at\":1799999999}"
+#define POLICY_NUMBERS "\"min_length\":14,\"complexity\":true,\"history\":24,\"min_age\":86400,\"max_age\":3628800,\"possible_at\":1790003600,\"lockout_threshold\":10,\"lockout_duration\":0,\"enforced\":false"
+#define FOUND(members) "{\"iss\":\"" AGENT "\",\"aud\":\"https://reset.example\",\"iat\":1790000001,\"request_id\":\"" JTI "\"," members "\"status\":\"answered\",\"code\":\"found\",\"user\":"
+static const char account_text[] = FOUND("\"account\":" ACCOUNT ",") "{\"object_guid\":\"" AGENT "\"}}";
+static const char entry_text[] = FOUND("\"account\":{\"uid\":\"anna\"," ACCOUNT_FLAGS "},") "{\"entry_uuid\":\"" AGENT "\"}}";
+static const char policy_text[] = FOUND("\"policy\":{\"source\":\"pso\"," POLICY_NUMBERS "},") "{\"object_guid\":\"" AGENT "\"}}";
+static const char unknown_policy_text[] = FOUND("\"policy\":{\"source\":\"unknown\"},") "{\"object_guid\":\"" AGENT "\"}}";
+
 static enum status twin_result(struct bytes payload, const char **ret_member)
 {
 	struct result result;
@@ -42,6 +51,7 @@ static const struct twin twins[] = {
 	BAD("rules", "[{\"rule\":\"min_length\",\"required\":-1,\"given\":1}]"), BAD("rules", "[{\"rule\":\"complexity\",\"required_classes\":3,\"given_classes\":2}]"),
 	BAD("rules", "[{\"rule\":\"complexity\",\"required_classes\":3,\"given_classes\":2,\"missing\":[7]}]"), GOOD("rules", "[{\"rule\":\"later\",\"x\":1}]"), GOOD("rules", "[]"),
 	BAD("retry_after", "-1"), BAD("retry_after", "\"1\""), BAD("user", "{}"), BAD("user", "\"" AGENT "\""), BAD("user", "{\"object_guid\":\"a\"}"),
+	GOOD("user", "{\"entry_uuid\":\"" AGENT "\"}"), BAD("user", "{\"entry_uuid\":\"a\"}"), BAD("user", "{\"object_guid\":\"" AGENT "\",\"entry_uuid\":\"" AGENT "\"}"),
 	BAD("was_locked", "1"), BAD("was_locked", "null"), BAD("directory", "\"corp\""), BAD("directory", "{\"result_code\":\"19\"}"), BAD("directory", "{\"result_code\":-1}"), BAD("directory", "{\"name\":7}"),
 	GOOD("directory", "{}"), BAD("warnings", "\"a\""), BAD("warnings", "[7]"), GOOD("warnings", "[\"later\"]"),
 	BAD("durations_ms", "[]"), BAD("durations_ms", "{\"verify\":\"1\"}"), BAD("durations_ms", "{\"verify\":-1}"), BAD("durations_ms", "{\"verify\":1e300}"), GOOD("durations_ms", "{\"verify\":1,\"later\":[]}"),
@@ -57,9 +67,9 @@ static void results_are_exact(void **state)
 
 static void results_come_back(void **state)
 {
-	static const char *const texts[] = { full_text, short_text, frame_text };
+	static const char *const texts[] = { full_text, short_text, frame_text, account_text, entry_text, policy_text, unknown_policy_text };
 
-	for (size_t i = 0; i < 3; i++) {
+	for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
 		struct result result;
 		const char *member;
 
@@ -68,6 +78,63 @@ static void results_come_back(void **state)
 		assert_string_equal(again, texts[i]);
 		result_clear(&result);
 	}
+}
+
+static const struct twin found_twins[] = {
+	BAD("account", "7"), BAD("account", "{}"), BAD("account", "{\"display_name\":7," ACCOUNT_FLAGS "}"), GOOD("account", "{" ACCOUNT_FLAGS "}"), GOOD("account", "{\"mood\":1," ACCOUNT_FLAGS "}"),
+	BAD("account", "{\"password_last_set\":0," ACCOUNT_FLAGS "}"), BAD("account", "{\"password_expires_at\":1.5," ACCOUNT_FLAGS "}"), BAD("account", "{\"locked\":1}"),
+	GOOD("account", "{\"display_name\":\"a\\nb\"," ACCOUNT_FLAGS "}"),
+	BAD("policy", "\"strict\""), BAD("policy", "{}"), BAD("policy", "{\"source\":7}"), BAD("policy", "{\"source\":\"domain\"}"), BAD("policy", "{\"source\":\"domain\",\"min_length\":14}"),
+	BAD("policy", "{" POLICY_NUMBERS "}"), GOOD("policy", "{\"source\":\"domain\"," POLICY_NUMBERS "}"), GOOD("policy", "{\"source\":\"subentry\"," POLICY_NUMBERS "}"),
+	GOOD("policy", "{\"source\":\"unknown\"}"), GOOD("policy", "{\"source\":\"of later\"}"), { "code", "\"ok\"", STATUS_LOCAL_INPUT },
+};
+
+static void what_was_found_is_exact(void **state)
+{
+	EXPECT_TWINS(account_text, twin_result, found_twins);
+	expect_no_message(twin_result, STATUS_LOCAL_INPUT, "", account_text);
+	expect_no_message(twin_result, STATUS_LOCAL_INPUT, "", policy_text);
+}
+
+static void what_was_found_has_its_members(void **state)
+{
+	struct result result;
+	const char *member;
+
+	assert_int_equal(result_parse(bytes_of_string(account_text), &result, &member), STATUS_OK);
+	assert_int_equal(result.code, STATUS_FOUND);
+	assert_false(result.user_is_entry);
+	assert_null(result.policy);
+	assert_string_equal(result.account->user_principal_name, "anna@corp.example");
+	assert_null(result.account->uid);
+	assert_true(result.account->disabled && result.account->must_change);
+	assert_false(result.account->locked || result.account->expired || result.account->password_never_expires || result.account->cannot_change);
+	assert_int_equal(result.account->password_last_set, 1780000000);
+	assert_int_equal(result.account->password_expires_at, 1799999999);
+	result_clear(&result);
+	assert_int_equal(result_parse(bytes_of_string(entry_text), &result, &member), STATUS_OK);
+	assert_true(result.user_is_entry);
+	assert_int_equal(result.account->password_expires_at, 0);
+	result_clear(&result);
+	assert_int_equal(result_parse(bytes_of_string(policy_text), &result, &member), STATUS_OK);
+	assert_int_equal(result.policy->source, RESULT_POLICY_PSO);
+	assert_int_equal(result.policy->min_length, 14);
+	assert_int_equal(result.policy->possible_at, 1790003600);
+	assert_true(result.policy->complexity && !result.policy->enforced);
+	result_clear(&result);
+}
+
+/* A word of later with what this version knows how to show. */
+static void an_answer_of_later_that_found_something_is_found(void **state)
+{
+	AUTO_FREE char *text = twin_text(account_text, "code", "\"found.partly\"");
+	struct result result;
+	const char *member;
+
+	assert_int_equal(result_parse(bytes_of_string(text), &result, &member), STATUS_OK);
+	assert_int_equal(result.code, STATUS_FOUND);
+	assert_string_equal(result.reason, "found.partly");
+	result_clear(&result);
 }
 
 static void what_is_absent_is_told_from_zero(void **state)
@@ -197,6 +264,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(results_are_exact), cmocka_unit_test(results_come_back), cmocka_unit_test(what_is_absent_is_told_from_zero), cmocka_unit_test(a_code_of_later_is_taken_by_its_status),
 		cmocka_unit_test(every_code_with_an_outcome_travels), cmocka_unit_test(diagnostics_are_bounded_and_valid), cmocka_unit_test(a_result_has_an_address),
+		cmocka_unit_test(what_was_found_is_exact), cmocka_unit_test(what_was_found_has_its_members), cmocka_unit_test(an_answer_of_later_that_found_something_is_found),
 		cmocka_unit_test(no_more_rules_than_there_is_room_for),
 	};
 

@@ -58,9 +58,11 @@ static enum status check_secret(const struct agent *agent, const struct request_
 	if (reason != JOSE_OK)
 		return STATUS_REQUEST_UNDECRYPTABLE;
 	enum status status = secret_claims_parse(&plaintext, claims, &secret, ret_reason);
-	const char *expected = json_string_value(json_object_get(vector, "new_password"));
+	const char *expected = json_string_value(json_object_get(vector, "new_password")), *old = json_string_value(json_object_get(vector, "old_password"));
 	if (status == STATUS_OK && expected)
 		assert_true(bytes_equal(secret_bytes(&secret.new_password), bytes_of_string(expected)));
+	if (status == STATUS_OK && old)
+		assert_true(bytes_equal(secret_bytes(&secret.old_password), bytes_of_string(old)));
 	secret_claims_clear(&secret);
 	return status;
 }
@@ -92,7 +94,7 @@ static void requests(void **state)
 	json_t *file = load("requests.json"), *vectors = json_object_get(file, "vectors");
 	struct jose_key *root = load_key("root", JOSE_SIGN);
 	struct agent agent = {
-		.identity = { .issuer = text_of(file, "issuer"), .agent_id = text_of(file, "agent_id"), .operations = 1u << OP_RESET | 1u << OP_UNLOCK | 1u << OP_CHECK },
+		.identity = { .issuer = text_of(file, "issuer"), .agent_id = text_of(file, "agent_id"), .operations = ((1u << OP_COUNT) - 1) & ~(1u << OP_VERIFY) },
 		.decryption = load_key("agent_decryption", JOSE_DECRYPT),
 	};
 	unsigned accepted = 0;
