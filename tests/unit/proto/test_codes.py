@@ -50,7 +50,7 @@ def test_the_readme_has_the_table():
 
 def test_the_schemas_have_the_codes():
     assert SCHEMAS["common"]["$defs"]["code"]["enum"] == [row["code"] for row in CODES]
-    by_status = {rule["if"]["properties"]["status"]["const"]: rule["then"]["properties"]["code"]["enum"] for rule in SCHEMAS["result"]["allOf"] if "status" in rule["if"]["properties"]}
+    by_status = {rule["if"]["properties"]["status"]["const"]: rule["then"]["properties"]["code"]["enum"] for rule in SCHEMAS["result"]["allOf"] if set(rule["if"]["properties"]) == {"status"}}
     for status in SCHEMAS["common"]["$defs"]["status"]["enum"]:
         assert by_status[status] == [row["code"] for row in CODES if row["outcome"] == status and not row["code"].startswith("service.")]
 
