@@ -1,6 +1,7 @@
 #include "base/resolve.h"
 
 #include <ares.h>
+#include <arpa/nameser.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,9 +19,11 @@ struct resolve {
 	struct event *timer;  /* c-ares' own time-outs */
 	struct event *finish; /* the answer, from the loop's top level */
 	struct addresses addresses;
+	struct srv_answer *srv;   /* NULL: it is addresses that are asked for */
 	int result;
 	bool finished;
 	resolve_done done;
+	resolve_srv_done srv_done;
 	void *arg;
 };
 
@@ -99,9 +102,34 @@ static void on_addresses(void *arg, int status, int timeouts, struct ares_addrin
 	event_active(resolve->finish, 0, 0); /* not from in here: c-ares forbids to destroy its channel now */
 }
 
+static void on_records(void *arg, int status, int timeouts, unsigned char *message, int size)
+{
+	struct resolve *resolve = arg;
+	resolve->result = status;
+	resolve->finished = true;
+	if (status == ARES_EDESTRUCTION) {
+		return;
+	}
+	if (status == ARES_SUCCESS && srv_parse(bytes_of(message, (size_t)size), resolve->srv) != STATUS_OK) {
+		resolve->result = ARES_EBADRESP;
+	}
+	event_active(resolve->finish, 0, 0);
+}
+
+static void finish_srv(struct resolve *resolve)
+{
+	bool none = resolve->result == ARES_ENODATA || resolve->result == ARES_ENOTFOUND || (resolve->result == ARES_SUCCESS && resolve->srv->count == 0);
+	const char *why = none ? "there is no such record" : resolve->result != ARES_SUCCESS ? ares_strerror(resolve->result) : NULL;
+	resolve->srv_done(why == NULL || none ? resolve->srv : NULL, why, resolve->arg);
+}
+
 static void on_finish(evutil_socket_t fd, short what, void *arg)
 {
 	struct resolve *resolve = arg;
+	if (resolve->srv != NULL) {
+		finish_srv(resolve);
+		return;
+	}
 	const char *why = resolve->result != ARES_SUCCESS ? ares_strerror(resolve->result) : resolve->addresses.count == 0 ? "it has no address" : NULL;
 	resolve->done(why == NULL ? &resolve->addresses : NULL, why, resolve->arg);
 }
@@ -116,25 +144,49 @@ static enum status open_channel(struct resolve *resolve)
 	return ares_init_options(&resolve->channel, &options, mask) == ARES_SUCCESS ? STATUS_OK : STATUS_AGENT_INTERNAL;
 }
 
-enum status resolve_start(struct event_base *base, const char *host, unsigned port, resolve_done done, void *arg, struct resolve **ret_resolve)
+/* A channel that has asked nothing yet; NULL: memory is out. */
+static struct resolve *resolve_new(struct event_base *base, void *arg)
 {
-	struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = ARES_AI_NUMERICSERV | ARES_AI_NOSORT };
-	char service[16];
 	struct resolve *resolve = calloc(1, sizeof *resolve);
 	if (resolve == NULL) {
-		return STATUS_AGENT_INTERNAL;
+		return NULL;
 	}
 	resolve->base = base;
-	resolve->done = done;
 	resolve->arg = arg;
 	resolve->timer = evtimer_new(base, on_timer, resolve);
 	resolve->finish = evtimer_new(base, on_finish, resolve);
 	if (resolve->timer == NULL || resolve->finish == NULL || open_channel(resolve) != STATUS_OK) {
 		resolve_free(resolve);
+		return NULL;
+	}
+	return resolve;
+}
+
+enum status resolve_start(struct event_base *base, const char *host, unsigned port, resolve_done done, void *arg, struct resolve **ret_resolve)
+{
+	struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = ARES_AI_NUMERICSERV | ARES_AI_NOSORT };
+	char service[16];
+	struct resolve *resolve = resolve_new(base, arg);
+	if (resolve == NULL) {
 		return STATUS_AGENT_INTERNAL;
 	}
+	resolve->done = done;
 	snprintf(service, sizeof service, "%u", port);
 	ares_getaddrinfo(resolve->channel, host, service, &hints, on_addresses, resolve);
+	arm_timer(resolve);
+	*ret_resolve = resolve;
+	return STATUS_OK;
+}
+
+enum status resolve_srv_start(struct event_base *base, const char *name, resolve_srv_done done, void *arg, struct resolve **ret_resolve)
+{
+	struct resolve *resolve = resolve_new(base, arg);
+	if (resolve == NULL || (resolve->srv = calloc(1, sizeof *resolve->srv)) == NULL) {
+		resolve_free(resolve);
+		return STATUS_AGENT_INTERNAL;
+	}
+	resolve->srv_done = done;
+	ares_query(resolve->channel, name, ns_c_in, ns_t_srv, on_records, resolve);
 	arm_timer(resolve);
 	*ret_resolve = resolve;
 	return STATUS_OK;
@@ -159,5 +211,6 @@ void resolve_free(struct resolve *resolve)
 	if (resolve->finish != NULL) {
 		event_free(resolve->finish);
 	}
+	free(resolve->srv);
 	free(resolve);
 }
