@@ -82,19 +82,33 @@ static bool read_bool(const json_t *value, bool *out)
 	return true;
 }
 
-static bool read_secret(const json_t *body, struct operation_question *question)
+static bool read_password(const json_t *password, bool wanted, struct bytes *ret_password)
 {
-	const json_t *password = json_object_get(body, "new_password"), *secrets = json_object_get(body, "secrets");
-	if (!request_needs_secret(question->op))
-		return password == NULL && secrets == NULL;
-	if ((password == NULL) == (secrets == NULL))
-		return false;
+	if (!wanted)
+		return password == NULL;
+	*ret_password = bytes_of(json_string_value(password), json_string_length(password));
+	size_t units = json_is_string(password) ? utf8_utf16_units(*ret_password) : 0;
+	return units >= 1 && units <= 256 && memchr(ret_password->data, 0, ret_password->size) == NULL;
+}
+
+/* NULL where good, else the member at fault. */
+static const char *read_secret(const json_t *body, struct operation_question *question)
+{
+	const json_t *secrets = json_object_get(body, "secrets");
+	unsigned wanted = request_passwords(question->op);
 	question->secrets = secrets;
+	if (secrets != NULL && (wanted == 0 || !json_is_object(secrets) || json_object_size(secrets) == 0))
+		return "secrets";
 	if (secrets != NULL)
-		return json_is_object(secrets) && json_object_size(secrets) > 0;
-	question->new_password = bytes_of(json_string_value(password), json_string_length(password));
-	size_t units = json_is_string(password) ? utf8_utf16_units(question->new_password) : 0;
-	return units >= 1 && units <= 256 && memchr(question->new_password.data, 0, question->new_password.size) == NULL;
+		wanted = 0; /* they hold the passwords */
+	if (!read_password(json_object_get(body, "new_password"), wanted & REQUEST_NEW_PASSWORD, &question->new_password))
+		return "new_password or secrets";
+	return read_password(json_object_get(body, "old_password"), wanted & REQUEST_OLD_PASSWORD, &question->old_password) ? NULL : "old_password or secrets";
+}
+
+static bool takes_must_change(enum operation op)
+{
+	return op == OP_RESET || op == OP_CHECK;
 }
 
 static bool read_actor(const json_t *actor, struct operation_question *question)
@@ -125,7 +139,7 @@ static bool read_wait(const json_t *wait, int64_t limit_ms, int64_t *ret_ms)
 /* NULL where the question is well-formed, else the member at fault. */
 static const char *read_question(json_t *body, int64_t wait_limit_ms, struct operation_question *question)
 {
-	static const char *const known[] = { "operation_id", "op", "sub_id", "new_password", "secrets", "must_change", "unlock", "directory", "actor", "wait", NULL };
+	static const char *const known[] = { "operation_id", "op", "sub_id", "new_password", "old_password", "secrets", "must_change", "unlock", "directory", "actor", "wait", NULL };
 	const char *name;
 	json_t *value;
 	json_object_foreach(body, name, value) {
@@ -142,13 +156,14 @@ static const char *read_question(json_t *body, int64_t wait_limit_ms, struct ope
 	if (id == NULL || !uuid_valid(id))
 		return "operation_id";
 	memcpy(question->operation_id, id, UUID_SIZE);
-	if (op == NULL || !operation_from_name(op, &question->op) || (question->op != OP_RESET && question->op != OP_UNLOCK && question->op != OP_CHECK))
+	if (op == NULL || !operation_from_name(op, &question->op))
 		return "op";
 	if (subject_parse(json_object_get(body, "sub_id"), &question->subject) != STATUS_OK)
 		return "sub_id";
-	if (!read_secret(body, question))
-		return "new_password or secrets";
-	if (!read_bool(json_object_get(body, "must_change"), &question->must_change))
+	const char *secret = read_secret(body, question);
+	if (secret != NULL)
+		return secret;
+	if (!read_bool(json_object_get(body, "must_change"), &question->must_change) || (question->must_change && !takes_must_change(question->op)))
 		return "must_change";
 	if (!read_bool(json_object_get(body, "unlock"), &question->unlock))
 		return "unlock";

@@ -28,6 +28,7 @@ bool content_hash(const uint8_t key[32], json_t *body, uint8_t out[32])
 	size_t size = 0;
 	json_object_del(compared, "wait");
 	json_object_del(compared, "new_password");
+	json_object_del(compared, "old_password");
 	bool good = compared != NULL && context != NULL && json_dump_callback(compared, hash_update, context, JSON_COMPACT | JSON_SORT_KEYS) == 0 &&
 	            EVP_MAC_final(context, out, &size, 32) == 1 && size == 32;
 	EVP_MAC_CTX_free(context);
@@ -35,11 +36,15 @@ bool content_hash(const uint8_t key[32], json_t *body, uint8_t out[32])
 	return good;
 }
 
-bool content_secret_hash(const uint8_t key[32], struct bytes password, uint8_t out[32])
+bool content_secret_hash(const uint8_t key[32], struct bytes new_password, struct bytes old_password, uint8_t out[32])
 {
 	EVP_MAC_CTX *context = hmac(key);
 	size_t size = 0;
-	bool good = context != NULL && EVP_MAC_update(context, password.data, password.size) == 1 && EVP_MAC_final(context, out, &size, 32) == 1 && size == 32;
+	/* U+0000 is in no password: it parts the two. */
+	bool good = context != NULL && EVP_MAC_update(context, new_password.data, new_password.size) == 1;
+	if (good && old_password.size > 0)
+		good = EVP_MAC_update(context, (const uint8_t[1]){ 0 }, 1) == 1 && EVP_MAC_update(context, old_password.data, old_password.size) == 1;
+	good = good && EVP_MAC_final(context, out, &size, 32) == 1 && size == 32;
 	EVP_MAC_CTX_free(context);
 	return good;
 }

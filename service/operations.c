@@ -231,10 +231,11 @@ static bool counts(const struct result *result, const struct task *task)
 	return result->frame_sha256[0] == '\0' || (task != NULL && status_outcome(result->code) == OUTCOME_REFUSED);
 }
 
-/* `applied` is no outcome of a check, `answered` none of a write. */
+/* `applied` is no outcome of a question, `answered` none of a write. */
 static bool fits(const struct task *task, enum outcome outcome)
 {
-	return outcome != (strcmp(task->row.op, operation_name(OP_CHECK)) == 0 ? OUTCOME_APPLIED : OUTCOME_ANSWERED);
+	enum operation op;
+	return operation_from_name(task->row.op, &op) && outcome != (request_writes(op) ? OUTCOME_ANSWERED : OUTCOME_APPLIED);
 }
 
 static void note_settling(struct task *task, const struct result *result)
@@ -335,9 +336,9 @@ static void on_created(enum status status, void *arg)
 static enum status describe(struct task *task, const struct operation_question *question, int64_t now_ms)
 {
 	struct operation_row *row = &task->row;
-	if (task->agent != NULL && question->new_password.size > 0) {
+	if (task->agent != NULL && question->new_password.size + question->old_password.size > 0) {
 		random_bytes(row->secret_key, sizeof row->secret_key);
-		row->has_secret = content_secret_hash(row->secret_key, question->new_password, row->secret_hash);
+		row->has_secret = content_secret_hash(row->secret_key, question->new_password, question->old_password, row->secret_hash);
 	}
 	json_t *subject = subject_json(&question->subject);
 	row->subject = subject != NULL ? json_dumps(subject, JSON_COMPACT) : NULL;
@@ -389,7 +390,7 @@ static bool asks_the_same(const struct operation_row *row, const struct operatio
 	uint8_t hash[32];
 	bool same = bytes_equal(bytes_of(row->content, 32), bytes_of(question->content, 32));
 	if (same && row->has_secret)
-		same = content_secret_hash(row->secret_key, question->new_password, hash) && bytes_equal(bytes_of(row->secret_hash, 32), bytes_of(hash, 32));
+		same = content_secret_hash(row->secret_key, question->new_password, question->old_password, hash) && bytes_equal(bytes_of(row->secret_hash, 32), bytes_of(hash, 32));
 	return same;
 }
 

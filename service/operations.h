@@ -18,13 +18,13 @@ struct operation_question {
 	char operation_id[UUID_SIZE];
 	enum operation op;
 	struct subject subject;
-	struct bytes new_password;      /* empty where there is none */
+	struct bytes new_password, old_password; /* empty where there is none */
 	const json_t *secrets;          /* JWEs by the thumbprint of a decryption key, or NULL */
 	bool must_change, unlock, enforce_policy;
 	const char *directory;          /* NULL: not named */
 	enum actor actor;
 	const char *actor_id;
-	uint8_t content[32];            /* keyed hash over everything that the caller sent, less the password */
+	uint8_t content[32];            /* keyed hash over everything that the caller sent, less the passwords */
 	int64_t wait_ms;
 };
 

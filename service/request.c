@@ -2,9 +2,24 @@
 
 #include <string.h>
 
-bool request_needs_secret(enum operation op)
+static const struct { unsigned passwords; bool writes; } OPERATIONS[OP_COUNT] = {
+	[OP_RESET] = { REQUEST_NEW_PASSWORD, true },
+	[OP_CHANGE] = { REQUEST_NEW_PASSWORD | REQUEST_OLD_PASSWORD, true },
+	[OP_UNLOCK] = { 0, true },
+	[OP_CHECK] = { REQUEST_NEW_PASSWORD, false },
+	[OP_VERIFY] = { REQUEST_OLD_PASSWORD, false },
+	[OP_LOOKUP] = { 0, false },
+	[OP_POLICY] = { 0, false },
+};
+
+unsigned request_passwords(enum operation op)
 {
-	return op == OP_RESET || op == OP_CHECK;
+	return OPERATIONS[op].passwords;
+}
+
+bool request_writes(enum operation op)
+{
+	return OPERATIONS[op].writes;
 }
 
 static enum status take_jwe(const json_t *secrets, const char *kid, char **ret_jwe)
@@ -17,10 +32,10 @@ static enum status take_jwe(const json_t *secrets, const char *kid, char **ret_j
 	return *ret_jwe != NULL ? STATUS_OK : STATUS_AGENT_INTERNAL;
 }
 
-static enum status encrypt(const struct request_claims *claims, struct bytes new_password, struct jose_key *recipient, char **ret_jwe)
+static enum status encrypt(const struct request_claims *claims, const struct operation_question *question, struct jose_key *recipient, char **ret_jwe)
 {
 	AUTO_SECRET struct secret plaintext = SECRET_EMPTY;
-	enum status status = secret_claims_build(claims, new_password, bytes_of(NULL, 0), &plaintext);
+	enum status status = secret_claims_build(claims, question->new_password, question->old_password, &plaintext);
 	return status == STATUS_OK ? jose_encrypt(recipient, secret_bytes(&plaintext), ret_jwe) : status;
 }
 
@@ -51,10 +66,10 @@ enum status request_secret(const struct operation_question *question, const stru
 	struct request_claims claims = { .op = question->op, .subject = question->subject };
 	memcpy(claims.operation_id, question->operation_id, UUID_SIZE);
 	*ret_jwe = NULL;
-	if (!request_needs_secret(question->op))
+	if (request_passwords(question->op) == 0)
 		return STATUS_OK;
 	return question->secrets != NULL ? take_jwe(question->secrets, jose_key_id(agent->decryption), ret_jwe)
-	                                 : encrypt(&claims, question->new_password, agent->decryption, ret_jwe);
+	                                 : encrypt(&claims, question, agent->decryption, ret_jwe);
 }
 
 enum status request_make(const struct operation_question *question, const struct agent *agent, const char *issuer, struct jose_key *signing,
@@ -116,7 +131,11 @@ char *answer_text(const struct result *result)
 	if (result->was_locked >= 0)
 		json_object_set_new(answer, "was_locked", json_boolean(result->was_locked));
 	if (result->user_guid[0] != '\0')
-		json_object_set_new(answer, "user", json_pack("{s:s}", "object_guid", result->user_guid));
+		json_object_set_new(answer, "user", json_pack("{s:s}", result->user_is_entry ? "entry_uuid" : "object_guid", result->user_guid));
+	if (result->account != NULL)
+		json_object_set_new(answer, "account", account_json(result->account));
+	if (result->policy != NULL)
+		json_object_set_new(answer, "policy", policy_json(result->policy));
 	set_string(answer, "reason", result->reason);
 	set_string(directory, "name", result->directory);
 	set_string(directory, "server", result->server);

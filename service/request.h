@@ -13,8 +13,11 @@ enum status request_secret(const struct operation_question *question, const stru
 /* The same operation for another agent: new jti and times, first_iat, `jwe` for that agent, prior_server where one is known. */
 enum status request_make_again(const char *frame, const struct agent *agent, const char *jwe, const char *prior_server, struct jose_key *signing, int64_t now,
                                int64_t lifetime_s, struct request_row *ret_request) MUST_USE;
-/* Whether this operation carries a secret. */
-bool request_needs_secret(enum operation op);
+/* The passwords that this operation carries: REQUEST_ bits; 0: it has no secret. */
+enum { REQUEST_NEW_PASSWORD = 1, REQUEST_OLD_PASSWORD = 2 };
+unsigned request_passwords(enum operation op);
+/* Whether its good outcome is a write (`applied`) and not an answer (`answered`). */
+bool request_writes(enum operation op);
 /* What the agent said besides status and code, as JSON text; NULL when memory is out. */
 char *answer_text(const struct result *result);
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/secret.h"
+#include "service/request.h"
 #include "service/sql.h"
 #include "service/store.h"
 
@@ -156,7 +157,7 @@ enum status store_request_add(sqlite3 *db, void *arg)
 
 /* What stands before this word is recorded. */
 struct standing {
-	bool check;                         /* an operation that changes nothing */
+	bool writes;                        /* not an operation that only asks */
 	bool finished, applied, no_answer;
 	bool current;                       /* the operation is bound to this request */
 };
@@ -179,9 +180,12 @@ static enum status look(sqlite3 *db, struct store_finish *finish, struct standin
 	if (!finish->known)
 		return result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
 	sql_text(statement, 0, finish->operation_id, UUID_SIZE);
-	*ret_standing = (struct standing){ is(statement, 1, "check"), sqlite3_column_int64(statement, 2) != 0, is(statement, 3, "applied"),
+	enum operation op;
+	const char *name = (const char *)sqlite3_column_text(statement, 1);
+	bool writes = name == NULL || !operation_from_name(name, &op) || request_writes(op);
+	*ret_standing = (struct standing){ writes, sqlite3_column_int64(statement, 2) != 0, is(statement, 3, "applied"),
 		is(statement, 4, "service.no_answer"), is(statement, 5, finish->request_id) };
-	finish->mismatch = strcmp(finish->status, ret_standing->check ? "applied" : "answered") == 0;
+	finish->mismatch = strcmp(finish->status, writes ? "answered" : "applied") == 0;
 	return STATUS_OK;
 }
 
@@ -214,12 +218,12 @@ static enum status conclude_from_all(sqlite3 *db, struct store_finish *finish)
 		finish->operation_id, finish->now_ms);
 }
 
-/* A request whose last word is still to come. Of a check only the latest attempt matters: it changes nothing. */
+/* A request whose last word is still to come. Of what only asks the latest attempt alone matters: it changes nothing. */
 static enum status find_open(sqlite3 *db, const struct store_finish *finish, const struct standing *standing, bool *ret_found, struct request_row *ret_request)
 {
 	AUTO_STATEMENT sqlite3_stmt *statement = sql_prepare(db, "SELECT request_id, agent_id, created_ms, expires, frame_sha256, frame FROM requests"
 		" WHERE operation_id = ?1 AND status = '' AND (NOT ?2 OR request_id = (SELECT request_id FROM operations WHERE operation_id = ?1))"
-		" ORDER BY created_ms DESC, rowid DESC LIMIT 1", "ti", finish->operation_id, (int64_t)standing->check);
+		" ORDER BY created_ms DESC, rowid DESC LIMIT 1", "ti", finish->operation_id, (int64_t)!standing->writes);
 	if (statement == NULL)
 		return STATUS_AGENT_JOURNAL;
 	int result = sqlite3_step(statement);

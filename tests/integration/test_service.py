@@ -406,6 +406,51 @@ def test_unlock_and_browser_secret(service, agent):
     run(main())
 
 
+ACCOUNT = {"user_principal_name": "alice@corp.example.test", "sam_account_name": "alice", "display_name": "Alice", "locked": True, "disabled": False, "expired": False,
+           "must_change": False, "password_never_expires": False, "cannot_change": False, "password_last_set": 1790000000, "password_expires_at": 1797776000}
+POLICY = {"source": "domain", "min_length": 10, "complexity": True, "history": 24, "min_age": 86400, "max_age": 7776000, "possible_at": 1790086400, "lockout_threshold": 5, "lockout_duration": 1800,
+          "enforced": True}
+OLD = "Before-the-2nd-try!"
+
+
+@pytest.mark.parametrize("op,passwords,status,code,extra", [("change", {"old_password": OLD, "new_password": PASSWORD}, "applied", "ok", {}), ("verify", {"old_password": OLD}, "answered", "verified", {}),
+                                                            ("verify", {"old_password": OLD}, "refused", "credential.must_change", {}), ("lookup", {}, "answered", "found", {"account": ACCOUNT}),
+                                                            ("policy", {}, "answered", "found", {"policy": POLICY}), ("policy", {}, "answered", "found", {"policy": {"source": "unknown"}, "warnings": ["policy_unreadable"]})])
+def test_every_operation(service, agent, op, passwords, status, code, extra):
+    async def main():
+        await agent.connect(operations=["reset", "change", "unlock", "check", "lookup", "verify", "policy"])
+        operation_id = str(uuid.uuid4())
+        members = {"op": op, "operation_id": operation_id, "new_password": None, **passwords}
+        asked = asyncio.ensure_future(service.ask_later(**members))
+        _, request = await agent.request()
+        assert request["op"] == op and ("secret" in request) == bool(passwords)
+        if passwords:
+            assert agent.decrypt(request) == {"operation_id": operation_id, "op": op, "sub_id": SUBJECT, **passwords}
+        # While the outcome is open each of the passwords is compared.
+        for member in passwords:
+            assert (await service.ask_later(**{**members, member: "Another-1-of-them"}, wait=0))[0] == 409
+        assert (await service.ask_later(**members, wait=0))[0] == 202
+        wrong = ("answered", "plausible") if status == "applied" else ("applied", "ok")
+        await agent.ws.send(agent.result(request, status=wrong[0], code=wrong[1]))
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(agent.ws.recv(), 0.2)
+        await agent.answer(request, status=status, code=code, **extra)
+        answer = (await asked)[1]
+        assert (answer["status"], answer["code"]) == (status, code) and {name: answer.get(name) for name in extra} == extra
+        assert service.http("GET", f"/v1/operations/{operation_id}") == (200, answer)
+        assert OLD not in service.log_text() and OLD.encode() not in open(service.path("state/store.sqlite"), "rb").read()
+        await agent.close()
+    run(main())
+
+
+def test_an_operation_that_no_agent_allows(service, agent):
+    async def main():
+        await agent.connect()
+        assert (await service.ask_later(op="verify", new_password=None, old_password=OLD))[1]["code"] == "service.no_agent"
+        await agent.close()
+    run(main())
+
+
 def test_forged_results_are_ignored(service, agent):
     async def main():
         await agent.connect()
@@ -913,7 +958,10 @@ def test_no_descriptors(service):
     resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("members", [{"op": "format"}, {"op": "change"}, {"operation_id": "x"}, {"sub_id": {"format": "userPrincipalName"}}, {"sub_id": None}, {"new_password": None},
+@pytest.mark.parametrize("members", [{"op": "format"}, {"op": "change"}, {"op": "verify"}, {"op": "verify", "old_password": OLD}, {"op": "verify", "new_password": None},
+                                     {"op": "lookup"}, {"op": "policy", "new_password": None, "old_password": OLD}, {"op": "lookup", "new_password": None, "secrets": {"x": "y"}}, {"old_password": OLD},
+                                     {"op": "change", "old_password": ""}, {"op": "unlock", "new_password": None, "must_change": True},
+                                     {"op": "change", "old_password": OLD, "must_change": True}, {"operation_id": "x"}, {"sub_id": {"format": "userPrincipalName"}}, {"sub_id": None}, {"new_password": None},
                                      {"new_password": ""}, {"new_password": "x" * 257}, {"new_password": 7}, {"wait": 21}, {"wait": "1"}, {"must_change": 1}, {"extra": 1},
                                      {"op": "unlock"}, {"actor": {"type": "administrator"}}, {"actor": {"type": "king", "id": "x"}}, {"directory": ""}, {"secrets": {}}])
 def test_malformed_questions(service, members):
