@@ -46,7 +46,7 @@ static void ask_scope(struct user_check *check, const struct account *account)
 
 static void ask_state(struct user_check *check, const struct account *account)
 {
-	enum status status = scope_judge_state(account, true, false, clock_now_ms() / 1000);
+	enum status status = scope_judge_state(realm_scope(check->realm), account, true, false, clock_now_ms() / 1000);
 	add_row(check, "state", status, status != STATUS_OK ? status_admin_text(status) : account->locked ? "enabled, and locked: a reset unlocks it too" : "enabled");
 }
 

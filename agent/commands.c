@@ -31,6 +31,10 @@ static json_t *describe_directories(const struct agent *agent)
 		json_t *row = json_pack("{s:s,s:i,s:i,s:s}", "name", realm_name(realms_at(agent->realms, i)), "servers_up", (int)health.servers_up, "servers", (int)health.servers, "text", text);
 		if (row && health.servers_up == 0)
 			json_object_set_new(row, "code", json_string(status_code(health.status)));
+		char exempt[2048];
+		realm_describe_exemptions(realms_at(agent->realms, i), exempt, sizeof exempt);
+		if (row && exempt[0])
+			json_object_set_new(row, "exempt_administrators", json_string(exempt));
 		if (row && health.clock_skew_ms != INT64_MIN)
 			json_object_set_new(row, "clock_skew_ms", json_integer(health.clock_skew_ms));
 		json_array_append_new(directories, row);

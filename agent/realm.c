@@ -25,7 +25,7 @@ struct name_list {
 	struct sid *known;             /* the resolved ones, packed, for struct scope */
 };
 /* Bases are any objects; from LIST_GROUPS on they have SIDs. */
-enum { LIST_BASE_DN, LIST_BASES, LIST_EXCLUDED_BASES, LIST_GROUPS, LIST_EXCLUDED, LIST_PROTECTED, LISTS };
+enum { LIST_BASE_DN, LIST_BASES, LIST_EXCLUDED_BASES, LIST_GROUPS, LIST_EXCLUDED, LIST_PROTECTED, LIST_EXEMPT, LISTS };
 
 static const struct {
 	const char *key, *consequence;
@@ -37,6 +37,7 @@ static const struct {
 	[LIST_GROUPS] = { "scope.groups", "it selects nobody", true },
 	[LIST_EXCLUDED] = { "scope.exclude_groups", "everybody is refused, since nobody knows whom it was to exclude", true },
 	[LIST_PROTECTED] = { "scope.protect", "everybody is refused, since nobody knows whom it was to protect", true },
+	[LIST_EXEMPT] = { "scope.exempt_administrators", "it exempts nobody", true },
 };
 
 /* One name on its way to the directory. */
@@ -97,6 +98,13 @@ static bool is_sid_text(const char *name)
 	return strncasecmp(name, "S-1-", 4) == 0;
 }
 
+/* An exemption is for protected groups; what else stands there is a mistake that exempts nobody. */
+static bool is_misplaced(const struct name_list *list, size_t index)
+{
+	const struct sid *sid = &list->found[index].sid;
+	return list->which == LIST_EXEMPT && sid->size > 0 && !scope_is_exemptible(sid);
+}
+
 static bool is_there(const struct name_list *list, size_t index)
 {
 	return list->found[index].asked && list->found[index].status == STATUS_OK;
@@ -134,10 +142,12 @@ static void describe_name(const struct name_list *list, size_t index, struct rea
 	const char *name = list->names->items[index];
 	char sid[SID_TEXT_MAX] = "";
 	bool foreign = is_foreign(list, index);
-	*ret_name = (struct realm_name){ .key = lists[list->which].key, .name = name, .good = is_there(list, index) || foreign, .asked = found->asked };
+	*ret_name = (struct realm_name){ .key = lists[list->which].key, .name = name, .good = (is_there(list, index) || foreign) && !is_misplaced(list, index), .asked = found->asked };
 	if (found->sid.size && !is_sid_text(name))
 		sid_format(&found->sid, sid);
-	if (is_there(list, index))
+	if (is_misplaced(list, index))
+		snprintf(ret_name->text, sizeof ret_name->text, "\"%.300s\" is no protected group that may be exempted: %s", name, lists[list->which].consequence);
+	else if (is_there(list, index))
 		snprintf(ret_name->text, sizeof ret_name->text, "\"%.300s\" is there%s%s", name, *sid ? ": " : "", sid);
 	else if (foreign)
 		snprintf(ret_name->text, sizeof ret_name->text, "%.200s is not of this domain: taken as it is written", name);
@@ -231,7 +241,7 @@ static void end_looking(struct realm *realm)
 static void take_answer(struct name_list *list, size_t index, enum status status, const struct sid *sid)
 {
 	struct found *found = &list->found[index];
-	bool was_good = !found->asked || found->status == STATUS_OK;
+	bool was_good = !found->asked || (found->status == STATUS_OK && !is_misplaced(list, index));
 	if (status == STATUS_OK && list->which >= LIST_GROUPS && sid->size == 0)
 		status = STATUS_USER_NOT_FOUND; /* there, and neither a group nor an account */
 	if (!is_an_answer(status))
@@ -319,6 +329,28 @@ static bool set_list(struct realm *realm, unsigned which, const struct config_st
 	return list->found && list->known;
 }
 
+void realm_describe_exemptions(const struct realm *realm, char *text, size_t capacity)
+{
+	const struct name_list *list = &realm->lists[LIST_EXEMPT];
+	size_t used = 0;
+	text[0] = 0;
+	for (size_t i = 0; i < list->names->count && used < capacity; i++) {
+		const char *known = list->found[i].sid.size ? scope_protected_group(&list->found[i].sid) : NULL;
+		bool by_sid = known && is_sid_text(list->names->items[i]);
+		used += snprintf(text + used, capacity - used, "%s%s%s%s%s", i ? "; " : "", list->names->items[i], by_sid ? " (" : "", by_sid ? known : "", by_sid ? ")" : "");
+	}
+}
+
+/* Whoever runs the agent is told at each start and reload that it may reset administrators. */
+static void warn_of_exemptions(const struct realm *realm)
+{
+	char text[2048];
+	realm_describe_exemptions(realm, text, sizeof text);
+	if (text[0])
+		log_event(LOG_WARNING, "scope.exempts_administrators", LOG_FIELDS({ "directory", realm_name(realm) }),
+		          "directory %s: scope.exempt_administrators: members of these protected groups may be reset: %s", realm_name(realm), text);
+}
+
 static bool set_scope(struct realm *realm, const struct settings_directory *from)
 {
 	realm->generation++;
@@ -333,17 +365,20 @@ static bool set_scope(struct realm *realm, const struct settings_directory *from
 	bool good = realm->bases && realm->exclude_bases;
 	good &= set_list(realm, LIST_BASE_DN, &realm->base_dn_list) & set_list(realm, LIST_BASES, &from->bases) & set_list(realm, LIST_EXCLUDED_BASES, &from->exclude_bases);
 	good &= set_list(realm, LIST_GROUPS, &from->groups) & set_list(realm, LIST_EXCLUDED, &from->exclude_groups) & set_list(realm, LIST_PROTECTED, &from->protect);
+	good &= set_list(realm, LIST_EXEMPT, &from->exempt_administrators);
+	warn_of_exemptions(realm);
 	return good;
 }
 
 const struct scope *realm_scope(struct realm *realm)
 {
-	struct name_list *groups = &realm->lists[LIST_GROUPS], *excluded = &realm->lists[LIST_EXCLUDED], *protected = &realm->lists[LIST_PROTECTED];
+	struct name_list *groups = &realm->lists[LIST_GROUPS], *excluded = &realm->lists[LIST_EXCLUDED], *protected = &realm->lists[LIST_PROTECTED], *exempt = &realm->lists[LIST_EXEMPT];
 	realm->scope = (struct scope){
 		.users = realm->scope_from->scope_users, .bases = realm->bases, .exclude_bases = realm->exclude_bases, .exclude_bases_resolved = count_there(&realm->lists[LIST_EXCLUDED_BASES]),
 		.groups = groups->known, .group_count = pack(groups), .groups_configured = groups->names->count,
 		.exclude_groups = excluded->known, .exclude_group_count = pack(excluded), .exclude_groups_configured = excluded->names->count,
 		.protect_groups = protected->known, .protect_group_count = pack(protected), .protect_groups_configured = protected->names->count,
+		.exempt_groups = exempt->known, .exempt_group_count = pack(exempt), .allow = settings_allow(realm->scope_from),
 	};
 	if (!directory_domain_sid(realm->directory, &realm->scope.domain))
 		realm->scope.domain.size = 0;

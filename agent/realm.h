@@ -32,6 +32,8 @@ struct realm_name {
 	char text[640];                /* a sentence for an administrator */
 };
 void realm_each_name(const struct realm *realm, void (*visit)(const struct realm_name *name, void *arg), void *arg);
+/* scope.exempt_administrators as written, with the names of well-known SIDs; "" where nothing stands there. */
+void realm_describe_exemptions(const struct realm *realm, char *text, size_t capacity);
 /* Looks all of them up again; `done` on the loop. False: out of memory. */
 bool realm_refresh(struct realm *realm, void (*done)(void *arg), void *arg);
 /* False with a sentence where one of them is not there, or not looked up yet. */

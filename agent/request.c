@@ -389,7 +389,7 @@ static enum status judge_scope(struct request *request)
 		return status;
 	request->why[0] = 0;
 	request_tell_user(request);
-	return scope_judge_state(account, request->op != OP_UNLOCK, request->claims->must_change, clock_now_ms() / 1000);
+	return scope_judge_state(realm_scope(request->realm), account, request->op != OP_UNLOCK, request->claims->must_change, clock_now_ms() / 1000);
 }
 
 static void handle_turn(void *arg)

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "agent/gate/scope.h"
 #include "agent/settings_judge.h"
 #include "base/log.h"
 #include "proto/messages.h"
@@ -36,6 +37,8 @@ static const struct config_key directory_keys[] = {
 	{ "scope.groups", CONFIG_STRINGS, AT(groups), NULL, .reloadable = true, .max = 64, .help = "selected: groups, as SID or DN, nested membership counts" },
 	{ "scope.exclude_groups", CONFIG_STRINGS, AT(exclude_groups), NULL, .reloadable = true, .max = 64, .help = "Groups that are out of scope, as SID or DN" },
 	{ "scope.protect", CONFIG_STRINGS, AT(protect), NULL, .reloadable = true, .max = 64, .help = "Groups and accounts that are never reset, as SID or DN, beside the built-in ones" },
+	{ "scope.exempt_administrators", CONFIG_STRINGS, AT(exempt_administrators), NULL, .reloadable = true, .max = 64, .help = "Protected groups, as SID or DN, whose members may be reset" },
+	{ "scope.allow", CONFIG_STRINGS, AT(allow), NULL, .reloadable = true, .max = 4, .help = "States that do not refuse: disabled, expired, smartcard, cannot_change" },
 	{ 0 },
 };
 #undef AT
@@ -76,6 +79,25 @@ unsigned settings_operations(const struct settings *settings)
 	for (size_t i = 0; i < settings->operations.count; i++)
 		if (operation_from_name(settings->operations.items[i], &op))
 			bits |= 1u << op;
+	return bits;
+}
+
+unsigned settings_allow_bit(const char *word)
+{
+	static const struct { const char *word; unsigned bit; } words[] = {
+		{ "disabled", SCOPE_ALLOW_DISABLED }, { "expired", SCOPE_ALLOW_EXPIRED }, { "smartcard", SCOPE_ALLOW_SMARTCARD }, { "cannot_change", SCOPE_ALLOW_CANNOT_CHANGE },
+	};
+	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+		if (strcmp(words[i].word, word) == 0)
+			return words[i].bit;
+	return 0;
+}
+
+unsigned settings_allow(const struct settings_directory *directory)
+{
+	unsigned bits = 0;
+	for (size_t i = 0; i < directory->allow.count; i++)
+		bits |= settings_allow_bit(directory->allow.items[i]);
 	return bits;
 }
 

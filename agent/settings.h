@@ -19,7 +19,8 @@ struct settings_directory {
 	int64_t connect_timeout_ms, locate_timeout_ms, write_timeout_ms, policy_cache_ms, idle_probe_ms;
 	int scope_users;                /* enum scope_users */
 	struct config_strings bases, exclude_bases;
-	struct config_strings groups, exclude_groups, protect; /* "S-1-…" or DNs */
+	struct config_strings groups, exclude_groups, protect, exempt_administrators; /* "S-1-…" or DNs */
+	struct config_strings allow;    /* words: see settings_allow */
 };
 
 struct settings {
@@ -47,6 +48,10 @@ size_t settings_directory_count(const struct settings *settings);
 const struct settings_directory *settings_directory_at(const struct settings *settings, size_t index);
 /* Bits 1 << enum operation. */
 unsigned settings_operations(const struct settings *settings);
+/* SCOPE_ALLOW_ bits of scope.allow. */
+unsigned settings_allow(const struct settings_directory *directory);
+/* The bit of one of its words, 0 for another. */
+unsigned settings_allow_bit(const char *word);
 /* LOG_DEBUG to LOG_CRIT. */
 int settings_log_level(const struct settings *settings);
 void settings_limits(const struct settings *settings, struct limits_settings *ret_limits);

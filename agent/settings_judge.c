@@ -201,6 +201,28 @@ static void judge_scope_users(const struct judgement *judgement, const struct se
 		find_fault(judgement, "scope.users", "scope.bases and scope.groups mean something only with \"selected\": use it, or remove them");
 }
 
+/* A SID says by itself whether it is one of a protected group; a DN is looked up. */
+static void judge_exemptions(const struct judgement *judgement, const struct settings_directory *directory)
+{
+	const struct config_strings *names = &directory->exempt_administrators;
+	struct sid sid;
+	for (size_t i = 0; i < names->count; i++) {
+		if (strncasecmp(names->items[i], "S-1-", 4) == 0 && sid_parse(names->items[i], &sid) == STATUS_OK && !scope_is_exemptible(&sid))
+			find_fault(judgement, "scope.exempt_administrators", "\"%s\" is not the SID of a protected group that may be exempted: name the group whose members may be reset, such as S-1-5-32-550", names->items[i]);
+		for (size_t k = 0; k < directory->protect.count; k++)
+			if (equal_names(names->items[i], directory->protect.items[k]))
+				find_fault(judgement, "scope.exempt_administrators", "\"%s\" stands in scope.protect too, which wins: remove one", names->items[i]);
+	}
+}
+
+static void judge_allow(const struct judgement *judgement, const struct config_strings *words)
+{
+	for (size_t i = 0; i < words->count; i++)
+		if (!settings_allow_bit(words->items[i]))
+			find_fault(judgement, "scope.allow", "\"%s\" is no state: disabled, expired, smartcard or cannot_change", words->items[i]);
+	judge_repetition(judgement, "scope.allow", words, equal_plainly);
+}
+
 static void judge_directory(const struct settings *settings, const struct judgement *judgement)
 {
 	const struct settings_directory *directory = settings_directory_at(settings, judgement->index);
@@ -221,6 +243,9 @@ static void judge_directory(const struct settings *settings, const struct judgem
 	judge_names(judgement, "scope.groups", &directory->groups);
 	judge_names(judgement, "scope.exclude_groups", &directory->exclude_groups);
 	judge_names(judgement, "scope.protect", &directory->protect);
+	judge_names(judgement, "scope.exempt_administrators", &directory->exempt_administrators);
+	judge_exemptions(judgement, directory);
+	judge_allow(judgement, &directory->allow);
 	judge_scope_users(judgement, directory);
 }
 

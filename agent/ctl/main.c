@@ -80,6 +80,9 @@ static void print_status(const json_t *status)
 		printf("  %-8" PRId64 " %s (%s)\n", number_of(row, "endpoint"), text_of(row, "state"), text_of(row, "text"));
 	json_array_foreach(json_object_get(status, "directories"), index, row)
 		printf("Directory  %s: %" PRId64 " of %" PRId64 " servers, %s\n", text_of(row, "name"), number_of(row, "servers_up"), number_of(row, "servers"), text_of(row, "text"));
+	json_array_foreach(json_object_get(status, "directories"), index, row)
+		if (*text_of(row, "exempt_administrators"))
+			printf("Exempt     %s: ADMINISTRATORS MAY BE RESET: members of %s\n", text_of(row, "name"), text_of(row, "exempt_administrators"));
 	printf("Resets     %s\n", text_of(status, "resets"));
 	printf("Requests   %" PRId64 " in flight, %" PRId64 " being settled, %" PRId64 " outcomes not acknowledged\n", number_of(status, "in_flight"), number_of(status, "settling"),
 	       number_of(json_object_get(status, "journal"), "unacknowledged"));

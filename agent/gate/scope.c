@@ -8,7 +8,7 @@
 static const uint8_t builtin_domain[] = { 1, 1, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0 };
 enum { DOMAIN_SID_SIZE = 24, BUILTIN_SID_SIZE = 16 };
 
-struct well_known { uint32_t rid; const char *name; };
+struct well_known { uint32_t rid; const char *name; bool of_controllers; };
 
 /* MS-ADTS 3.1.1.6.1.2, set S, in BUILTIN. */
 static const struct well_known builtin_groups[] = {
@@ -19,8 +19,8 @@ static const struct well_known builtin_groups[] = {
 /* The same in a domain, whichever one: Schema and Enterprise Admins live in the forest's root, and RIDs below 1000 are nobody else's anywhere. More than set S:
  * Group Policy Creator Owners and Cert Publishers can take over domain controllers, and Protected Users says by its name what the premises want. */
 static const struct well_known domain_groups[] = {
-	{ 498, "Enterprise Read-only Domain Controllers" }, { 512, "Domain Admins" }, { 516, "Domain Controllers" }, { 517, "Cert Publishers" }, { 518, "Schema Admins" },
-	{ 519, "Enterprise Admins" }, { 520, "Group Policy Creator Owners" }, { 521, "Read-only Domain Controllers" }, { 525, "Protected Users" },
+	{ 498, "Enterprise Read-only Domain Controllers", true }, { 512, "Domain Admins" }, { 516, "Domain Controllers", true }, { 517, "Cert Publishers" }, { 518, "Schema Admins" },
+	{ 519, "Enterprise Admins" }, { 520, "Group Policy Creator Owners" }, { 521, "Read-only Domain Controllers", true }, { 525, "Protected Users" },
 	{ 526, "Key Admins" }, { 527, "Enterprise Key Admins" }, { 0, NULL }
 };
 
@@ -65,18 +65,30 @@ static bool is_in_a_domain(const struct sid *sid)
 	return is_domain(&domain);
 }
 
-static const char *find_rid(const struct well_known *rows, uint32_t rid)
+static const struct well_known *find_rid(const struct well_known *rows, uint32_t rid)
 {
 	while (rows->name && rows->rid != rid)
 		rows++;
-	return rows->name;
+	return rows->name ? rows : NULL;
 }
 
-static const char *protected_name(const struct sid *sid)
+static const struct well_known *find_protected(const struct sid *sid)
 {
 	if (is_builtin(sid))
 		return find_rid(builtin_groups, sid_rid(sid));
 	return is_in_a_domain(sid) ? find_rid(domain_groups, sid_rid(sid)) : NULL;
+}
+
+const char *scope_protected_group(const struct sid *sid)
+{
+	const struct well_known *group = find_protected(sid);
+	return group ? group->name : NULL;
+}
+
+bool scope_is_exemptible(const struct sid *sid)
+{
+	const struct well_known *group = find_protected(sid);
+	return group && !group->of_controllers;
 }
 
 static bool sid_among(const struct sid *sid, const struct sid *list, size_t count)
@@ -101,15 +113,15 @@ static const struct sid *find_listed(const struct account *account, const struct
 /* What the account is, by itself. */
 static enum status judge_kind(const struct account *account, struct reason why)
 {
-	const char *name = is_in_a_domain(&account->sid) ? find_rid(domain_users, sid_rid(&account->sid)) : NULL;
+	const struct well_known *built_in = is_in_a_domain(&account->sid) ? find_rid(domain_users, sid_rid(&account->sid)) : NULL;
 	for (size_t i = 0; i < sizeof protected_uac / sizeof *protected_uac; i++) {
 		if (account->uac & protected_uac[i].bit)
 			return refuse(why, STATUS_USER_PROTECTED, "the account is %s", protected_uac[i].why);
 	}
 	if (!account->is_user || !(account->uac & UAC_NORMAL_ACCOUNT))
 		return refuse(why, STATUS_USER_PROTECTED, "not an ordinary user (a computer, a managed service account or another object)");
-	if (name)
-		return refuse(why, STATUS_USER_PROTECTED, "the built-in account %s", name);
+	if (built_in)
+		return refuse(why, STATUS_USER_PROTECTED, "the built-in account %s", built_in->name);
 	if (account->is_critical_system_object)
 		return refuse(why, STATUS_USER_PROTECTED, "isCriticalSystemObject is set");
 	if (account->self_unknown)
@@ -118,29 +130,42 @@ static enum status judge_kind(const struct account *account, struct reason why)
 		return refuse(why, STATUS_USER_PROTECTED, "the account that the agent itself binds as");
 	if (account->has_spn)
 		return refuse(why, STATUS_USER_PROTECTED, "a service account (servicePrincipalName is set)");
-	if (account->admin_count)
-		return refuse(why, STATUS_USER_PROTECTED, "adminCount is %" PRId64, account->admin_count);
 	return STATUS_OK;
 }
 
 static enum status judge_protected_sid(const struct sid *sid, const char *relation, struct reason why)
 {
 	char text[SID_TEXT_MAX];
-	const char *name = protected_name(sid);
+	const char *name = scope_protected_group(sid);
 	if (!name)
 		return STATUS_OK;
 	sid_format(sid, text);
 	return refuse(why, STATUS_USER_PROTECTED, "%s %s (%s)", relation, text, name);
 }
 
-static enum status judge_protected_groups(const struct scope *scope, const struct account *account, struct reason why)
+static bool is_exempt(const struct scope *scope, const struct sid *group)
 {
-	char text[SID_TEXT_MAX];
+	return sid_among(group, scope->exempt_groups, scope->exempt_group_count) && scope_is_exemptible(group);
+}
+
+/* adminCount stays when the membership goes, so it may stand for a group that nobody exempted: only a present, exempted membership explains it. */
+static enum status judge_administrators(const struct scope *scope, const struct account *account, struct reason why)
+{
+	bool exempt = false;
+	for (size_t i = 0; i < account->group_count; i++)
+		exempt |= is_exempt(scope, &account->groups[i]);
+	if (account->admin_count && !exempt)
+		return refuse(why, STATUS_USER_PROTECTED, "adminCount is %" PRId64, account->admin_count);
 	enum status status = judge_protected_sid(&account->sid, "is", why);
 	for (size_t i = 0; status == STATUS_OK && i < account->group_count; i++)
-		status = judge_protected_sid(&account->groups[i], "member of", why);
-	if (status != STATUS_OK)
-		return status;
+		if (!is_exempt(scope, &account->groups[i]))
+			status = judge_protected_sid(&account->groups[i], "member of", why);
+	return status;
+}
+
+static enum status judge_local_protection(const struct scope *scope, const struct account *account, struct reason why)
+{
+	char text[SID_TEXT_MAX];
 	if (scope->protect_groups_configured > scope->protect_group_count)
 		return refuse(why, STATUS_USER_PROTECTED, "a group of scope.protect could not be resolved, which protects everybody");
 	const struct sid *listed = find_listed(account, scope->protect_groups, scope->protect_group_count, true);
@@ -207,7 +232,7 @@ static enum status judge_inclusion(const struct scope *scope, const struct accou
 enum status scope_judge(const struct scope *scope, const struct account *account, char *why, size_t capacity)
 {
 	typedef enum status (*judge)(const struct scope *, const struct account *, struct reason);
-	static const judge judges[] = { judge_readable, judge_protected_groups, judge_exclusions, judge_inclusion };
+	static const judge judges[] = { judge_readable, judge_administrators, judge_local_protection, judge_exclusions, judge_inclusion };
 	struct reason reason = { why, capacity };
 	refuse(reason, STATUS_OK, "in scope");
 	if (scope->users != SCOPE_SELECTED && scope->users != SCOPE_ALL)
@@ -218,17 +243,17 @@ enum status scope_judge(const struct scope *scope, const struct account *account
 	return status;
 }
 
-enum status scope_judge_state(const struct account *account, bool sets_password, bool must_change, int64_t now_s)
+enum status scope_judge_state(const struct scope *scope, const struct account *account, bool sets_password, bool must_change, int64_t now_s)
 {
-	if (account->uac & UAC_ACCOUNTDISABLE)
+	if (account->uac & UAC_ACCOUNTDISABLE && !(scope->allow & SCOPE_ALLOW_DISABLED))
 		return STATUS_USER_DISABLED;
-	if (account->account_expires_s <= now_s)
+	if (account->account_expires_s <= now_s && !(scope->allow & SCOPE_ALLOW_EXPIRED))
 		return STATUS_USER_EXPIRED;
 	if (!sets_password)
 		return STATUS_OK;
-	if (account->uac & UAC_SMARTCARD_REQUIRED)
+	if (account->uac & UAC_SMARTCARD_REQUIRED && !(scope->allow & SCOPE_ALLOW_SMARTCARD))
 		return STATUS_USER_SMARTCARD;
-	if (account->cannot_change)
+	if (account->cannot_change && !(scope->allow & SCOPE_ALLOW_CANNOT_CHANGE))
 		return STATUS_USER_CANNOT_CHANGE;
 	if (must_change && account->uac & UAC_DONT_EXPIRE_PASSWORD)
 		return STATUS_USER_NEVER_EXPIRES;

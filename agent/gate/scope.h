@@ -8,6 +8,8 @@
 
 /* SCOPE_SELECTED needs at least a base or a group; SCOPE_ALL needs none, but is narrowed by those that are listed. Exclusions always win. */
 enum scope_users { SCOPE_NONE, SCOPE_SELECTED, SCOPE_ALL };
+/* States of an account that refuse it, unless the premises allow them. */
+enum { SCOPE_ALLOW_DISABLED = 1, SCOPE_ALLOW_EXPIRED = 2, SCOPE_ALLOW_SMARTCARD = 4, SCOPE_ALLOW_CANNOT_CHANGE = 8 };
 struct scope {
 	enum scope_users users;
 	const char *const *bases;          /* DNs of subtrees; NULL-terminated; SELECTED: inside one of them … */
@@ -22,14 +24,25 @@ struct scope {
 	const struct sid *protect_groups;  /* local additions to the protected groups and accounts */
 	size_t protect_group_count;
 	size_t protect_groups_configured;  /* likewise */
+	const struct sid *exempt_groups;   /* protected groups whose members may be written all the same; one that could not be resolved is not among them and exempts nobody */
+	size_t exempt_group_count;
+	unsigned allow;                    /* SCOPE_ALLOW_ bits */
 	struct sid domain;                 /* the domain's SID; size 0: not known, which refuses */
 };
 
-/* user.protected, user.out_of_scope or STATUS_OK. `why` (capacity bytes) gets the rule in words, for the log and `explain`: the group's SID and its name where it is well known. */
+/* The name of a protected group, wherever its SID was found: of BUILTIN, or of a domain, this one or another; NULL for all else. */
+const char *scope_protected_group(const struct sid *sid);
+/* Whether an exemption may name it: a protected group, and not one of controllers. */
+bool scope_is_exemptible(const struct sid *sid);
+
+/* An exemption counts only for a member of protected groups who is in no other protected one than those that are exempted; his adminCount is then not held against him. It never counts
+ * for built-in accounts, controllers, computers, trusts, managed service accounts, accounts with a servicePrincipalName, the agent's own, and what protect_groups lists.
+ * user.protected, user.out_of_scope or STATUS_OK. `why` (capacity bytes) gets the rule in words, for the log and `explain`: the group's SID and its name where it is well known. */
 enum status scope_judge(const struct scope *scope, const struct account *account, char *why, size_t capacity) MUST_USE;
 
-/* The state of the account: user.disabled, user.expired, user.smartcard, user.cannot_change, user.never_expires (must_change). An unlock asks only for disabled and expired. */
-enum status scope_judge_state(const struct account *account, bool sets_password, bool must_change, int64_t now_s) MUST_USE;
+/* The state of the account: user.disabled, user.expired, user.smartcard, user.cannot_change, user.never_expires (must_change). An unlock asks only for disabled and expired.
+ * What is in scope->allow is not asked for; must_change of a password that never expires is refused always. */
+enum status scope_judge_state(const struct scope *scope, const struct account *account, bool sets_password, bool must_change, int64_t now_s) MUST_USE;
 
 /* RFC 4514 names, compared as Active Directory does: is `dn` at or below `base`? Case-insensitive, escapes and blanks around separators normalized; a DN that cannot be parsed is below nothing. */
 bool dn_is_below(const char *dn, const char *base);

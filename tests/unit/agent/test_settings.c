@@ -80,6 +80,8 @@ static void test_defaults(void **state)
 	assert_int_equal(directory->scope_users, SCOPE_SELECTED);
 	assert_int_equal(directory->write_timeout_ms, 10000);
 	assert_int_equal(directory->policy_hints, 0);
+	assert_int_equal(settings_allow(directory), 0);
+	assert_int_equal(directory->exempt_administrators.count, 0);
 	settings_clear(&settings);
 }
 
@@ -87,7 +89,7 @@ static void test_everything(void **state)
 {
 	struct settings settings;
 	assert_good(file_with("operations: [unlock]\nallow_unenforced_policy: true\nlimits: {in_flight: 8, per_minute: 0}\nsettling: {delay: 1s, limit: 1min}\nlog: {level: warning, format: json}\n",
-	                      "      users: all\n      exclude_groups: [S-1-5-21-1-2-3-1104]\n      protect: [\"CN=VIP,DC=corp,DC=example,DC=com\"]\n"), &settings);
+	                      "      users: all\n      exclude_groups: [S-1-5-21-1-2-3-1104]\n      protect: [\"CN=VIP,DC=corp,DC=example,DC=com\"]\n      exempt_administrators: [S-1-5-32-550]\n      allow: [smartcard, disabled]\n"), &settings);
 	assert_int_equal(settings_operations(&settings), 1u << OP_UNLOCK);
 	assert_true(settings.allow_unenforced_policy);
 	assert_int_equal(settings.in_flight, 8);
@@ -95,6 +97,8 @@ static void test_everything(void **state)
 	assert_int_equal(settings_log_level(&settings), LOG_WARNING);
 	assert_int_equal(settings_directory_at(&settings, 0)->scope_users, SCOPE_ALL);
 	assert_int_equal(settings_directory_at(&settings, 0)->protect.count, 1);
+	assert_int_equal(settings_directory_at(&settings, 0)->exempt_administrators.count, 1);
+	assert_int_equal(settings_allow(settings_directory_at(&settings, 0)), SCOPE_ALLOW_SMARTCARD | SCOPE_ALLOW_DISABLED);
 	settings_clear(&settings);
 }
 
@@ -105,6 +109,12 @@ static void test_judgements(void **state)
 	assert_bad(file_with("", "      users: selected\n      bases: [People]\n"), 9, "not a DN");
 	assert_bad(file_with("", "      users: selected\n      groups: [S-1-x]\n"), 9, "neither a SID");
 	assert_bad(file_with("", "      users: selected\n      groups: [Self-Service]\n"), 9, "neither a SID");
+	assert_bad(file_with("", SELECTED "      allow: [disabled, locked]\n"), 10, "\"locked\" is no state: disabled, expired, smartcard or cannot_change");
+	assert_bad(file_with("", SELECTED "      allow: [disabled, disabled]\n"), 10, "twice");
+	assert_bad(file_with("", SELECTED "      exempt_administrators: [S-1-5-21-1-2-3-1104]\n"), 10, "not the SID of a protected group");
+	assert_bad(file_with("", SELECTED "      exempt_administrators: [S-1-5-21-1-2-3-516]\n"), 10, "not the SID of a protected group");
+	assert_bad(file_with("", SELECTED "      exempt_administrators: [Domain Admins]\n"), 10, "neither a SID");
+	assert_bad(file_with("", SELECTED "      exempt_administrators: [S-1-5-32-550]\n      protect: [S-1-5-32-550]\n"), 10, "which wins");
 	assert_bad(file_with("operations: [reset, change]\n", SELECTED), 1, "not an operation");
 	assert_bad(file_with("operations: [fly]\n", SELECTED), 1, "not an operation");
 	assert_bad(file_with("settling: {delay: 30s, limit: 30s}\n", SELECTED), 1, "longer than");

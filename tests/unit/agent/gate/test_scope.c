@@ -246,27 +246,149 @@ static void a_short_buffer_is_enough(void **state)
 
 static void states(void **state)
 {
+	const struct scope scope = { 0 };
 	struct account account = { .uac = UAC_NORMAL_ACCOUNT, .account_expires_s = INT64_MAX };
-	assert_int_equal(scope_judge_state(&account, true, true, 1000), STATUS_OK);
+	assert_int_equal(scope_judge_state(&scope, &account, true, true, 1000), STATUS_OK);
 	account.uac = UAC_NORMAL_ACCOUNT | UAC_ACCOUNTDISABLE;
-	assert_int_equal(scope_judge_state(&account, true, false, 1000), STATUS_USER_DISABLED);
-	assert_int_equal(scope_judge_state(&account, false, false, 1000), STATUS_USER_DISABLED);
+	assert_int_equal(scope_judge_state(&scope, &account, true, false, 1000), STATUS_USER_DISABLED);
+	assert_int_equal(scope_judge_state(&scope, &account, false, false, 1000), STATUS_USER_DISABLED);
 	account.uac = UAC_NORMAL_ACCOUNT;
 	account.account_expires_s = 1000;
-	assert_int_equal(scope_judge_state(&account, false, false, 999), STATUS_OK);
-	assert_int_equal(scope_judge_state(&account, false, false, 1000), STATUS_USER_EXPIRED);
-	assert_int_equal(scope_judge_state(&account, true, false, 1000), STATUS_USER_EXPIRED);
+	assert_int_equal(scope_judge_state(&scope, &account, false, false, 999), STATUS_OK);
+	assert_int_equal(scope_judge_state(&scope, &account, false, false, 1000), STATUS_USER_EXPIRED);
+	assert_int_equal(scope_judge_state(&scope, &account, true, false, 1000), STATUS_USER_EXPIRED);
 	account.account_expires_s = INT64_MAX;
 	account.uac = UAC_NORMAL_ACCOUNT | UAC_SMARTCARD_REQUIRED;
-	assert_int_equal(scope_judge_state(&account, true, false, 1000), STATUS_USER_SMARTCARD);
-	assert_int_equal(scope_judge_state(&account, false, false, 1000), STATUS_OK);
+	assert_int_equal(scope_judge_state(&scope, &account, true, false, 1000), STATUS_USER_SMARTCARD);
+	assert_int_equal(scope_judge_state(&scope, &account, false, false, 1000), STATUS_OK);
 	account.uac = UAC_NORMAL_ACCOUNT | UAC_DONT_EXPIRE_PASSWORD;
-	assert_int_equal(scope_judge_state(&account, true, true, 1000), STATUS_USER_NEVER_EXPIRES);
-	assert_int_equal(scope_judge_state(&account, true, false, 1000), STATUS_OK);
+	assert_int_equal(scope_judge_state(&scope, &account, true, true, 1000), STATUS_USER_NEVER_EXPIRES);
+	assert_int_equal(scope_judge_state(&scope, &account, true, false, 1000), STATUS_OK);
 	account.uac = UAC_NORMAL_ACCOUNT;
 	account.cannot_change = true;
-	assert_int_equal(scope_judge_state(&account, true, false, 1000), STATUS_USER_CANNOT_CHANGE);
-	assert_int_equal(scope_judge_state(&account, false, false, 1000), STATUS_OK);
+	assert_int_equal(scope_judge_state(&scope, &account, true, false, 1000), STATUS_USER_CANNOT_CHANGE);
+	assert_int_equal(scope_judge_state(&scope, &account, false, false, 1000), STATUS_OK);
+}
+
+/* Each word lets its own state through and no other one. */
+static void states_that_the_premises_allow(void **state)
+{
+	static const struct { unsigned bit; uint32_t uac; int64_t expires_s; bool cannot_change, of_unlock; enum status status; } rows[] = {
+		{ SCOPE_ALLOW_DISABLED, UAC_ACCOUNTDISABLE, INT64_MAX, false, true, STATUS_USER_DISABLED }, { SCOPE_ALLOW_EXPIRED, 0, 1000, false, true, STATUS_USER_EXPIRED },
+		{ SCOPE_ALLOW_SMARTCARD, UAC_SMARTCARD_REQUIRED, INT64_MAX, false, false, STATUS_USER_SMARTCARD }, { SCOPE_ALLOW_CANNOT_CHANGE, 0, INT64_MAX, true, false, STATUS_USER_CANNOT_CHANGE },
+	};
+	const unsigned all = SCOPE_ALLOW_DISABLED | SCOPE_ALLOW_EXPIRED | SCOPE_ALLOW_SMARTCARD | SCOPE_ALLOW_CANNOT_CHANGE;
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct account account = { .uac = UAC_NORMAL_ACCOUNT | rows[i].uac, .account_expires_s = rows[i].expires_s, .cannot_change = rows[i].cannot_change };
+		struct scope scope = { .allow = rows[i].bit };
+		assert_int_equal(scope_judge_state(&scope, &account, true, false, 1000), STATUS_OK);
+		assert_int_equal(scope_judge_state(&scope, &account, false, false, 1000), STATUS_OK);
+		scope.allow = all & ~rows[i].bit;
+		assert_int_equal(scope_judge_state(&scope, &account, true, false, 1000), rows[i].status);
+		assert_int_equal(scope_judge_state(&scope, &account, false, false, 1000), rows[i].of_unlock ? rows[i].status : STATUS_OK);
+	}
+	/* must_change of a password that never expires means nothing, whatever is allowed. */
+	struct account never = { .uac = UAC_NORMAL_ACCOUNT | UAC_DONT_EXPIRE_PASSWORD, .account_expires_s = INT64_MAX };
+	const struct scope scope = { .allow = all };
+	assert_int_equal(scope_judge_state(&scope, &never, true, true, 1000), STATUS_USER_NEVER_EXPIRES);
+}
+
+/* alice as a member of Print Operators (550) and of Key Admins (526), with both exempted. */
+static struct fixture *make_exempt(struct fixture *f)
+{
+	make(f)->groups[3] = sid("S-1-5-32-550");
+	f->groups[4] = sid(DOMAIN "-526");
+	f->account.group_count = 5;
+	f->listed[0] = sid("S-1-5-32-550");
+	f->listed[1] = sid(DOMAIN "-526");
+	f->scope.exempt_groups = f->listed;
+	f->scope.exempt_group_count = 2;
+	return f;
+}
+
+static void administrators_are_exempt_group_by_group(void **state)
+{
+	struct fixture f;
+	assert_int_equal(judge(make_exempt(&f)), STATUS_OK);
+	f.account.admin_count = 1; /* explained by the exempted membership */
+	assert_int_equal(judge(&f), STATUS_OK);
+	f.scope.exempt_group_count = 1; /* one of two is not enough */
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	assert_non_null(strstr(f.why, DOMAIN "-526"));
+	make_exempt(&f)->groups[5] = sid("S-1-5-32-544"); /* a third one, nested */
+	f.account.group_count = 6;
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	make_exempt(&f)->groups[4] = sid("S-1-5-21-7-8-9-526"); /* another domain's group of the same name */
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	make_exempt(&f)->bases[0] = "OU=Paris,DC=corp,DC=example,DC=test"; /* the scope holds for them as for others */
+	assert_int_equal(judge(&f), STATUS_USER_OUT_OF_SCOPE);
+	make_exempt(&f)->account.group_count = 0;
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+}
+
+static void a_sticky_admin_count_is_no_exemption(void **state)
+{
+	struct fixture f;
+	make_exempt(&f)->account.group_count = 3; /* in no protected group any more */
+	assert_int_equal(judge(&f), STATUS_OK);
+	f.account.admin_count = 1;
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	assert_string_equal(f.why, "adminCount is 1");
+}
+
+/* Each with its twin, which differs in that one thing only and is let through. */
+static void exemptions_never_hold_for_these(void **state)
+{
+	static const char *const accounts[] = { DOMAIN "-500", DOMAIN "-501", DOMAIN "-502" };
+	static const uint32_t bits[] = { UAC_INTERDOMAIN_TRUST_ACCOUNT, UAC_WORKSTATION_TRUST_ACCOUNT, UAC_SERVER_TRUST_ACCOUNT, UAC_PARTIAL_SECRETS_ACCOUNT };
+	static const char *const controllers[] = { DOMAIN "-498", DOMAIN "-516", DOMAIN "-521" };
+	struct fixture f;
+	for (size_t i = 0; i < sizeof accounts / sizeof *accounts; i++) {
+		make_exempt(&f)->account.sid = sid(accounts[i]);
+		assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	}
+	for (size_t i = 0; i < sizeof bits / sizeof *bits; i++) {
+		make_exempt(&f)->account.uac |= bits[i];
+		assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	}
+	for (size_t i = 0; i < sizeof controllers / sizeof *controllers; i++) {
+		make_exempt(&f);
+		f.groups[3] = f.listed[0] = sid(controllers[i]);
+		assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	}
+	make_exempt(&f)->account.is_user = false;
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	make_exempt(&f)->account.is_critical_system_object = true;
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	make_exempt(&f)->account.is_self = true;
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	make_exempt(&f)->account.self_unknown = true;
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	make_exempt(&f)->account.has_spn = true;
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	make_exempt(&f)->scope.protect_groups = &f.groups[2]; /* "staff" */
+	f.scope.protect_group_count = f.scope.protect_groups_configured = 1;
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	assert_non_null(strstr(f.why, "scope.protect"));
+	f.scope.protect_groups = f.listed; /* the exempted group itself: protection wins */
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	assert_int_equal(judge(make_exempt(&f)), STATUS_OK);
+}
+
+static void what_may_be_exempted(void **state)
+{
+	static const char *const groups[] = { "S-1-5-32-544", "S-1-5-32-548", "S-1-5-32-552", DOMAIN "-512", DOMAIN "-519", DOMAIN "-526", "S-1-5-21-7-8-9-518" };
+	static const char *const others[] = { DOMAIN "-516", DOMAIN "-498", DOMAIN "-521", DOMAIN "-500", DOMAIN "-513", DOMAIN "-1200", "S-1-5-32-545", "S-1-5-11" };
+	struct sid parsed;
+	for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
+		parsed = sid(groups[i]);
+		assert_true(scope_is_exemptible(&parsed));
+		assert_non_null(scope_protected_group(&parsed));
+	}
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+		parsed = sid(others[i]);
+		assert_false(scope_is_exemptible(&parsed));
+	}
 }
 
 int main(void)
@@ -276,7 +398,8 @@ int main(void)
 		cmocka_unit_test(k16_accounts_are_protected), cmocka_unit_test(k23_machine_and_trust_accounts_are_protected),
 		cmocka_unit_test(what_cannot_be_read_is_a_refusal), cmocka_unit_test(users_none_refuses_everybody), cmocka_unit_test(bases_select),
 		cmocka_unit_test(groups_select), cmocka_unit_test(exclusions_win), cmocka_unit_test(local_protection), cmocka_unit_test(a_short_buffer_is_enough),
-		cmocka_unit_test(states),
+		cmocka_unit_test(states), cmocka_unit_test(states_that_the_premises_allow), cmocka_unit_test(administrators_are_exempt_group_by_group),
+		cmocka_unit_test(a_sticky_admin_count_is_no_exemption), cmocka_unit_test(exemptions_never_hold_for_these), cmocka_unit_test(what_may_be_exempted),
 	};
 	return cmocka_run_group_tests_name("scope", tests, NULL, NULL);
 }

@@ -1,0 +1,118 @@
+"""What state an account may be in, and which administrators the premises let through: refused by default, allowed word by word and group by group. On each directory."""
+import json, signal
+
+import pytest
+
+import lab as lab_module
+from lab import BASE, wait_for
+
+NEW = "Gr33n-Field-Harbour"
+PRINT, BACKUP = f"CN=Print Operators,CN=Builtin,{BASE}", "S-1-5-32-551"
+
+
+@pytest.fixture
+def rescope(lab):
+    """Adds to the scope with SIGHUP, and puts everything back at the end."""
+    agent, entry = lab.agent, lab.agent.settings["directories"][0]
+    before = dict(entry["scope"])
+
+    def change(**more):
+        entry["scope"] = {**before, **more}
+        agent.write_config()
+        count = len(agent.writebackd.events(event="config.loaded"))
+        agent.writebackd.signal(signal.SIGHUP)
+        agent.writebackd.wait_event(event="config.loaded", count=count + 1)
+    yield change
+    change()
+    agent.wait_ready()
+
+
+def code(lab, op, user, **members):
+    return lab.service.operate(op, f"{user}@corp.example.test", **({"new_password": NEW} if op == "reset" else {}), **members)["code"]
+
+
+STATES = {"disabled": ("disabled1", "user.disabled"), "expired": ("expired1", "user.expired"), "smartcard": ("smart1", "user.smartcard")}
+
+
+@pytest.mark.parametrize("word", STATES)
+def test_a_state_is_refused_unless_it_is_allowed(lab, rescope, word):
+    user, refused = STATES[word]
+    record = lab.directory.password_record(user)
+    assert code(lab, "reset", user) == refused
+    rescope(allow=[w for w in (*STATES, "cannot_change") if w != word])
+    assert code(lab, "reset", user) == refused
+    assert lab.directory.password_record(user) == record
+    rescope(allow=[word])
+    assert code(lab, "reset", user) == "ok"
+    assert lab.directory.password_record(user)[0] == record[0] + 1
+
+
+def test_an_unlock_asks_for_disabled_and_expired_only(lab, rescope):
+    for user, refused in (("disabled1", "user.disabled"), ("expired1", "user.expired")):
+        assert code(lab, "unlock", user) == refused
+    assert code(lab, "unlock", "smart1") == "ok"
+    rescope(allow=["disabled", "expired"])
+    assert [code(lab, "unlock", user) for user in ("disabled1", "expired1")] == ["ok", "ok"]
+
+
+def test_must_change_of_a_password_that_never_expires_is_refused_whatever_is_allowed(lab, rescope):
+    rescope(allow=[*STATES, "cannot_change"])
+    assert code(lab, "reset", "never1", must_change=True) == "user.never_expires"
+
+
+def test_an_administrator_is_let_through_group_by_group(lab, rescope):
+    if lab.kind == "mock":  # Samba has no SDProp; here it has not seen them yet
+        for user in ("adm-pat", "adm-two"):
+            lab.directory.control(f"set {user} admin_count=0")
+    record = lab.directory.password_record("adm-two")
+    assert [code(lab, "reset", user) for user in ("adm-pat", "adm-two", "adm-spn", "was-admin")] == ["user.protected"] * 4
+    rescope(exempt_administrators=[BACKUP])
+    assert code(lab, "reset", "adm-pat") == "user.protected"
+    rescope(exempt_administrators=[PRINT])
+    lab.agent.wait_ready()
+    # One of two groups is not enough, a service stays one, and a stale adminCount is explained by nothing.
+    assert [code(lab, "reset", user) for user in ("adm-two", "adm-spn", "was-admin", "Administrator")] == ["user.protected"] * 3 + ["user.not_found"]
+    assert lab.directory.password_record("adm-two") == record
+    assert code(lab, "reset", "adm-pat") == "ok"
+    rescope(exempt_administrators=[PRINT, BACKUP])
+    assert code(lab, "reset", "adm-two") == "ok"
+    assert lab.directory.password_record("adm-two")[0] == record[0] + 1
+    rescope(exempt_administrators=[PRINT, BACKUP], protect=["S-1-5-32-550"])
+    assert [code(lab, "reset", user) for user in ("adm-pat", "adm-two")] == ["user.protected"] * 2
+
+
+def test_what_sdprop_took_away_no_exemption_gives_back(lab, rescope):
+    """adm-amy has AdminSDHolder's descriptor: the delegation of the OU does not reach her, and the directory says so."""
+    rescope(exempt_administrators=[f"CN=Domain Admins,CN=Users,{BASE}", f"CN=Administrators,CN=Builtin,{BASE}"])
+    lab.agent.wait_ready()
+    assert code(lab, "reset", "adm-amy") == "directory.denied"
+    rescope(exempt_administrators=[f"CN=Domain Admins,CN=Users,{BASE}"])
+    assert code(lab, "reset", "adm-amy") == "user.protected"
+
+
+def test_a_name_that_is_no_protected_group_exempts_nobody_and_is_told(lab, rescope):
+    rescope(exempt_administrators=[f"CN=Helpdesk,OU=Groups,{BASE}", f"CN=Nobody,OU=Groups,{BASE}"])
+    wait_for("the look-up", lambda: len(lab.agent.writebackd.events(event="scope.unresolved")) >= 2)
+    answer = json.loads(lab.agent.ctl("--json", "check", check=False))
+    rows = {row["text"]: row["ok"] for row in answer["rows"] if row["step"] == "scope.exempt_administrators"}
+    assert len(rows) == 2 and not any(rows.values()) and all("exempts nobody" in text for text in rows)
+    assert code(lab, "reset", "adm-pat") == "user.protected"
+
+
+def test_exemptions_are_told_at_every_start_and_reload(build, lab, tmp_path):
+    agent = lab_module.Agent(build, str(tmp_path / "agent"), lab.directory, "wss://127.0.0.1:1/", lab.service.ca,
+                             scope={"users": "all", "exempt_administrators": [PRINT, BACKUP]})
+    try:
+        for start in range(2):
+            agent.start_writebackd()
+            told = agent.writebackd.wait_event(event="scope.exempts_administrators", count=2 * start + 1)
+            assert told["level"] == "warning" and PRINT in told["message"] and "S-1-5-32-551 (Backup Operators)" in told["message"]
+            agent.writebackd.signal(signal.SIGHUP)
+            agent.writebackd.wait_event(event="scope.exempts_administrators", count=2 * start + 2)
+            status = agent.ctl("status", check=False)
+            assert "ADMINISTRATORS MAY BE RESET" in status and PRINT in status
+            agent.writebackd.stop()
+        assert len(agent.writebackd.events(event="scope.exempts_administrators")) == 4
+    finally:
+        agent.close()
+    assert "ADMINISTRATORS" not in lab.agent.ctl("status", check=False)
