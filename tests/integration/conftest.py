@@ -14,7 +14,7 @@ def build():
 
 
 def running_lab(kind, **options):
-    lab = lab_module.Lab(BUILD, kind, keep=bool(os.environ.get("KEEP_LAB")), **options)
+    lab = lab_module.Lab(BUILD, kind, keep=bool(os.environ.get("KEEP_LAB")), shared=True, **options)
     try:
         lab.start()
     except BaseException:

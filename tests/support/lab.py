@@ -6,7 +6,7 @@ Used by ./demo and by tests/integration. Every wait has a deadline; everything t
         lab.start()
         print(lab.service.operate("reset", "alice@corp.example.test", new_password="…"))
 """
-import contextlib, http.client, json, os, shutil, signal, socket, ssl, struct, subprocess, sys, tempfile, time, urllib.parse, uuid
+import atexit, contextlib, functools, http.client, json, os, shutil, signal, socket, ssl, struct, subprocess, sys, tempfile, time, urllib.parse, uuid
 
 import ldap
 import yaml
@@ -250,31 +250,80 @@ class MockDirectory(Directory):
 
 
 class SambaDirectory(Directory):
-    name, policy_hints = "Samba", False  # Debian 12's Samba 4.17 lacks the policy-hints control
+    """A Samba domain controller: `like` a provisioned one (samba_template) or provisioned itself, or a further controller `of` another's domain.
+    Its name is dc1.corp.example.test and so on; who must resolve it runs under `inside`, a prefix of the command (samba-dc exec)."""
+    name = "Samba"
 
-    def __init__(self, folder, address=None):
-        self.folder, self.bind_password = folder, forest_password("svc-writeback")
+    def __init__(self, folder, address=None, like=None, of=None, read_only=False, root=""):
+        self.folder, self.bind_password, self.like, self.of, self.read_only, self.root = folder, forest_password("svc-writeback"), like, of, read_only, root
         self.script = os.path.join(HERE, "samba", "samba-dc")
+        self.inside = [self.script, "exec", folder]
         self.start(address)
+
+    def run(self, verb, *words, env=None):
+        done = subprocess.run([self.script, verb, self.folder, *words], env={**os.environ, **(env or {})}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True, timeout=180)
+        if done.returncode:
+            raise Late(f"samba-dc {verb} {' '.join(words)} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        return done.stdout
 
     def start(self, address=None):
         # An address of 127.0.0.0/8 of its own, so that several may run on one machine.
         own = address or os.environ.get("SAMBA_DC_IP") or f"127.{20 + os.getpid() // 64516 % 200}.{1 + os.getpid() // 254 % 254}.{1 + os.getpid() % 254}"
-        env = {**os.environ, "FOREST": FOREST, "SAMBA_DC_IP": own}
-        done = subprocess.run([self.script, "start", self.folder], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=180)
-        if done.returncode:
-            raise Late("Samba did not start: " + done.stderr)
-        facts = dict(line.split("=", 1) for line in done.stdout.splitlines())
-        self.host, self.port, self.ca, self.version = facts["HOST"], 636, facts["CA"], facts["SAMBA_VERSION"]
+        if self.of:
+            text = self.run("join", "--of", self.of.folder, *(["--rodc"] if self.read_only else []), env={"SAMBA_DC_IP": address or ""})
+        else:
+            text = self.run("start", *(["--like", self.like] if self.like else []), env={"FOREST": FOREST, "SAMBA_DC_IP": own, "SAMBA_ROOT": self.root})
+        facts = dict(line.split("=", 1) for line in text.splitlines())
+        self.host, self.port, self.ca, self.version = facts["HOST"], 636, facts["CA"], facts["SAMBA_VERSION"].split("-")[0]
+        self.dns_name, self.keytab, self.krb5_config, self.realm = facts["NAME"], facts["KEYTAB"], facts["KRB5_CONFIG"], facts["REALM"]
+        # 4.17 and 4.22 lack the policy-hints control.
+        self.policy_hints = tuple(int(n) for n in self.version.split(".")[:2]) >= (4, 23)
 
     def pause(self):
-        subprocess.run([self.script, "pause", self.folder], check=True)
+        self.run("pause")
 
     def go(self):
-        subprocess.run([self.script, "go", self.folder], check=True)
+        self.run("go")
+
+    def kill(self):
+        self.run("kill")
+
+    def stop(self):
+        self.run("stop")
+
+    def hold(self):
+        """What the others write does not arrive here any more, until release."""
+        self.run("hold")
+
+    def release(self):
+        self.run("release")
+
+    def sync(self):
+        """Takes over now what the others wrote; it does so by itself within seconds."""
+        self.run("sync")
 
     def close(self):
-        subprocess.run([self.script, "destroy", self.folder], check=True)
+        self.run("destroy")
+
+
+@functools.lru_cache
+def newer_samba():
+    """The folder with a newer Samba's system in it, or None. tests/support/samba/newer finds or makes it."""
+    done = subprocess.run([os.path.join(HERE, "samba", "newer"), "--find"], stdout=subprocess.PIPE, text=True, timeout=60)
+    return done.stdout.strip() or None
+
+
+@functools.lru_cache
+def samba_template(root=""):
+    """A provisioned Samba that many are like: its folder, removed at the end of this process."""
+    folder = tempfile.mkdtemp(prefix="writebackd-samba-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    done = subprocess.run([os.path.join(HERE, "samba", "samba-dc"), "provision", folder], env={**os.environ, "FOREST": FOREST, "SAMBA_ROOT": root},
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+    if done.returncode:
+        raise Late("Samba was not provisioned: " + done.stdout)
+    return folder
 
 
 def forest_password(user):
@@ -431,14 +480,19 @@ class Agent:
 # All of it ---------------------------------------------------------------------------------------------------------------------------------
 
 class Lab:
-    def __init__(self, build, directory="mock", keep=False, **agent_options):
-        self.build, self.kind, self.keep, self.agent_options = os.path.abspath(build), directory, keep, agent_options
+    def __init__(self, build, directory="mock", keep=False, shared=False, **agent_options):
+        """directory: mock, samba or samba-newer; shared: Samba is a copy of one that is provisioned once a process."""
+        self.build, self.kind, self.keep, self.shared, self.agent_options = os.path.abspath(build), directory, keep, shared, agent_options
         self.folder = tempfile.mkdtemp(prefix="writebackd-lab-")
         self.directory = self.service = self.agent = None
 
     def start_directory(self, *options):
         folder = os.path.join(self.folder, "directory")
-        self.directory = SambaDirectory(folder) if self.kind == "samba" else MockDirectory(self.build, folder, *options)
+        if self.kind == "mock":
+            self.directory = MockDirectory(self.build, folder, *options)
+        else:
+            root = newer_samba() if self.kind == "samba-newer" else ""
+            self.directory = SambaDirectory(folder, like=samba_template(root) if self.shared else None, root=root)
 
     def start_service(self, **options):
         self.service = Service(self.build, os.path.join(self.folder, "service"), **options)

@@ -1,14 +1,16 @@
 #!/usr/bin/python3
-"""populate.py SMB.CONF FOREST: writes the users, groups, policies and rights of mock-directory's forest file into a freshly provisioned Samba domain, straight into its
-database, so that the same tests run on both. What Samba cannot hold is left out with a line on standard output: password ages (Samba sets them itself) and second users with one userPrincipalName."""
-import re, sys
+"""populate.py SMB.CONF FOREST.JSON KEYTABS: writes the users, groups, policies and rights of mock-directory's forest file into a freshly provisioned Samba domain, straight
+into its database, so that the same tests run on both; into the folder KEYTABS those of the service account and of alice. What Samba cannot hold is left out with a line on
+standard output: password ages (Samba sets them itself) and second users with one userPrincipalName."""
+import json, os, re, sys
 
 import ldb
 import samba.sd_utils
-import yaml
+from samba import enable_net_export_keytab
 from samba.auth import system_session
 from samba.dcerpc import security
 from samba.ndr import ndr_unpack
+from samba.net import Net
 from samba.param import LoadParm
 from samba.samdb import SamDB
 
@@ -31,6 +33,7 @@ class Domain:
     def __init__(self, conf):
         lp = LoadParm()
         lp.load(conf)
+        self.lp = lp
         self.db = SamDB(session_info=system_session(), lp=lp)
         self.base = str(self.db.domain_dn())
         self.sd = samba.sd_utils.SDUtils(self.db)
@@ -140,11 +143,19 @@ class Domain:
         for user in self.db.search(self.base, ldb.SCOPE_SUBTREE, "(&(objectClass=user)(adminCount=1))", []):
             self.sd.modify_sd_on_dn(str(user.dn), descriptor)
 
+    def keytab(self, folder, name):
+        enable_net_export_keytab()
+        path, principal = os.path.join(folder, name + ".keytab"), f"{name}@{self.lp.get('realm')}"
+        try:
+            Net(None, self.lp).export_keytab(keytab=path, principal=principal)
+        except TypeError:  # newer Sambas want the database as well
+            Net(None, self.lp).export_keytab(samdb=self.db, keytab=path, principal=principal)
+
 
 def main():
     domain = Domain(sys.argv[1])
     with open(sys.argv[2], encoding="utf-8") as f:
-        forest = yaml.safe_load(f)
+        forest = json.load(f)
     # Users come under the freshly provisioned domain's own policy: a lax one until all have their passwords.
     domain.set_policy({"min_length": 0, "history": 0, "complexity": False, "min_age": "0s"})
     for ou in forest.get("ous", []):
@@ -169,6 +180,8 @@ def main():
     for grant in forest.get("rights", []):
         domain.grant(grant)
     domain.protect()
+    for name in ("svc-writeback", "alice"):
+        domain.keytab(sys.argv[3], name)
 
 
 if __name__ == "__main__":
