@@ -46,6 +46,7 @@ struct account {
 	uint32_t uac;                /* userAccountControl */
 	uint32_t uac_computed;       /* msDS-User-Account-Control-Computed */
 	bool cannot_change;          /* the user may not change the password */
+	bool cannot_change_known;    /* the directory let the agent see whether he may */
 	int64_t account_expires_s;   /* seconds since 1970; INT64_MAX: never */
 	int64_t pwd_last_set_s;      /* seconds since 1970; 0: must change at next logon or never set */
 	bool locked;                 /* now, by the server's own reckoning */

@@ -119,10 +119,11 @@ static void handle_rights(enum status status, const struct directory_rights *rig
 {
 	struct user_check *check = arg;
 	char text[300];
-	bool all = rights && rights->lockout_time && rights->pwd_last_set;
+	static const char *const words[] = { [RIGHT_UNKNOWN] = "not known", [RIGHT_NO] = "no", [RIGHT_YES] = "yes" };
+	bool all = rights && rights->answers[RIGHT_RESET_PASSWORD] != RIGHT_NO && rights->answers[RIGHT_WRITE_LOCKOUT_TIME] != RIGHT_NO && rights->answers[RIGHT_WRITE_PWD_LAST_SET] != RIGHT_NO;
 	if (rights)
-		snprintf(text, sizeof text, "may write lockoutTime: %s, pwdLastSet: %s; the Reset Password right cannot be read, a reset tells%s", rights->lockout_time ? "yes" : "no",
-		         rights->pwd_last_set ? "yes" : "no", all ? "" : ". Delegate what is missing to the agent's account");
+		snprintf(text, sizeof text, "Reset Password: %s, write lockoutTime: %s, write pwdLastSet: %s%s", words[rights->answers[RIGHT_RESET_PASSWORD]],
+		         words[rights->answers[RIGHT_WRITE_LOCKOUT_TIME]], words[rights->answers[RIGHT_WRITE_PWD_LAST_SET]], all ? "" : ". Delegate what is missing to the agent's account");
 	else
 		snprintf(text, sizeof text, "could not be read (%s)", status_code(status));
 	add_row(check, "rights", !rights || all ? STATUS_OK : STATUS_DIRECTORY_DENIED, text);

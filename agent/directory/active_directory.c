@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/directory/ad_rights.h"
 #include "agent/directory/ad_time.h"
 #include "agent/directory/flavor.h"
 #include "agent/directory/ldap_entry.h"
@@ -13,19 +14,36 @@ static const char *const POLICY_HINTS[] = { "1.2.840.113556.1.4.2239", "1.2.840.
 
 static const char *const ROOT_ATTRIBUTES[] = { "defaultNamingContext", "dnsHostName", "dsServiceName", "supportedControl", "isSynchronized", "currentTime",
 	"highestCommittedUSN", NULL };
+static const char *const FIRST_ATTRIBUTES[] = { "defaultNamingContext", "dnsHostName", "dsServiceName", "supportedControl", "isSynchronized", "currentTime",
+	"highestCommittedUSN", "tokenGroups", NULL };
 static const char *const SERVER_ATTRIBUTES[] = { "invocationId", "msDS-isRODC", NULL };
 static const char *const USER_ATTRIBUTES[] = { "objectGUID", "objectSid", "objectClass", "sAMAccountName", "userPrincipalName", "displayName", "userAccountControl",
 	"msDS-User-Account-Control-Computed", "accountExpires", "pwdLastSet", "lockoutTime", "adminCount", "servicePrincipalName", "isCriticalSystemObject", "primaryGroupID",
-	"tokenGroups", "replPropertyMetaData", "msDS-ResultantPSO", NULL };
+	"tokenGroups", "replPropertyMetaData", "msDS-ResultantPSO", "nTSecurityDescriptor", NULL };
 static const char *const DOMAIN_ATTRIBUTES[] = { "objectSid", "minPwdLength", "pwdProperties", "pwdHistoryLength", "minPwdAge", "maxPwdAge", "lockoutThreshold",
-	"lockoutDuration", NULL };
+	"lockoutDuration", "nTSecurityDescriptor", NULL };
 static const char *const PSO_ATTRIBUTES[] = { "msDS-MinimumPasswordLength", "msDS-PasswordComplexityEnabled", "msDS-PasswordHistoryLength", "msDS-MinimumPasswordAge",
 	"msDS-MaximumPasswordAge", "msDS-LockoutThreshold", "msDS-LockoutDuration", NULL };
 static const char *const GUID_ATTRIBUTES[] = { "objectGUID", NULL };
 static const char *const SID_ATTRIBUTES[] = { "objectSid", NULL };
-static const char *const RIGHTS_ATTRIBUTES[] = { "allowedAttributesEffective", NULL };
+static const char *const RIGHTS_ATTRIBUTES[] = { "objectSid", "allowedAttributesEffective", "nTSecurityDescriptor", NULL };
+static const char *const CONTAINER_ATTRIBUTES[] = { "objectClass", "nTSecurityDescriptor", NULL };
 
 enum { DOMAIN_PASSWORD_COMPLEX = 1 };
+
+/* LDAP_SERVER_SD_FLAGS_OID, MS-ADTS 3.1.1.3.4.1.11: owner and discretionary list, 1 + 4. Without it the server means all four parts, which an ordinary account may not read, and shows none. */
+static const LDAPControl SD_FLAGS = { .ldctl_oid = (char *)"1.2.840.113556.1.4.801", .ldctl_value = { 5, (char *)"\x30\x03\x02\x01\x05" } };
+static const LDAPControl *const DESCRIPTOR_CONTROLS[] = { &SD_FLAGS, NULL };
+
+static const LDAPControl *const *read_controls(const char *const *attributes)
+{
+	for (; *attributes != NULL; attributes++) {
+		if (strcmp(*attributes, "nTSecurityDescriptor") == 0) {
+			return DESCRIPTOR_CONTROLS;
+		}
+	}
+	return NULL;
+}
 
 static enum status subtree_search(const char *base_dn, const char *format, const char *value, const char *const *attributes, struct ldap_search *ret_search)
 {
@@ -217,6 +235,7 @@ static enum status read_user(LDAP *ldap, LDAPMessage *message, struct user_facts
 	if (!entry_number(&entry, "adminCount", &account->admin_count)) {
 		account->admin_count = 0;
 	}
+	account->cannot_change = ad_rights_cannot_change(&entry, &account->sid, &account->cannot_change_known);
 	read_groups(&entry, account);
 	read_password_record(&entry, &ret_facts->password_record);
 	ret_facts->policy_dn = entry_string(&entry, "msDS-ResultantPSO");
@@ -237,12 +256,18 @@ static bool read_sid(LDAP *ldap, LDAPMessage *message, struct sid *ret_sid)
 	return entry_sid(&entry, "objectSid", ret_sid);
 }
 
-static void read_rights(LDAP *ldap, LDAPMessage *message, struct directory_rights *ret_rights)
+static void read_token(LDAP *ldap, LDAPMessage *message, struct token *ret_token)
 {
 	AUTO_ENTRY struct entry entry;
 	entry_read(ldap, message, &entry);
-	*ret_rights = (struct directory_rights){ .lockout_time = entry_has_value(&entry, "allowedAttributesEffective", "lockoutTime"),
-		.pwd_last_set = entry_has_value(&entry, "allowedAttributesEffective", "pwdLastSet") };
+	ad_rights_token(&entry, ret_token);
+}
+
+static void read_rights(enum rights_entry of, LDAP *ldap, LDAPMessage *message, const struct token *token, struct directory_rights *rights)
+{
+	AUTO_ENTRY struct entry entry;
+	entry_read(ldap, message, &entry);
+	ad_rights_read(of, &entry, token, rights);
 }
 
 static unsigned small_number(const struct entry *entry, const char *name)
@@ -384,7 +409,11 @@ const struct flavor ACTIVE_DIRECTORY = {
 	.policy_attributes = PSO_ATTRIBUTES,
 	.guid_attributes = GUID_ATTRIBUTES,
 	.sid_attributes = SID_ATTRIBUTES,
+	.first_attributes = FIRST_ATTRIBUTES,
 	.rights_attributes = RIGHTS_ATTRIBUTES,
+	.container_attributes = CONTAINER_ATTRIBUTES,
+	.container_rdn = "CN=Password Settings Container,CN=System",
+	.read_controls = read_controls,
 	.find_user = find_user,
 	.find_self = find_self,
 	.name_user = name_user,
@@ -393,6 +422,7 @@ const struct flavor ACTIVE_DIRECTORY = {
 	.read_user = read_user,
 	.read_guid = read_guid,
 	.read_sid = read_sid,
+	.read_token = read_token,
 	.read_rights = read_rights,
 	.read_policy = read_policy,
 	.change_new = change_new,

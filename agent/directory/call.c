@@ -369,37 +369,15 @@ enum status directory_recheck(struct located *located, int64_t timeout_ms, reche
 	return STATUS_OK;
 }
 
-static void on_rights(const struct reply *reply, void *arg)
-{
-	struct directory_call *call = arg;
-	if (!call_take_reply(call, OPERATION_USER, reply)) {
-		return;
-	}
-	enum status status = call_judge(call, AD_READ, reply);
-	if (status == STATUS_OK && reply->count == 0) {
-		status = STATUS_USER_NOT_FOUND;
-	}
-	if (status == STATUS_OK) {
-		call->directory->flavor->read_rights(reply->ldap, reply->entries[0], &call->rights);
-	}
-	call_finish(call, status);
-}
-
 enum status directory_read_rights(struct located *located, int64_t timeout_ms, rights_done done, void *arg, struct directory_call **ret_call)
 {
 	struct directory_call *call = NULL;
-	char name[64];
 	enum status status = call_on(located, CALL_RIGHTS, timeout_ms, arg, &call);
 	if (status != STATUS_OK) {
 		return status;
 	}
 	call->done.rights = done;
-	call->directory->flavor->name_user(located->guid, name);
-	status = operation_read(located->connection, name, call->directory->flavor->rights_attributes, timeout_ms, on_rights, call, &call->operations[OPERATION_USER]);
-	if (status != STATUS_OK) {
-		call_free(call);
-		return status;
-	}
+	reading_rights(call);
 	if (ret_call != NULL) {
 		*ret_call = call;
 	}
@@ -481,6 +459,16 @@ struct directory *located_directory(const struct located *located)
 const char *located_policy_control(const struct located *located)
 {
 	return located->connection->root.policy_control;
+}
+
+bool located_needs_unexpire(const struct located *located)
+{
+	return located->connection->setup.policies->unexpire == RIGHT_NO && located->rights.answers[RIGHT_WRITE_PWD_LAST_SET] != RIGHT_NO;
+}
+
+struct sid located_agent(const struct located *located)
+{
+	return located->connection->self_count == 1 ? located->connection->self[0] : (struct sid){ 0 };
 }
 
 void located_free(struct located *located)

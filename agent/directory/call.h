@@ -11,6 +11,7 @@ struct located {
 	uint8_t guid[16];
 	struct user_facts user;
 	struct server_position position;
+	struct directory_rights rights; /* those that were needed, and read, together with the user */
 };
 
 enum call_kind { CALL_LOCATE, CALL_RECHECK, CALL_WRITE, CALL_LOOKUP_SID, CALL_RIGHTS };
@@ -71,5 +72,7 @@ int64_t call_attempt_ms(const struct directory_call *call);
 /* reading.c: finds call->id on call->connection, then reads; reads call->guid. Both end the call. */
 void reading_find(struct directory_call *call);
 void reading_start(struct directory_call *call);
+/* Reads the rights on call->located. */
+void reading_rights(struct directory_call *call);
 
 #endif

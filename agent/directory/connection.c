@@ -428,6 +428,7 @@ void connection_unref(struct connection *connection)
 		event_free(connection->timer);
 	}
 	root_facts_clear(&connection->root);
+	token_clear(&connection->token);
 	free(connection->peer);
 	free(connection->host);
 	free(connection);

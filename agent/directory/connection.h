@@ -99,6 +99,8 @@ struct connection {
 	struct sid self[2];        /* whom the agent's own name may mean */
 	unsigned self_count;       /* 0: unknown */
 	struct sid domain;         /* size 0: unknown */
+	struct token token;        /* as bound */
+	bool token_asked;          /* of the account itself, where the rootDSE tells none */
 	int64_t clock_skew_ms;     /* INT64_MIN: unknown */
 };
 

@@ -73,6 +73,11 @@ const struct replication_record *located_password_record(const struct located *l
 struct directory *located_directory(const struct located *located);
 /* The policy-hints control that this server supports ("1.2.840.113556.1.4.2239", "….2066"), or NULL. */
 const char *located_policy_control(const struct located *located);
+/* Whether a reset leaves the password expired unless directory_change.unexpire is set: the agent lacks the right to unexpire (MS-SAMR 3.1.1.8.7), and nothing says that it may not write
+ * pwdLastSet. False where that is not known. */
+bool located_needs_unexpire(const struct located *located);
+/* The account that the agent binds as; size 0: not known. */
+struct sid located_agent(const struct located *located);
 void located_free(struct located *located);
 
 /* How an answer looked, for the log and the administrator. */
@@ -148,9 +153,19 @@ enum status directory_lookup_sid(struct directory *directory, const char *dn, in
 /* Whether an object of any kind is there: user.not_found where it is not, or where `dn` is not a name that the server understands. `sid` has size 0 where the object has none
  * (an organizational unit). */
 enum status directory_exists(struct directory *directory, const char *dn, int64_t timeout_ms, lookup_sid_done done, void *arg, struct directory_call **ret_call) MUST_USE;
-/* What the agent's account may write of a user, as far as a directory can be asked without writing: allowedAttributesEffective. The Reset Password right (an extended right)
- * is not part of it. `rights` is NULL where they could not be read. */
-struct directory_rights { bool lockout_time, pwd_last_set; };
+/* What the agent's account may do, as far as a directory can be asked without writing: by the access check of MS-ADTS 5.1.3.3 on the descriptors of the user, the domain's head and the
+ * Password Settings Container, with the token that the server says the connection has; and by allowedAttributesEffective. A flavor that has nothing like it answers RIGHT_UNKNOWN. */
+enum directory_right {
+	RIGHT_RESET_PASSWORD, RIGHT_CHANGE_PASSWORD, RIGHT_WRITE_LOCKOUT_TIME, RIGHT_WRITE_PWD_LAST_SET, RIGHT_UNEXPIRE_PASSWORD /* on the domain's head */,
+	RIGHT_READ_USER, RIGHT_READ_POLICIES /* the policy of the user's own, where he has one; else those that the container would show */, RIGHT_COUNT
+};
+enum right_answer { RIGHT_UNKNOWN, RIGHT_NO, RIGHT_YES };
+struct directory_rights {
+	enum right_answer answers[RIGHT_COUNT];
+	bool contradicted[RIGHT_COUNT]; /* the access check and allowedAttributesEffective differ; the answer is the latter's */
+	char unreadable[640];           /* RIGHT_READ_USER, no: the attributes' names with blanks between; "": none */
+};
+/* `rights` is NULL where they could not be read. */
 typedef void (*rights_done)(enum status status, const struct directory_rights *rights, void *arg);
 enum status directory_read_rights(struct located *located, int64_t timeout_ms, rights_done done, void *arg, struct directory_call **ret_call) MUST_USE;
 /* An administrator says that something was mended: the password file is read again, and servers that wait for their next try are tried at once. */

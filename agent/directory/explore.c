@@ -1,4 +1,5 @@
 /* The first look at a server, over a connection that has just been bound; and the probe of an idle one. */
+#include <stdio.h>
 #include <string.h>
 
 #include "agent/directory/connection.h"
@@ -17,6 +18,32 @@ static bool has_entry(const struct reply *reply)
 	return reply->status == STATUS_OK && reply->ldap_result == LDAP_SUCCESS && reply->count > 0;
 }
 
+static void finish_one(struct connection *connection);
+
+static void on_token(const struct reply *reply, void *arg)
+{
+	struct connection *connection = arg;
+	if (reply->status != STATUS_OK) {
+		return;
+	}
+	if (has_entry(reply)) {
+		connection->setup.flavor->read_token(reply->ldap, reply->entries[0], &connection->token);
+	}
+	finish_one(connection);
+}
+
+/* A server whose rootDSE has no token: the account's groups instead, without those that the way of logging on brings. */
+static bool start_token(struct connection *connection)
+{
+	static const char *const ATTRIBUTES[] = { "tokenGroups", "objectSid", NULL };
+	char sid[SID_TEXT_MAX], name[SID_TEXT_MAX + 8];
+	connection->token_asked = true;
+	sid_format(&connection->self[0], sid);
+	snprintf(name, sizeof name, "<SID=%s>", sid);
+	connection->exploring = 1;
+	return operation_read(connection, name, ATTRIBUTES, connection->setup.settings->connect_timeout_ms, on_token, connection, NULL) == STATUS_OK;
+}
+
 static void finish_one(struct connection *connection)
 {
 	if (--connection->exploring > 0 || connection->state != CONNECTION_EXPLORE) {
@@ -24,6 +51,9 @@ static void finish_one(struct connection *connection)
 	}
 	if (connection->server.read_only) {
 		connection_fail(connection, STATUS_DIRECTORY_REFERRAL, "it is a read-only domain controller");
+		return;
+	}
+	if (connection->token.count == 0 && connection->self_count == 1 && !connection->token_asked && start_token(connection)) {
 		return;
 	}
 	connection_become_ready(connection);
@@ -63,6 +93,14 @@ static void on_self(const struct reply *reply, void *arg)
 	finish_one(connection);
 }
 
+/* Whether a reset by us leaves the password expired. */
+static void read_unexpire(struct connection *connection, const struct reply *reply)
+{
+	struct directory_rights rights = { 0 };
+	connection->setup.flavor->read_rights(RIGHTS_OF_DOMAIN, reply->ldap, reply->entries[0], &connection->token, &rights);
+	connection->setup.policies->unexpire = rights.answers[RIGHT_UNEXPIRE_PASSWORD];
+}
+
 static void on_domain(const struct reply *reply, void *arg)
 {
 	struct connection *connection = arg;
@@ -71,6 +109,7 @@ static void on_domain(const struct reply *reply, void *arg)
 		return;
 	}
 	if (has_entry(reply)) {
+		read_unexpire(connection, reply);
 		connection->setup.flavor->read_policy(reply->ldap, reply->entries[0], false, &policy);
 		policy_cache_put(connection->setup.policies, connection->root.naming_context, clock_monotonic_us(), &policy);
 		free(policy.source_name);
@@ -126,6 +165,9 @@ static void on_root(const struct reply *reply, void *arg)
 	}
 	root_facts_clear(&connection->root);
 	connection->setup.flavor->read_root(reply->ldap, reply->entries[0], &connection->root);
+	token_clear(&connection->token);
+	connection->token_asked = false;
+	connection->setup.flavor->read_token(reply->ldap, reply->entries[0], &connection->token);
 	read_clock(connection);
 	if (connection->root.naming_context == NULL) {
 		connection_fail(connection, STATUS_DIRECTORY_PROTOCOL, "its rootDSE names no defaultNamingContext");
@@ -141,7 +183,7 @@ void explore_begin(struct connection *connection)
 	connection->server = (struct server_facts){ 0 };
 	connection->self_count = 0;
 	connection->domain.size = 0;
-	if (operation_read(connection, "", connection->setup.flavor->root_attributes, connection->setup.settings->connect_timeout_ms, on_root, connection, NULL) != STATUS_OK) {
+	if (operation_read(connection, "", connection->setup.flavor->first_attributes, connection->setup.settings->connect_timeout_ms, on_root, connection, NULL) != STATUS_OK) {
 		connection_fail(connection, STATUS_AGENT_INTERNAL, "the server could not be looked at");
 	}
 }

@@ -17,6 +17,12 @@ void root_facts_clear(struct root_facts *facts)
 	*facts = (struct root_facts){ 0 };
 }
 
+void token_clear(struct token *token)
+{
+	free(token->sids);
+	*token = (struct token){ 0 };
+}
+
 void user_facts_clear(struct user_facts *facts)
 {
 	account_clear(&facts->account);

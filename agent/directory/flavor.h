@@ -15,6 +15,7 @@ struct ldap_search {
 	char *filter;
 	const char *const *attributes;
 	int size_limit; /* 0: none */
+	const LDAPControl *const *controls; /* NULL: none */
 };
 void ldap_search_clear(struct ldap_search *search);
 
@@ -41,6 +42,14 @@ struct user_facts {
 };
 void user_facts_clear(struct user_facts *facts);
 
+/* Who the server takes a connection for: the SIDs of its token; count 0: not known. */
+struct token {
+	struct sid *sids;
+	size_t count;
+};
+void token_clear(struct token *token);
+enum rights_entry { RIGHTS_OF_USER, RIGHTS_OF_DOMAIN, RIGHTS_OF_POLICIES };
+
 /* A modify, ready to be sent. It points into itself: it stays where change_new made it. */
 struct change;
 void change_free(struct change *change);
@@ -50,7 +59,12 @@ LDAPControl **change_controls(struct change *change); /* NULL: none */
 struct flavor {
 	const char *name;
 	const char *const *root_attributes, *const *server_attributes, *const *user_attributes, *const *domain_attributes, *const *policy_attributes;
-	const char *const *guid_attributes, *const *sid_attributes, *const *rights_attributes;
+	const char *const *guid_attributes, *const *sid_attributes;
+	/* Of the rootDSE at the first look: root_attributes, and the token. rights_attributes: of the user; container_attributes: of container_rdn below the domain's head, NULL: there is none. */
+	const char *const *first_attributes, *const *rights_attributes, *const *container_attributes;
+	const char *container_rdn;
+	/* What a search for these attributes needs; NULL: nothing. Constant. */
+	const LDAPControl *const *(*read_controls)(const char *const *attributes);
 	/* A search for the user's GUID; a GUID itself needs none: then ret_search->base is NULL and ret_guid is filled. STATUS_USER_NOT_FOUND for an id that names nobody. */
 	enum status (*find_user)(enum locate_by by, const char *id, const char *base_dn, struct ldap_search *ret_search, uint8_t ret_guid[16]);
 	/* A search for the account that we bind as. */
@@ -62,7 +76,9 @@ struct flavor {
 	enum status (*read_user)(LDAP *ldap, LDAPMessage *entry, struct user_facts *ret_facts);
 	bool (*read_guid)(LDAP *ldap, LDAPMessage *entry, uint8_t ret_guid[16]);
 	bool (*read_sid)(LDAP *ldap, LDAPMessage *entry, struct sid *ret_sid);
-	void (*read_rights)(LDAP *ldap, LDAPMessage *entry, struct directory_rights *ret_rights);
+	void (*read_token)(LDAP *ldap, LDAPMessage *entry, struct token *ret_token);
+	/* Answers what this entry can answer; the rest of `rights` stays. */
+	void (*read_rights)(enum rights_entry of, LDAP *ldap, LDAPMessage *entry, const struct token *token, struct directory_rights *rights);
 	/* `own`: an entry of a policy of its own, not the domain's head. An entry that shows no policy gives POLICY_UNKNOWN. */
 	void (*read_policy)(LDAP *ldap, LDAPMessage *entry, bool own, struct password_policy *ret_policy);
 	/* `control`: the policy control to send, NULL for none. */

@@ -60,7 +60,8 @@ static int submit_to_libldap(struct operation *operation, LDAP *ldap)
 	struct berval password = { credential->password.size, (char *)credential->password.data };
 	switch (operation->kind) {
 	case OPERATION_SEARCH:
-		return ldap_search_ext(ldap, search->base, search->scope, search->filter, (char **)search->attributes, 0, NULL, NULL, NULL, search->size_limit, &operation->message_id);
+		return ldap_search_ext(ldap, search->base, search->scope, search->filter, (char **)search->attributes, 0, (LDAPControl **)search->controls, NULL, NULL,
+		                       search->size_limit, &operation->message_id);
 	case OPERATION_MODIFY:
 		return ldap_modify_ext(ldap, operation->dn, change_mods(operation->change), change_controls(operation->change), NULL, &operation->message_id);
 	case OPERATION_BIND:
@@ -189,7 +190,7 @@ enum status operation_search(struct connection *connection, struct ldap_search *
 enum status operation_read(struct connection *connection, const char *dn, const char *const *attributes, int64_t timeout_ms, operation_done done, void *arg,
                            struct operation **ret_operation)
 {
-	struct ldap_search search = { .base = strdup(dn), .scope = LDAP_SCOPE_BASE, .attributes = attributes };
+	struct ldap_search search = { .base = strdup(dn), .scope = LDAP_SCOPE_BASE, .attributes = attributes, .controls = connection->setup.flavor->read_controls(attributes) };
 	return search.base == NULL ? STATUS_AGENT_INTERNAL : operation_search(connection, &search, timeout_ms, done, arg, ret_operation);
 }
 

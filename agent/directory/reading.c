@@ -29,6 +29,7 @@ static void complete_reading(struct directory_call *call, const struct password_
 	position_clear(&located->position);
 	located->user = call->user;
 	located->position = call->position;
+	located->rights = call->rights;
 	call->user = (struct user_facts){ 0 };
 	call->position = (struct server_position){ 0 };
 	call_finish(call, STATUS_OK);
@@ -89,6 +90,10 @@ static void on_user(const struct reply *reply, void *arg)
 	if (call->user_status == STATUS_OK) {
 		call->user_status = reply->count == 0 ? STATUS_USER_NOT_FOUND : call->directory->flavor->read_user(reply->ldap, reply->entries[0], &call->user);
 	}
+	/* Without the right to unexpire a reset wants to write pwdLastSet, too: may it? */
+	if (call->user_status == STATUS_OK && call->directory->policies.unexpire == RIGHT_NO) {
+		call->directory->flavor->read_rights(RIGHTS_OF_USER, reply->ldap, reply->entries[0], &call->connection->token, &call->rights);
+	}
 	one_read_done(call);
 }
 
@@ -119,10 +124,13 @@ static void on_domain(const struct reply *reply, void *arg)
 {
 	struct directory_call *call = arg;
 	struct password_policy policy;
+	struct directory_rights rights = { 0 };
 	if (!call_take_reply(call, OPERATION_DOMAIN, reply)) {
 		return;
 	}
 	if (reply->ldap_result == LDAP_SUCCESS && reply->count == 1) {
+		call->directory->flavor->read_rights(RIGHTS_OF_DOMAIN, reply->ldap, reply->entries[0], &call->connection->token, &rights);
+		call->directory->policies.unexpire = rights.answers[RIGHT_UNEXPIRE_PASSWORD];
 		call->directory->flavor->read_policy(reply->ldap, reply->entries[0], false, &policy);
 		policy_cache_put(&call->directory->policies, call->connection->root.naming_context, clock_monotonic_us(), &policy);
 		free(policy.source_name);
@@ -192,6 +200,99 @@ void reading_find(struct directory_call *call)
 	} else if (search.base == NULL) {
 		reading_start(call);
 	} else if ((status = operation_search(call->connection, &search, call_attempt_ms(call), on_found, call, &call->operations[OPERATION_FIND])) != STATUS_OK) {
+		call_fail_attempt(call, status);
+	}
+}
+
+/* The rights ------------------------------------------------------------------------------------------------------------------------------ */
+
+static void one_right_done(struct directory_call *call)
+{
+	const struct located *located = call->located;
+	if (--call->pending > 0) {
+		return;
+	}
+	/* A policy of his own has been read, or not: nothing proves it better. */
+	if (located->user.policy_dn != NULL) {
+		call->rights.answers[RIGHT_READ_POLICIES] = located->user.account.policy.source == POLICY_PSO ? RIGHT_YES : RIGHT_NO;
+	}
+	call_finish(call, call->user_status);
+}
+
+static void take_rights(struct directory_call *call, enum rights_entry of, const struct reply *reply)
+{
+	if (reply->ldap_result == LDAP_SUCCESS && reply->count == 1) {
+		call->directory->flavor->read_rights(of, reply->ldap, reply->entries[0], &call->connection->token, &call->rights);
+	}
+}
+
+static void on_user_rights(const struct reply *reply, void *arg)
+{
+	struct directory_call *call = arg;
+	if (!call_take_reply(call, OPERATION_USER, reply)) {
+		return;
+	}
+	call->user_status = call_judge(call, AD_READ, reply);
+	if (call->user_status == STATUS_OK && reply->count == 0) {
+		call->user_status = STATUS_USER_NOT_FOUND;
+	}
+	take_rights(call, RIGHTS_OF_USER, reply);
+	one_right_done(call);
+}
+
+static void on_domain_rights(const struct reply *reply, void *arg)
+{
+	struct directory_call *call = arg;
+	if (call_take_reply(call, OPERATION_DOMAIN, reply)) {
+		take_rights(call, RIGHTS_OF_DOMAIN, reply);
+		one_right_done(call);
+	}
+}
+
+static void on_container_rights(const struct reply *reply, void *arg)
+{
+	struct directory_call *call = arg;
+	if (!call_take_reply(call, OPERATION_POLICY, reply)) {
+		return;
+	}
+	take_rights(call, RIGHTS_OF_POLICIES, reply);
+	/* Every domain has it; a server that says otherwise hides it. */
+	if (reply->ldap_result == LDAP_NO_SUCH_OBJECT) {
+		call->rights.answers[RIGHT_READ_POLICIES] = RIGHT_NO;
+	}
+	one_right_done(call);
+}
+
+static enum status read_container(struct directory_call *call)
+{
+	const struct flavor *flavor = call->directory->flavor;
+	AUTO_FREE char *container = NULL;
+	if (flavor->container_rdn == NULL) {
+		return STATUS_OK;
+	}
+	if (asprintf(&container, "%s,%s", flavor->container_rdn, call->connection->root.naming_context) < 0) {
+		container = NULL;
+		return STATUS_AGENT_INTERNAL;
+	}
+	call->pending++;
+	return operation_read(call->connection, container, flavor->container_attributes, call_attempt_ms(call), on_container_rights, call, &call->operations[OPERATION_POLICY]);
+}
+
+void reading_rights(struct directory_call *call)
+{
+	const struct flavor *flavor = call->directory->flavor;
+	int64_t timeout_ms = call_attempt_ms(call);
+	char name[64];
+	flavor->name_user(call->guid, name);
+	call->pending = 2;
+	enum status status = operation_read(call->connection, name, flavor->rights_attributes, timeout_ms, on_user_rights, call, &call->operations[OPERATION_USER]);
+	if (status == STATUS_OK) {
+		status = operation_read(call->connection, call->connection->root.naming_context, flavor->domain_attributes, timeout_ms, on_domain_rights, call, &call->operations[OPERATION_DOMAIN]);
+	}
+	if (status == STATUS_OK) {
+		status = read_container(call);
+	}
+	if (status != STATUS_OK) {
 		call_fail_attempt(call, status);
 	}
 }
