@@ -19,7 +19,7 @@ static const char *const FIRST_ATTRIBUTES[] = { "defaultNamingContext", "dnsHost
 static const char *const SERVER_ATTRIBUTES[] = { "invocationId", "msDS-isRODC", NULL };
 static const char *const USER_ATTRIBUTES[] = { "objectGUID", "objectSid", "objectClass", "sAMAccountName", "userPrincipalName", "displayName", "userAccountControl",
 	"msDS-User-Account-Control-Computed", "accountExpires", "pwdLastSet", "lockoutTime", "adminCount", "servicePrincipalName", "isCriticalSystemObject", "primaryGroupID",
-	"tokenGroups", "replPropertyMetaData", "msDS-ResultantPSO", "nTSecurityDescriptor", NULL };
+	"tokenGroups", "replPropertyMetaData", "msDS-ResultantPSO", "nTSecurityDescriptor", "msDS-UserPasswordExpiryTimeComputed", NULL };
 static const char *const DOMAIN_ATTRIBUTES[] = { "objectSid", "minPwdLength", "pwdProperties", "pwdHistoryLength", "minPwdAge", "maxPwdAge", "lockoutThreshold",
 	"lockoutDuration", "nTSecurityDescriptor", NULL };
 static const char *const PSO_ATTRIBUTES[] = { "msDS-MinimumPasswordLength", "msDS-PasswordComplexityEnabled", "msDS-PasswordHistoryLength", "msDS-MinimumPasswordAge",
@@ -183,6 +183,8 @@ static void read_times(const struct entry *entry, struct account *account)
 	int64_t value = 0;
 	account->account_expires_s = entry_number(entry, "accountExpires", &value) ? ad_time_expiry(value) : INT64_MAX;
 	account->pwd_last_set_s = entry_number(entry, "pwdLastSet", &value) ? ad_time_from_filetime(value) : 0;
+	/* 0: it must be changed before anything else */
+	account->password_expires_s = entry_number(entry, "msDS-UserPasswordExpiryTimeComputed", &value) && value != 0 ? ad_time_expiry(value) : 0;
 	account->lockout_time_set = entry_number(entry, "lockoutTime", &value) && value != 0;
 }
 
@@ -309,16 +311,16 @@ static void read_policy(LDAP *ldap, LDAPMessage *message, bool own, struct passw
 }
 
 struct change {
-	struct secret password; /* unicodePwd as it goes over the wire */
-	struct berval password_value, zero;
-	struct berval *password_values[2], *zero_values[2];
-	LDAPMod items[3], *mods[4];
+	struct secret password, old_password; /* unicodePwd as it goes over the wire */
+	struct berval password_value, old_password_value, zero;
+	struct berval *password_values[2], *old_password_values[2], *zero_values[2];
+	LDAPMod items[4], *mods[5];
 	LDAPControl control, *controls[2];
 };
 
-static void add_replace(struct change *change, size_t *count, char *type, struct berval **values)
+static void add_item(struct change *change, size_t *count, int kind, char *type, struct berval **values)
 {
-	change->items[*count] = (LDAPMod){ .mod_op = LDAP_MOD_REPLACE | LDAP_MOD_BVALUES, .mod_type = type, .mod_vals.modv_bvals = values };
+	change->items[*count] = (LDAPMod){ .mod_op = kind | LDAP_MOD_BVALUES, .mod_type = type, .mod_vals.modv_bvals = values };
 	change->mods[*count] = &change->items[*count];
 	++*count;
 }
@@ -349,9 +351,33 @@ static void add_control(struct change *change, const char *oid)
 	change->controls[0] = &change->control;
 }
 
+static enum status set_value(struct bytes password, struct secret *ret_secret, struct berval *ret_value, struct berval *ret_values[2])
+{
+	enum status status = quote_password(password, ret_secret);
+	if (status == STATUS_OK) {
+		*ret_value = (struct berval){ ret_secret->size, (char *)ret_secret->data };
+		ret_values[0] = ret_value;
+	}
+	return status;
+}
+
+/* MS-ADTS 3.1.1.3.1.5.1: replaced, it is a reset; the old one deleted and the new one added, in this order, a change. */
+static enum status add_password(struct change *change, size_t *count, const struct directory_change *wanted)
+{
+	static char UNICODE_PWD[] = "unicodePwd";
+	bool is_change = wanted->old_password.size > 0;
+	enum status status = set_value(wanted->password, &change->password, &change->password_value, change->password_values);
+	if (status == STATUS_OK && is_change) {
+		status = set_value(wanted->old_password, &change->old_password, &change->old_password_value, change->old_password_values);
+		add_item(change, count, LDAP_MOD_DELETE, UNICODE_PWD, change->old_password_values);
+	}
+	add_item(change, count, is_change ? LDAP_MOD_ADD : LDAP_MOD_REPLACE, UNICODE_PWD, change->password_values);
+	return status;
+}
+
 static enum status change_new(const struct directory_change *wanted, const char *control, struct change **ret_change)
 {
-	static char UNICODE_PWD[] = "unicodePwd", LOCKOUT_TIME[] = "lockoutTime", PWD_LAST_SET[] = "pwdLastSet", ZERO[] = "0";
+	static char LOCKOUT_TIME[] = "lockoutTime", PWD_LAST_SET[] = "pwdLastSet", ZERO[] = "0";
 	size_t count = 0;
 	struct change *change = calloc(1, sizeof *change);
 	if (change == NULL) {
@@ -360,20 +386,17 @@ static enum status change_new(const struct directory_change *wanted, const char 
 	change->zero = (struct berval){ 1, ZERO };
 	change->zero_values[0] = &change->zero;
 	if (wanted->set_password) {
-		enum status status = quote_password(wanted->password, &change->password);
+		enum status status = add_password(change, &count, wanted);
 		if (status != STATUS_OK) {
 			change_free(change);
 			return status;
 		}
-		change->password_value = (struct berval){ change->password.size, (char *)change->password.data };
-		change->password_values[0] = &change->password_value;
-		add_replace(change, &count, UNICODE_PWD, change->password_values);
 	}
 	if (wanted->clear_lockout) {
-		add_replace(change, &count, LOCKOUT_TIME, change->zero_values);
+		add_item(change, &count, LDAP_MOD_REPLACE, LOCKOUT_TIME, change->zero_values);
 	}
 	if (wanted->must_change) {
-		add_replace(change, &count, PWD_LAST_SET, change->zero_values);
+		add_item(change, &count, LDAP_MOD_REPLACE, PWD_LAST_SET, change->zero_values);
 	}
 	if (control != NULL) {
 		add_control(change, control);
@@ -386,6 +409,7 @@ void change_free(struct change *change)
 {
 	if (change != NULL) {
 		secret_wipe(&change->password);
+		secret_wipe(&change->old_password);
 		free(change);
 	}
 }

@@ -1,4 +1,4 @@
-/* The calls: locate, recheck, write, lookup of a SID. Each waits for a connection where it has none of its own, asks, and ends once: by its answer, its deadline, or the
+/* The calls: locate, recheck, write, verify, lookup of a SID. Each waits for a connection where it has none of its own, asks, and ends once: by its answer, its deadline, or the
  * directory's end. Its callback always comes from the loop's top level. */
 #include <stdio.h>
 #include <string.h>
@@ -41,6 +41,7 @@ static void call_free(struct directory_call *call)
 	leave_queue(call);
 	TAILQ_REMOVE(&call->directory->calls, call, link);
 	forget_reading(call);
+	verification_cancel(call->verification);
 	located_free(call->located);
 	if (call->timer != NULL) {
 		event_free(call->timer);
@@ -91,6 +92,9 @@ static void fire(struct directory_call *call)
 	case CALL_LOOKUP_SID:
 		copy.done.lookup(copy.status, copy.status == STATUS_OK ? &copy.sid : NULL, &copy.answer, copy.arg);
 		break;
+	case CALL_VERIFY:
+		copy.done.verify(copy.status, &copy.answer, copy.arg);
+		break;
 	case CALL_RIGHTS:
 		copy.done.rights(copy.status, copy.status == STATUS_OK ? &copy.rights : NULL, copy.arg);
 		break;
@@ -107,6 +111,9 @@ static void on_call_deadline(evutil_socket_t fd, short what, void *arg)
 	struct directory_call *call = arg;
 	if (call->queued) {
 		call_finish(call, directory_has_usable(call->directory) ? STATUS_DIRECTORY_BUSY : directory_outage(call->directory));
+	} else if (call->verification != NULL) {
+		call->answer.sent = verification_sent(call->verification);
+		call_finish(call, verification_waits(call->verification) ? STATUS_DIRECTORY_BUSY : STATUS_DIRECTORY_TIMEOUT);
 	} else if (call->kind != CALL_WRITE) { /* a write ends by its operation, which knows whether it was sent */
 		call_finish(call, STATUS_DIRECTORY_TIMEOUT);
 	}
@@ -396,7 +403,9 @@ static void on_written(const struct reply *reply, void *arg)
 enum status directory_write(struct located *located, const struct directory_change *wanted, int64_t timeout_ms, write_done done, void *arg, struct directory_call **ret_call)
 {
 	struct connection *connection = located->connection;
-	const char *control = wanted->enforce_policy && wanted->set_password ? connection->root.policy_control : NULL;
+	/* A change is subject to the whole policy by itself. */
+	bool is_change = wanted->set_password && wanted->old_password.size > 0, hints = wanted->set_password && wanted->enforce_policy && !is_change;
+	const char *control = hints ? connection->root.policy_control : NULL;
 	struct directory_call *call = NULL;
 	struct change *change = NULL;
 	char name[64];
@@ -407,18 +416,49 @@ enum status directory_write(struct located *located, const struct directory_chan
 	if (status != STATUS_OK) {
 		return status;
 	}
-	if (wanted->enforce_policy && wanted->set_password && control == NULL && connection->setup.settings->policy_hints == POLICY_HINTS_REQUIRE) {
+	if (hints && control == NULL && connection->setup.settings->policy_hints == POLICY_HINTS_REQUIRE) {
 		status = STATUS_DIRECTORY_NO_POLICY_CONTROL;
 	}
 	if (status == STATUS_OK) {
 		status = call->directory->flavor->change_new(wanted, control, &change);
 	}
 	if (status == STATUS_OK) {
-		call->operation = wanted->set_password ? AD_RESET : AD_UNLOCK;
+		call->operation = is_change ? AD_CHANGE : wanted->set_password ? AD_RESET : AD_UNLOCK;
 		call->done.write = done;
 		call->directory->flavor->name_user(located->guid, name);
 		status = operation_modify(connection, name, change, timeout_ms, on_written, call, &call->operations[OPERATION_WRITE]);
 	}
+	if (status != STATUS_OK) {
+		call_free(call);
+		return status;
+	}
+	if (ret_call != NULL) {
+		*ret_call = call;
+	}
+	return STATUS_OK;
+}
+
+static void on_verified(const struct reply *reply, void *arg)
+{
+	struct directory_call *call = arg;
+	call->verification = NULL;
+	call->answer.sent = reply->sent;
+	call->answer.answered = reply->status == STATUS_OK;
+	call_finish(call, reply->status == STATUS_OK ? call_judge(call, AD_VERIFY, reply) : reply->status);
+}
+
+enum status directory_verify(struct located *located, struct bytes password, int64_t timeout_ms, verify_done done, void *arg, struct directory_call **ret_call)
+{
+	struct directory_call *call = NULL;
+	if (password.size == 0) {
+		return STATUS_CREDENTIAL_WRONG;
+	}
+	enum status status = call_on(located, CALL_VERIFY, timeout_ms, arg, &call);
+	if (status != STATUS_OK) {
+		return status;
+	}
+	call->done.verify = done;
+	status = verification_start(call->directory, located->connection, located->user.account.dn, password, on_verified, call, &call->verification);
 	if (status != STATUS_OK) {
 		call_free(call);
 		return status;

@@ -2,7 +2,7 @@
 #ifndef AGENT_DIRECTORY_CALL_H
 #define AGENT_DIRECTORY_CALL_H
 
-#include "agent/directory/internal.h"
+#include "agent/directory/verification.h"
 
 struct located {
 	unsigned references;
@@ -14,7 +14,7 @@ struct located {
 	struct directory_rights rights; /* those that were needed, and read, together with the user */
 };
 
-enum call_kind { CALL_LOCATE, CALL_RECHECK, CALL_WRITE, CALL_LOOKUP_SID, CALL_RIGHTS };
+enum call_kind { CALL_LOCATE, CALL_RECHECK, CALL_WRITE, CALL_LOOKUP_SID, CALL_RIGHTS, CALL_VERIFY };
 enum { OPERATION_FIND, OPERATION_USER, OPERATION_POSITION, OPERATION_DOMAIN, OPERATION_POLICY, OPERATION_WRITE, OPERATION_COUNT };
 
 struct directory_call {
@@ -42,12 +42,14 @@ struct directory_call {
 	bool any_object;               /* of a lookup: one without a SID will do */
 	struct directory_rights rights;
 	enum ad_operation operation;   /* of a write */
+	struct verification *verification; /* NULL: none is under way */
 	union {
 		locate_done locate;
 		recheck_done recheck;
 		write_done write;
 		lookup_sid_done lookup;
 		rights_done rights;
+		verify_done verify;
 	} done;
 	void *arg;
 };

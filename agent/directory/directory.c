@@ -1,4 +1,4 @@
-#include "agent/directory/internal.h"
+#include "agent/directory/verification.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -277,6 +277,7 @@ enum status directory_new(struct event_base *base, const struct directory_settin
 	TAILQ_INIT(&directory->calls);
 	TAILQ_INIT(&directory->queue);
 	TAILQ_INIT(&directory->checks);
+	TAILQ_INIT(&directory->verifications);
 	directory->news = evtimer_new(base, on_news, directory);
 	enum status status = directory->news != NULL ? read_credential(directory, why) : STATUS_AGENT_INTERNAL;
 	if (status == STATUS_OK) {
@@ -312,6 +313,7 @@ void directory_free(struct directory *directory)
 		}
 	}
 	calls_end(directory);
+	verifications_end(directory);
 	for (unsigned i = 0; i < directory->server_count; i++) {
 		for (unsigned k = 0; k < directory->servers[i].slots; k++) {
 			connection_unref(directory->servers[i].connections[k]);

@@ -7,7 +7,7 @@
  *     directory_locate()   finds the user and reads account, groups, policy and the server's position on one server -> struct located
  *     directory_recheck()  reads the same account again on the same connection, just before the write
  *     directory_write()    one modify on that same connection, answer mapped by table
- * A located user is bound to the server that it was read from: the write goes there or fails. */
+ * A located user is bound to the server that it was read from: the write goes there or fails, and so does directory_verify(). */
 #ifndef AGENT_DIRECTORY_DIRECTORY_H
 #define AGENT_DIRECTORY_DIRECTORY_H
 
@@ -139,7 +139,8 @@ enum status directory_write(struct located *located, const struct directory_chan
                             write_done done, void *arg, struct directory_call **ret_call) MUST_USE;
 
 /* Whether `password` is the user's and would let him in: a simple bind as him on a connection of its own to the server that he was read from. STATUS_VERIFIED, credential.*, user.locked,
- * user.disabled, user.expired, user.logon_*, directory.*. An empty password is credential.wrong at once: servers take it for an anonymous bind (RFC 4513 5.1.2). `password` is borrowed until the call returns. */
+ * user.disabled, user.expired, user.logon_*, directory.*. An empty password is refused with credential.wrong, without a callback: servers take it for an anonymous bind (RFC 4513 5.1.2).
+ * More than a few at once wait for each other, up to settings->queue_limit. directory.timeout or directory.unavailable with answer->sent && !answer->answered: the password may have been tried. `password` is borrowed until the call returns. */
 typedef void (*verify_done)(enum status status, const struct directory_answer *answer, void *arg);
 enum status directory_verify(struct located *located, struct bytes password, int64_t timeout_ms, verify_done done, void *arg, struct directory_call **ret_call) MUST_USE;
 

@@ -11,6 +11,7 @@ struct server {
 };
 TAILQ_HEAD(calls, directory_call);
 TAILQ_HEAD(checks, check);
+TAILQ_HEAD(verifications, verification);
 
 struct directory {
 	struct event_base *base;
@@ -26,6 +27,8 @@ struct directory {
 	struct calls queue;        /* those that wait for a connection */
 	unsigned queued;
 	struct checks checks;
+	struct verifications verifications; /* all of them */
+	unsigned verifying;        /* those that have a place */
 	struct event *news;        /* pumps the calls and tells `changed`, from the loop's top level */
 	struct directory_health told;
 	void (*changed)(struct directory *directory, void *arg);

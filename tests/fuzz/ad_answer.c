@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	memcpy(text, data + head, size - head);
 	text[size - head] = 0;
-	enum status status = ad_answer_status(size > 0 ? data[0] & 3 : 0, size > 1 ? data[1] : 0, text, &win32);
+	enum status status = ad_answer_status(size > 0 ? data[0] % (AD_VERIFY + 1) : 0, size > 1 ? data[1] : 0, text, &win32);
 	ad_answer_text(text, out, 1 + size % sizeof out);
 	if (status >= STATUS_COUNT || !utf8_valid(bytes_of_string(out)) || strlen(out) > strlen(text)) {
 		abort();

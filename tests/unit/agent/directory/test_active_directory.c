@@ -86,13 +86,18 @@ static void self(void **state)
 	}
 }
 
-static void check_mod(const LDAPMod *mod, const char *type, const void *value, size_t size)
+static void check_item(const LDAPMod *mod, int kind, const char *type, const void *value, size_t size)
 {
-	assert_int_equal(mod->mod_op, LDAP_MOD_REPLACE | LDAP_MOD_BVALUES);
+	assert_int_equal(mod->mod_op, kind | LDAP_MOD_BVALUES);
 	assert_string_equal(mod->mod_type, type);
 	assert_int_equal(mod->mod_bvalues[0]->bv_len, size);
 	assert_memory_equal(mod->mod_bvalues[0]->bv_val, value, size);
 	assert_null(mod->mod_bvalues[1]);
+}
+
+static void check_mod(const LDAPMod *mod, const char *type, const void *value, size_t size)
+{
+	check_item(mod, LDAP_MOD_REPLACE, type, value, size);
 }
 
 static void changes(void **state)
@@ -114,6 +119,22 @@ static void changes(void **state)
 	assert_memory_equal(controls[0]->ldctl_value.bv_val, "\x30\x03\x02\x01\x01", 5);
 	assert_null(controls[1]);
 	change_free(change);
+}
+
+/* MS-ADTS 3.1.1.3.1.5.1: the old value deleted, then the new one added. */
+static void change_of_the_user(void **state)
+{
+	struct directory_change wanted = { .set_password = true, .password = bytes_of_string("b"), .old_password = bytes_of("\xc3\xbc", 2) };
+	struct change *change;
+	assert_int_equal(ACTIVE_DIRECTORY.change_new(&wanted, NULL, &change), STATUS_OK);
+	LDAPMod **mods = change_mods(change);
+	check_item(mods[0], LDAP_MOD_DELETE, "unicodePwd", "\x22\0\xfc\0\x22\0", 6);
+	check_item(mods[1], LDAP_MOD_ADD, "unicodePwd", "\x22\0\x62\0\x22\0", 6);
+	assert_null(mods[2]);
+	assert_null(change_controls(change));
+	change_free(change);
+	wanted.old_password = bytes_of("\xff", 1);
+	assert_int_equal(ACTIVE_DIRECTORY.change_new(&wanted, NULL, &change), STATUS_DIRECTORY_ENCRYPTION);
 }
 
 static void unlock_only(void **state)
@@ -180,7 +201,7 @@ static void credential_turns(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(filters), cmocka_unit_test(injections), cmocka_unit_test(guids), cmocka_unit_test(self), cmocka_unit_test(changes),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(filters), cmocka_unit_test(injections), cmocka_unit_test(guids), cmocka_unit_test(self), cmocka_unit_test(changes), cmocka_unit_test(change_of_the_user),
 		cmocka_unit_test(unlock_only), cmocka_unit_test(invalid_password), cmocka_unit_test(policies), cmocka_unit_test(credential_turns) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,274 @@
+#include "agent/directory/verification.h"
+
+#include <event2/buffer.h>
+#include <event2/bufferevent_ssl.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#include "base/tls.h"
+
+enum { FAREWELL_MS = 1000 };
+
+struct verification {
+	TAILQ_ENTRY(verification) link;
+	struct directory *directory;
+	char *host, *dn;
+	struct sockaddr_storage address;
+	socklen_t address_size;
+	struct secret password;
+	struct bufferevent *bufferevent; /* NULL: it waits for a place */
+	struct ldap_io io;
+	LDAP *ldap;
+	int message_id;
+	bool sent, leaving;              /* leaving: it has ended, and says goodbye to the server */
+	struct event *timer;
+	verification_done done;
+	void *arg;
+};
+
+static void start_waiting(struct directory *directory);
+
+static void verification_free(struct verification *verification)
+{
+	struct directory *directory = verification->directory;
+	bool held_place = verification->bufferevent != NULL && !verification->leaving;
+	TAILQ_REMOVE(&directory->verifications, verification, link);
+	ldap_io_close(&verification->io);
+	if (verification->ldap != NULL) {
+		ldap_destroy(verification->ldap);
+	}
+	if (verification->bufferevent != NULL) {
+		bufferevent_free(verification->bufferevent);
+	}
+	if (verification->timer != NULL) {
+		event_free(verification->timer);
+	}
+	secret_wipe(&verification->password);
+	free(verification->host);
+	free(verification->dn);
+	free(verification);
+	if (held_place) {
+		directory->verifying--;
+		start_waiting(directory);
+	}
+}
+
+static void finish(struct verification *verification, const struct reply *reply)
+{
+	verification_done done = verification->done;
+	void *arg = verification->arg;
+	verification->done = NULL;
+	if (done != NULL) {
+		done(reply, arg);
+	}
+}
+
+static void fail(struct verification *verification, enum status status)
+{
+	const struct reply reply = { .status = status, .sent = verification->sent, .ldap_result = -1 };
+	finish(verification, &reply);
+	verification_free(verification);
+}
+
+static void on_farewell_timeout(evutil_socket_t fd, short what, void *arg)
+{
+	verification_free(arg);
+}
+
+static void on_written(struct bufferevent *bufferevent, void *arg)
+{
+	struct verification *verification = arg;
+	if (verification->leaving && ldap_io_unsent(&verification->io) == 0) {
+		verification_free(verification);
+	}
+}
+
+/* Its place is another's from here: ldap_destroy writes an unbind, which has a moment to leave. */
+static void leave(struct verification *verification)
+{
+	struct directory *directory = verification->directory;
+	static const struct timeval FAREWELL = { FAREWELL_MS / 1000, FAREWELL_MS % 1000 * 1000 };
+	LDAP *ldap = verification->ldap;
+	verification->ldap = NULL;
+	verification->leaving = true;
+	bufferevent_disable(verification->bufferevent, EV_READ);
+	ldap_destroy(ldap);
+	verification->timer = evtimer_new(directory->base, on_farewell_timeout, verification);
+	bool timed = verification->timer != NULL && evtimer_add(verification->timer, &FAREWELL) == 0;
+	directory->verifying--;
+	start_waiting(directory);
+	if (!timed) {
+		verification_free(verification);
+	}
+}
+
+static void take_answer(struct verification *verification, LDAPMessage *message)
+{
+	char *diagnostic = NULL;
+	struct reply reply = { .sent = true, .ldap = verification->ldap };
+	if (ldap_parse_result(verification->ldap, message, &reply.ldap_result, NULL, &diagnostic, NULL, NULL, 1) != LDAP_SUCCESS) {
+		reply.ldap_result = LDAP_PROTOCOL_ERROR;
+	}
+	reply.diagnostic = diagnostic;
+	finish(verification, &reply);
+	ldap_memfree(diagnostic);
+	leave(verification);
+}
+
+static void on_read(struct bufferevent *bufferevent, void *arg)
+{
+	struct verification *verification = arg;
+	while (verification->ldap != NULL && evbuffer_get_length(bufferevent_get_input(bufferevent)) > 0) {
+		struct timeval now = { 0, 0 };
+		LDAPMessage *message = NULL;
+		int type = ldap_result(verification->ldap, LDAP_RES_ANY, LDAP_MSG_ONE, &now, &message);
+		if (type == 0) {
+			return;
+		}
+		if (type < 0) {
+			fail(verification, STATUS_DIRECTORY_PROTOCOL);
+			return;
+		}
+		if (ldap_msgid(message) == verification->message_id) {
+			take_answer(verification, message);
+			return;
+		}
+		ldap_msgfree(message); /* a notice of disconnection: the end of the connection follows */
+	}
+}
+
+static void bind_as_user(struct verification *verification)
+{
+	struct berval password = { verification->password.size, (char *)verification->password.data };
+	verification->io = (struct ldap_io){ .bufferevent = verification->bufferevent };
+	if (ldap_io_open(&verification->io, &verification->ldap) != STATUS_OK) {
+		fail(verification, STATUS_AGENT_INTERNAL);
+		return;
+	}
+	int result = ldap_sasl_bind(verification->ldap, verification->dn, LDAP_SASL_SIMPLE, &password, NULL, NULL, &verification->message_id);
+	secret_wipe(&verification->password);
+	verification->sent = result == LDAP_SUCCESS;
+	if (result != LDAP_SUCCESS) {
+		fail(verification, STATUS_DIRECTORY_UNAVAILABLE);
+	}
+}
+
+static void on_event(struct bufferevent *bufferevent, short what, void *arg)
+{
+	struct verification *verification = arg;
+	if ((what & BEV_EVENT_CONNECTED) != 0) {
+		bind_as_user(verification);
+	} else if (verification->leaving) {
+		verification_free(verification);
+	} else if ((what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) != 0) {
+		/* The agent's own connection to this address stands: whatever went wrong with this one is not the certificate's fault. */
+		fail(verification, STATUS_DIRECTORY_UNAVAILABLE);
+	}
+}
+
+/* STATUS_OK: it is on its way, and may even have ended. */
+static enum status begin(struct verification *verification)
+{
+	struct directory *directory = verification->directory;
+	SSL *ssl = NULL;
+	int one = 1;
+	if (tls_client_new(directory->tls, verification->host, &ssl) != STATUS_OK) {
+		return STATUS_AGENT_INTERNAL;
+	}
+	verification->bufferevent = bufferevent_openssl_socket_new(directory->base, -1, ssl, BUFFEREVENT_SSL_CONNECTING, BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
+	if (verification->bufferevent == NULL) {
+		SSL_free(ssl);
+		return STATUS_AGENT_INTERNAL;
+	}
+	directory->verifying++;
+	bufferevent_setcb(verification->bufferevent, on_read, on_written, on_event, verification);
+	bufferevent_enable(verification->bufferevent, EV_READ | EV_WRITE);
+	if (bufferevent_socket_connect(verification->bufferevent, (struct sockaddr *)&verification->address, (int)verification->address_size) != 0) {
+		return STATUS_DIRECTORY_UNAVAILABLE;
+	}
+	setsockopt(bufferevent_getfd(verification->bufferevent), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	return STATUS_OK;
+}
+
+static struct verification *first_waiting(const struct directory *directory)
+{
+	struct verification *verification;
+	TAILQ_FOREACH(verification, &directory->verifications, link) {
+		if (verification->bufferevent == NULL) {
+			return verification;
+		}
+	}
+	return NULL;
+}
+
+static void start_waiting(struct directory *directory)
+{
+	struct verification *next;
+	while (!directory->closing && directory->verifying < VERIFICATIONS_MAX && (next = first_waiting(directory)) != NULL) {
+		enum status status = begin(next);
+		if (status != STATUS_OK) {
+			fail(next, status);
+		}
+	}
+}
+
+static unsigned count_waiting(const struct directory *directory)
+{
+	const struct verification *verification;
+	unsigned count = 0;
+	TAILQ_FOREACH(verification, &directory->verifications, link) {
+		count += verification->bufferevent == NULL;
+	}
+	return count;
+}
+
+enum status verification_start(struct directory *directory, const struct connection *at, const char *dn, struct bytes password, verification_done done, void *arg,
+                               struct verification **ret_verification)
+{
+	if (count_waiting(directory) >= directory->settings->queue_limit) {
+		return STATUS_AGENT_OVERLOADED;
+	}
+	struct verification *verification = calloc(1, sizeof *verification);
+	if (verification == NULL) {
+		return STATUS_AGENT_INTERNAL;
+	}
+	*verification = (struct verification){ .directory = directory, .host = strdup(at->host), .dn = strdup(dn), .address = at->addresses.items[at->address],
+		.address_size = at->addresses.sizes[at->address], .done = done, .arg = arg };
+	TAILQ_INSERT_TAIL(&directory->verifications, verification, link);
+	enum status status = verification->host != NULL && verification->dn != NULL ? secret_from(password, &verification->password) : STATUS_AGENT_INTERNAL;
+	if (status == STATUS_OK && directory->verifying < VERIFICATIONS_MAX) {
+		status = begin(verification);
+	}
+	if (status != STATUS_OK) {
+		verification_free(verification);
+		return status;
+	}
+	*ret_verification = verification;
+	return STATUS_OK;
+}
+
+void verification_cancel(struct verification *verification)
+{
+	if (verification != NULL) {
+		verification_free(verification);
+	}
+}
+
+bool verification_sent(const struct verification *verification)
+{
+	return verification->sent;
+}
+
+bool verification_waits(const struct verification *verification)
+{
+	return verification->bufferevent == NULL;
+}
+
+void verifications_end(struct directory *directory)
+{
+	struct verification *verification;
+	while ((verification = TAILQ_FIRST(&directory->verifications)) != NULL) {
+		verification->done = NULL;
+		verification_free(verification);
+	}
+}
