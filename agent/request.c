@@ -31,7 +31,6 @@ static enum status answer_check(struct request *request);
 static enum status leave_if_unlocked(struct request *request);
 static enum status record_intent(struct request *request);
 static enum status recheck_user(struct request *request);
-static enum status judge_again(struct request *request);
 static enum status write_change(struct request *request);
 
 /* The order. Before it: the signature (session.c), the known id and the claims (requests_handle); behind it, for every one: request_finish. */
@@ -49,17 +48,29 @@ static const struct request_stage stages[] = {
 	{ "unlocked", leave_if_unlocked },
 	{ "intent", record_intent },
 	{ "recheck", recheck_user },
-	{ "scope", judge_again },
+	{ "scope", request_judge_again },
 	{ "write", write_change },
 	{ NULL, NULL },
 };
+
+/* The server was lost behind the intent and nothing had been sent to it: the user is read on another one, and the intent is written anew for that. Once. */
+static bool move_on(struct request *request, enum status status)
+{
+	bool lost = status == STATUS_DIRECTORY_UNAVAILABLE || status == STATUS_DIRECTORY_TIMEOUT;
+	if (!lost || !request->intent || request->wrote || request->moved || request->all->closing || verified_still_valid(request->verified, clock_now_ms() / 1000) != STATUS_OK)
+		return false;
+	request->moved = request->moving = true;
+	for (request->stage = stages; request->stage->run != locate_again; request->stage++)
+		continue;
+	return true;
+}
 
 static void advance(struct request *request)
 {
 	while (request->stage->run) {
 		request->pending = false;
 		enum status status = (request->stage++)->run(request);
-		if (status != STATUS_OK) {
+		if (status != STATUS_OK && !move_on(request, status)) {
 			request_finish(request, status);
 			return;
 		}
@@ -71,7 +82,7 @@ static void advance(struct request *request)
 
 static void resume(struct request *request, enum status status)
 {
-	if (status == STATUS_OK)
+	if (status == STATUS_OK || move_on(request, status))
 		advance(request);
 	else
 		request_finish(request, status);
@@ -438,16 +449,18 @@ static bool written_since(const struct request *request)
 
 static enum status locate_again(struct request *request)
 {
-	if (!written_since(request))
+	if (!written_since(request) && !request->moving)
 		return STATUS_OK;
+	bool moving = request->moving;
+	request->moving = false;
 	char guid[UUID_SIZE];
 	strcpy(guid, request->entry.user_guid);
-	return begin_locating(request, LOCATE_OBJECT_GUID, guid, located_position(request->located)->server);
+	return begin_locating(request, LOCATE_OBJECT_GUID, guid, moving ? NULL : located_position(request->located)->server);
 }
 
 static enum status admit(struct request *request)
 {
-	if (request->op == OP_CHECK)
+	if (request->op == OP_CHECK || request->admitted)
 		return STATUS_OK;
 	enum status status = limits_admit(request->all->world.limits, request->entry.user_guid, request_sets_password(request), clock_now_ms(), &request->result.retry_after);
 	request->admitted = status == STATUS_OK;
@@ -458,7 +471,7 @@ static enum status admit(struct request *request)
 
 static enum status decrypt_secret(struct request *request)
 {
-	if (!request->claims->secret)
+	if (!request->claims->secret || request->secret.operation_id[0])
 		return STATUS_OK;
 	AUTO_SECRET struct secret plaintext = SECRET_EMPTY;
 	struct jose_key *const keys[] = { request->all->world.identity->decryption, NULL };
@@ -521,7 +534,7 @@ static enum status leave_if_unlocked(struct request *request)
 static void handle_intent(enum status status, void *arg)
 {
 	struct request *request = arg;
-	request->intent = status == STATUS_OK;
+	request->intent |= status == STATUS_OK;
 	request_mark(request, STAGE_INTENT);
 	/* Closing: the intent stays, and is settled at the next start. */
 	if (!request->all->closing)
@@ -537,11 +550,12 @@ static enum status record_intent(struct request *request)
 	snprintf(entry->server, sizeof entry->server, "%s", position->server);
 	memcpy(entry->invocation_id, position->invocation_id, sizeof entry->invocation_id);
 	entry->highest_committed_usn = position->highest_committed_usn;
-	if (record->known) {
-		entry->password_version = record->version;
+	entry->password_version = record->known ? record->version : 0;
+	entry->password_originating_usn = record->known ? record->originating_usn : 0;
+	memset(entry->password_originator, 0, sizeof entry->password_originator);
+	if (record->known)
 		memcpy(entry->password_originator, record->originator, sizeof entry->password_originator);
-		entry->password_originating_usn = record->originating_usn;
-	}
+	request->record_time_s = record->time_s;
 	entry->intent_at_ms = clock_now_ms();
 	request->marked_us = clock_monotonic_us();
 	enum status status = journal_intent(request->all->world.journal, entry, handle_intent, request);
@@ -566,7 +580,7 @@ static enum status recheck_user(struct request *request)
 	return directory_recheck(request->located, realm_settings(request->realm)->locate_timeout_ms, handle_recheck, request, &call);
 }
 
-static enum status judge_again(struct request *request)
+enum status request_judge_again(struct request *request)
 {
 	if (strcmp(located_account(request->located)->guid, request->entry.user_guid) != 0)
 		return STATUS_USER_NOT_FOUND;
@@ -597,13 +611,18 @@ static void handle_written(enum status status, const struct directory_answer *an
 		resume(request, status);
 }
 
-static enum status write_change(struct request *request)
+struct directory_change request_change(const struct request *request)
 {
 	const struct account *account = located_account(request->located);
-	struct directory_change change = {
+	return (struct directory_change){
 		.set_password = request_sets_password(request), .password = secret_bytes(&request->secret.new_password), .must_change = request->claims->must_change,
 		.clear_lockout = (request->op == OP_UNLOCK || request->claims->unlock) && account->lockout_time_set, .enforce_policy = request->claims->enforce_policy && request->op == OP_RESET,
 	};
+}
+
+static enum status write_change(struct request *request)
+{
+	struct directory_change change = request_change(request);
 	struct directory_call *call;
 	/* The other agent or an administrator was quicker. */
 	if (!change.set_password && !change.clear_lockout)

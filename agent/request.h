@@ -1,5 +1,6 @@
 /* request: what happens to a request, from a verified frame to a recorded and signed result. request.c is the table of contents: the stages in their order;
- * request_outcome.c is the one tail by which every request leaves; request_settle.c finds out about writes whose answer was lost.
+ * request_outcome.c is the one tail by which every request leaves; request_settle.c finds out about writes whose answer was lost,
+ * request_second.c writes the same once more on another server meanwhile.
  *
  * On the loop's thread. Holds every request under way; nothing else does. */
 #ifndef AGENT_REQUEST_H

@@ -1,4 +1,4 @@
-/* request_internal: what request.c, request_outcome.c and request_settle.c share. Nobody else includes it. */
+/* request_internal: what request.c, request_outcome.c, request_settle.c and request_second.c share. Nobody else includes it. */
 #ifndef AGENT_REQUEST_INTERNAL_H
 #define AGENT_REQUEST_INTERNAL_H
 
@@ -7,6 +7,14 @@
 #include "agent/request.h"
 
 struct request_stage;
+
+/* One write of a request: the first, and the second where the answer to the first was lost. */
+struct attempt {
+	bool open;                        /* it was sent, or the agent ended before that could be known, and its fate is not */
+	int64_t lost_ms;                  /* when the connection was given up that it went over */
+	int64_t unchanged_us;             /* the first of the latest readings in a row that showed no write; 0: none */
+};
+enum { FIRST, SECOND, ATTEMPTS };
 
 struct request {
 	struct requests *all;
@@ -27,8 +35,11 @@ struct request {
 	enum status write_status;         /* of a write whose answer was lost */
 	bool intent, wrote, settling;
 	int64_t settle_began_us;
-	int64_t lost_ms;                  /* when the connection was given up that the write went over */
-	int64_t unchanged_us;             /* the first of the latest readings in a row that showed no write; 0: none */
+	struct attempt attempts[ATTEMPTS];
+	int asked;                        /* whose server is read */
+	bool moved, moving;               /* its server was lost before anything was sent: another one, once */
+	bool second_running, second_over; /* over: it was sent, or refused */
+	int64_t record_time_s;            /* of unicodePwd's record before the first write, by that server's clock */
 	struct event *timer;
 	struct journal_entry entry;
 	char why[256];                    /* the scope's rule in words: for the log, never for the service */
@@ -70,8 +81,22 @@ void request_finish(struct request *request, enum status status);
 /* Provisional or unjournaled: sends what the result says now. */
 void request_send_result(struct request *request);
 
+/* What is to be written, judged by the account as read last. */
+struct directory_change request_change(const struct request *request);
+/* Everything that is looked at once more just before a write: the same user, the time, scope and state. */
+enum status request_judge_again(struct request *request);
+
 /* A write that was sent and not answered. */
 void request_settle(struct request *request, enum status status);
+/* The second write has not been the end of it. */
+void request_settle_on(struct request *request);
+/* The request has ended where a reading shows one of its writes. */
+bool request_settled_by(struct request *request, const struct located *located);
+/* The record that a write was to replace is still there as the intent has it. */
+bool request_record_is_unchanged(const struct request *request, const struct replication_record *record);
+
+/* request_second.c. True: it has begun, and ends by request_finish or request_settle_on. False: there is no other server, or it is not for a second write. */
+bool request_second_begin(struct request *request);
 void requests_settle_journal(struct requests *requests);
 
 #endif

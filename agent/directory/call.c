@@ -52,6 +52,7 @@ static void call_free(struct directory_call *call)
 	free(call->id);
 	free(call->prefer);
 	free(call->avoid);
+	free(call->exclude);
 	free(call);
 }
 
@@ -143,6 +144,11 @@ static void enqueue(struct directory_call *call, bool first)
 	directory->queued++;
 }
 
+static bool is_hopeless(const struct directory_call *call)
+{
+	return directory_is_hopeless(call->directory) || (call->exclude != NULL && !directory_can_reach_beside(call->directory, call->exclude));
+}
+
 void call_fail_attempt(struct directory_call *call, enum status status)
 {
 	bool movable = call->kind == CALL_LOCATE || call->kind == CALL_LOOKUP_SID;
@@ -163,7 +169,7 @@ void call_fail_attempt(struct directory_call *call, enum status status)
 	if (directory_is_hopeless(call->directory)) {
 		directory_kick(call->directory);
 	}
-	if (directory_is_hopeless(call->directory)) {
+	if (is_hopeless(call)) {
 		call_finish(call, directory_outage(call->directory));
 	}
 }
@@ -225,12 +231,12 @@ void calls_pump(struct directory *directory)
 	struct directory_call *call, *next;
 	for (call = TAILQ_FIRST(&directory->queue); call != NULL; call = next) {
 		next = TAILQ_NEXT(call, queue_link);
-		if (directory_is_hopeless(directory)) {
+		if (is_hopeless(call)) {
 			call_finish(call, directory_outage(directory));
 			continue;
 		}
-		struct connection *connection = directory_choose(directory, call->prefer, call->avoid);
-		if (connection == NULL && call->prefer == NULL) {
+		struct connection *connection = directory_choose(directory, call->prefer, call->avoid, call->exclude);
+		if (connection == NULL && call->prefer == NULL && call->exclude == NULL) {
 			break;
 		}
 		if (connection != NULL) {
@@ -302,8 +308,8 @@ static enum status admit(const struct directory *directory)
 	return directory->queued >= directory->settings->queue_limit ? STATUS_AGENT_OVERLOADED : STATUS_OK;
 }
 
-enum status directory_locate(struct directory *directory, enum locate_by by, const char *id, const char *prefer_server, int64_t timeout_ms, locate_done done, void *arg,
-                             struct directory_call **ret_call)
+static enum status locate(struct directory *directory, enum locate_by by, const char *id, const char *prefer, const char *exclude, int64_t timeout_ms, locate_done done, void *arg,
+                          struct directory_call **ret_call)
 {
 	struct directory_call *call = NULL;
 	enum status status = admit(directory);
@@ -315,7 +321,24 @@ enum status directory_locate(struct directory *directory, enum locate_by by, con
 	}
 	call->by = by;
 	call->done.locate = done;
-	return begin_anywhere(call, id, prefer_server, ret_call);
+	call->exclude = exclude != NULL ? strdup(exclude) : NULL;
+	if (exclude != NULL && call->exclude == NULL) {
+		call_free(call);
+		return STATUS_AGENT_INTERNAL;
+	}
+	return begin_anywhere(call, id, prefer, ret_call);
+}
+
+enum status directory_locate(struct directory *directory, enum locate_by by, const char *id, const char *prefer_server, int64_t timeout_ms, locate_done done, void *arg,
+                             struct directory_call **ret_call)
+{
+	return locate(directory, by, id, prefer_server, NULL, timeout_ms, done, arg, ret_call);
+}
+
+enum status directory_locate_beside(struct directory *directory, enum locate_by by, const char *id, const char *not_server, int64_t timeout_ms, locate_done done, void *arg,
+                                    struct directory_call **ret_call)
+{
+	return locate(directory, by, id, NULL, not_server, timeout_ms, done, arg, ret_call);
 }
 
 static enum status look_up(struct directory *directory, const char *dn, bool any_object, int64_t timeout_ms, lookup_sid_done done, void *arg, struct directory_call **ret_call)

@@ -28,6 +28,7 @@ struct directory_call {
 	struct event *timer, *finish;
 
 	char *id, *prefer, *avoid;     /* avoid: a server that let an attempt time out */
+	char *exclude;                 /* a server that must not be asked */
 	enum locate_by by;
 	uint8_t guid[16];
 	struct connection *connection; /* a reference, while it asks */

@@ -44,13 +44,13 @@ static struct connection *server_choose(struct server *server, unsigned pipeline
 	return best != NULL && connection_load(best) < pipeline ? best : NULL;
 }
 
-struct connection *directory_choose(struct directory *directory, const char *prefer, const char *avoid)
+struct connection *directory_choose(struct directory *directory, const char *prefer, const char *avoid, const char *exclude)
 {
 	struct server *chosen = NULL;
 	for (unsigned i = 0; i < directory->server_count; i++) {
 		struct server *server = &directory->servers[i];
 		const char *name = server->connections[0]->name;
-		if (!server_usable(server)) {
+		if (!server_usable(server) || (exclude != NULL && server_is(server, exclude))) {
 			continue;
 		}
 		if (prefer != NULL && server_is(server, prefer) && (avoid == NULL || strcasecmp(avoid, name) != 0)) {
@@ -62,6 +62,29 @@ struct connection *directory_choose(struct directory *directory, const char *pre
 		}
 	}
 	return chosen != NULL ? server_choose(chosen, directory->settings->pipeline) : NULL;
+}
+
+bool directory_has_beside(const struct directory *directory, const char *not_server)
+{
+	for (unsigned i = 0; i < directory->server_count; i++) {
+		if (!server_is(&directory->servers[i], not_server) && server_usable(&directory->servers[i])) {
+			return true;
+		}
+	}
+	return false;
+}
+
+bool directory_can_reach_beside(const struct directory *directory, const char *exclude)
+{
+	for (unsigned i = 0; i < directory->server_count; i++) {
+		const struct server *server = &directory->servers[i];
+		for (unsigned k = 0; k < server->slots && !server_is(server, exclude); k++) {
+			if (server->connections[k]->state != CONNECTION_DOWN) {
+				return true;
+			}
+		}
+	}
+	return false;
 }
 
 bool directory_has_other(const struct directory *directory, const struct connection *connection)

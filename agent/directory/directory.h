@@ -117,6 +117,11 @@ enum locate_by { LOCATE_OBJECT_GUID, LOCATE_CONSISTENCY_GUID, LOCATE_UPN, LOCATE
 typedef void (*locate_done)(enum status status, struct located *take_located, const struct directory_answer *answer, void *arg);
 enum status directory_locate(struct directory *directory, enum locate_by by, const char *id, const char *prefer_server, int64_t timeout_ms,
                              locate_done done, void *arg, struct directory_call **ret_call) MUST_USE;
+/* Likewise on any server but `not_server`, a server_position's name; directory.unavailable, soon, where no other one is up or on its way. */
+enum status directory_locate_beside(struct directory *directory, enum locate_by by, const char *id, const char *not_server, int64_t timeout_ms,
+                                    locate_done done, void *arg, struct directory_call **ret_call) MUST_USE;
+/* Whether one such is up now. */
+bool directory_has_beside(const struct directory *directory, const char *not_server);
 
 /* Reads the account again on the same connection into `located` (located_account gives the new facts). */
 typedef void (*recheck_done)(enum status status, const struct directory_answer *answer, void *arg);

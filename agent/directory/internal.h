@@ -37,8 +37,10 @@ struct directory {
 	bool closing;
 };
 
-/* A usable connection with room, of `prefer` if that is up, else of the first server that is, and of `avoid` only where no other is up; NULL: none now. */
-struct connection *directory_choose(struct directory *directory, const char *prefer, const char *avoid);
+/* A usable connection with room, of `prefer` if that is up, else of the first server that is, and of `avoid` only where no other is up, never of `exclude`; NULL: none now. */
+struct connection *directory_choose(struct directory *directory, const char *prefer, const char *avoid, const char *exclude);
+/* A server that is not `exclude` is up or on its way. */
+bool directory_can_reach_beside(const struct directory *directory, const char *exclude);
 /* Whether another server than this connection's could be used. */
 bool directory_has_other(const struct directory *directory, const struct connection *connection);
 bool directory_has_usable(const struct directory *directory);

@@ -32,6 +32,14 @@ struct journal_entry {
 	uint8_t password_originator[16];
 	uint64_t password_originating_usn;
 	int64_t intent_at_ms;
+	/* The second intent of the same request: its write's answer was lost, and the same is written on another server. Empty and zeros where there was none. */
+	char second_server[256];
+	uint8_t second_invocation_id[16];
+	uint64_t second_committed_usn;
+	uint32_t second_password_version;
+	uint8_t second_password_originator[16];
+	uint64_t second_password_originating_usn;
+	int64_t second_at_ms;
 	/* The outcome. */
 	int64_t outcome_at_ms;
 	char code[40];                  /* status_code(); "" before */
@@ -46,7 +54,7 @@ struct journal_settings {
 	const char *path;
 	int64_t retain_ms;              /* a row is kept at least so long for `writebackctl journal` and the throttle: 3,600,000; less, where the journal is more than half full, for one
 	                                 * that does not count, and from three quarters on for every one: whoever allows so many writes does not limit them */
-	unsigned rows_limit;            /* 20,000: more unforgotten rows are agent.journal; a row takes about 1.5 KiB of memory. A quarter of them at most are refusals: rows of outcomes
+	unsigned rows_limit;            /* 20,000: more unforgotten rows are agent.journal; a row takes about 2 KiB of memory. A quarter of them at most are refusals: rows of outcomes
 	                                 * without an intent that do not count */
 };
 /* Opens, checks every row's checksum, fills the index. STATUS_AGENT_JOURNAL with a sentence where it is damaged, foreign or cannot be written: never a silent fresh start. */
@@ -62,7 +70,7 @@ unsigned journal_unacknowledged(const struct journal *journal);
 bool journal_writable(const struct journal *journal);
 
 /* Both copy `entry`. The index knows the entry at once (so a duplicate that arrives meanwhile is seen); done tells when it is on disk: STATUS_OK, or agent.journal (then it is out of the index again, for an intent).
- * When it is not, the entry goes back to what is on disk. A refused call returns the status at once and `done` does not fire: agent.journal while nothing can be written (intents) or rows_limit is
+ * When it is not, the entry goes back to what is on disk. An intent may be written again: for another server, before anything was sent to the first, or with the second intent. A refused call returns the status at once and `done` does not fire: agent.journal while nothing can be written (intents) or rows_limit is
  * reached (new requests), agent.overloaded where the queue is full or a quarter of the rows are refusals and this is one more, agent.internal when memory is out or the entry has a final outcome already: the first one stands. */
 typedef void (*journal_done)(enum status status, void *arg);
 enum status journal_intent(struct journal *journal, const struct journal_entry *entry, journal_done done, void *arg) MUST_USE;

@@ -19,9 +19,12 @@ static const struct field {
 	FIELD(password_version, UNSIGNED_32), FIELD(password_originator, OCTETS), FIELD(password_originating_usn, UNSIGNED_64),
 	FIELD(intent_at_ms, SIGNED_64), FIELD(outcome_at_ms, SIGNED_64), FIELD(code, TEXT), FIELD(counts, FLAG), FIELD(sets_password, FLAG),
 	FIELD(result, LONG_TEXT), FIELD(acknowledged, FLAG),
+	/* Since version 2. */
+	FIELD(second_server, TEXT), FIELD(second_invocation_id, OCTETS), FIELD(second_committed_usn, UNSIGNED_64),
+	FIELD(second_password_version, UNSIGNED_32), FIELD(second_password_originator, OCTETS), FIELD(second_password_originating_usn, UNSIGNED_64), FIELD(second_at_ms, SIGNED_64),
 #undef FIELD
 };
-enum { FIELDS = sizeof fields / sizeof *fields };
+enum { FIELDS = sizeof fields / sizeof *fields, FIRST_FIELDS = FIELDS - 7 };
 
 const char *const rows_migrations[JOURNAL_VERSION] = {
 	"CREATE TABLE entries ("
@@ -30,7 +33,14 @@ const char *const rows_migrations[JOURNAL_VERSION] = {
 	" invocation_id BLOB NOT NULL, highest_committed_usn INTEGER NOT NULL, password_version INTEGER NOT NULL, password_originator BLOB NOT NULL,"
 	" password_originating_usn INTEGER NOT NULL, intent_at_ms INTEGER NOT NULL, outcome_at_ms INTEGER NOT NULL, code TEXT NOT NULL,"
 	" counts INTEGER NOT NULL, sets_password INTEGER NOT NULL, result TEXT, acknowledged INTEGER NOT NULL, checksum BLOB NOT NULL) STRICT;"
-	"CREATE TABLE numbers (name TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL, checksum BLOB NOT NULL) STRICT, WITHOUT ROWID;"
+	"CREATE TABLE numbers (name TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL, checksum BLOB NOT NULL) STRICT, WITHOUT ROWID;",
+	"ALTER TABLE entries ADD COLUMN second_server TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE entries ADD COLUMN second_invocation_id BLOB NOT NULL DEFAULT x'00000000000000000000000000000000';"
+	"ALTER TABLE entries ADD COLUMN second_committed_usn INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE entries ADD COLUMN second_password_version INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE entries ADD COLUMN second_password_originator BLOB NOT NULL DEFAULT x'00000000000000000000000000000000';"
+	"ALTER TABLE entries ADD COLUMN second_password_originating_usn INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE entries ADD COLUMN second_at_ms INTEGER NOT NULL DEFAULT 0;"
 };
 
 struct journal_entry *entry_copy(const struct journal_entry *entry)
@@ -141,16 +151,34 @@ static uint8_t *put_bytes(uint8_t *at, struct bytes bytes)
 	return at + bytes.size;
 }
 
+static bool is_empty(const struct field *field, const struct journal_entry *entry)
+{
+	static const uint8_t zeros[16];
+	if (is_number(field->kind))
+		return get_number(field, entry) == 0;
+	struct bytes bytes = get_bytes(field, entry);
+	return field->kind == OCTETS ? bytes_equal(bytes, bytes_of(zeros, sizeof zeros)) : bytes.size == 0;
+}
+
+/* What version 2 added counts where there is any of it, so that the rows of version 1 keep their checksums. */
+static size_t fields_in_checksum(const struct journal_entry *entry)
+{
+	for (size_t i = FIRST_FIELDS; i < FIELDS; i++)
+		if (!is_empty(&fields[i], entry))
+			return FIELDS;
+	return FIRST_FIELDS;
+}
+
 static bool entry_checksum(int64_t sequence, const struct journal_entry *entry, uint8_t out[32])
 {
-	size_t size = 8;
-	for (size_t i = 0; i < FIELDS; i++)
+	size_t size = 8, count = fields_in_checksum(entry);
+	for (size_t i = 0; i < count; i++)
 		size += 8 + (is_number(fields[i].kind) ? 8 : get_bytes(&fields[i], entry).size);
 	AUTO_FREE uint8_t *buffer = malloc(size);
 	if (!buffer)
 		return false;
 	uint8_t *at = put_number(buffer, (uint64_t)sequence);
-	for (size_t i = 0; i < FIELDS; i++) {
+	for (size_t i = 0; i < count; i++) {
 		uint8_t number[8];
 		if (is_number(fields[i].kind)) {
 			put_number(number, (uint64_t)get_number(&fields[i], entry));
@@ -175,7 +203,7 @@ static void number_checksum(const char *name, int64_t value, uint8_t out[32])
 
 char *rows_write_sql(void)
 {
-	char names[512] = "", marks[FIELDS * 3 + 1] = "", updates[1024] = "";
+	char names[1024] = "", marks[FIELDS * 3 + 1] = "", updates[2048] = "";
 	char *sql = NULL;
 	for (size_t i = 0; i < FIELDS; i++) {
 		strcat(strcat(names, ", "), fields[i].name);
@@ -275,7 +303,7 @@ static enum status end_of_rows(sqlite3 *db, int step, const char *table, char **
 
 enum status rows_read(sqlite3 *db, rows_each each, void *arg, char **ret_why)
 {
-	char sql[640] = "SELECT sequence";
+	char sql[1280] = "SELECT sequence";
 	sqlite3_stmt *statement = NULL;
 	enum status status = STATUS_OK;
 	for (size_t i = 0; i < FIELDS; i++)

@@ -22,6 +22,7 @@
 
 struct directory { struct event_base *base; };
 struct located {
+	bool second;                   /* on dc2 */
 	struct account account;
 	struct server_position position;
 	struct replication_record record;
@@ -51,8 +52,20 @@ static struct played {
 	unsigned located, rechecked, written;
 	bool cleared_lockout, must_change, enforced;
 	char password[64];
+	bool unsent;                   /* the first write's connection is lost before it is sent */
+	/* dc2: another controller of the domain. */
+	struct {
+		bool up, moves_out, replicated;  /* replicated: the first write comes there between reading and writing */
+		uint32_t version;
+		uint64_t usn;
+		uint8_t originator[16];
+		int64_t written_at_s;
+		enum writing writing;
+		unsigned located, rechecked, written;
+		char password[64];
+	} second;
 } played;
-static const uint8_t here[16] = { 1 }, elsewhere[16] = { 2 };
+static const uint8_t here[16] = { 1 }, elsewhere[16] = { 2 }, there[16] = { 3 };
 
 const struct account *located_account(const struct located *located) { return &located->account; }
 const struct server_position *located_position(const struct located *located) { return &located->position; }
@@ -95,10 +108,25 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 	}
 	if (later->rechecked && played.disable_at_recheck)
 		later->found->account.uac |= UAC_ACCOUNTDISABLE;
+	if (later->rechecked && later->found->second && played.second.moves_out)
+		later->found->account.dn = (char *)"CN=alice,OU=Outside,DC=corp,DC=example,DC=com";
+	if (later->rechecked && later->found->second && played.second.replicated) {
+		later->found->record.version++;
+		later->found->record.originating_usn = 2000;
+		memcpy(later->found->record.originator, here, 16);
+	}
 	if (later->written) {
 		static const enum status statuses[] = { STATUS_OK, STATUS_POLICY_REJECTED, STATUS_DIRECTORY_DENIED, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT };
-		status = statuses[played.writing];
-		answer.answered = status != STATUS_DIRECTORY_TIMEOUT;
+		bool second = later->found->second;
+		status = statuses[second ? played.second.writing : played.writing];
+		if (!second && played.unsent) {
+			status = STATUS_DIRECTORY_UNAVAILABLE;
+			answer.sent = false;
+			answer.ldap_result = -1;
+			played.unsent = false;
+		}
+		snprintf(answer.server, sizeof answer.server, second ? "dc2" : "dc1");
+		answer.answered = status != STATUS_DIRECTORY_TIMEOUT && answer.sent;
 		answer.ldap_result = status == STATUS_OK ? 0 : answer.answered ? 53 : -1;
 	}
 	if (later->located)
@@ -117,10 +145,27 @@ static enum status soon(struct later later)
 	return event_base_once(played.directory.base, -1, EV_TIMEOUT, run_later, copy, &(struct timeval){ 0, 0 }) == 0 ? STATUS_OK : STATUS_AGENT_INTERNAL;
 }
 
+static struct located *find_on_second(void)
+{
+	struct located *found = calloc(1, sizeof *found);
+	found->second = true;
+	found->account = played.alice;
+	found->position = (struct server_position){ .server = (char *)"dc2", .invocation_known = true, .highest_committed_usn = 7000 + played.second.usn };
+	found->position.current_time_s = clock_now_ms() / 1000 + played.clock_ahead_s;
+	memcpy(found->position.invocation_id, there, 16);
+	found->record = (struct replication_record){ .known = true, .version = played.second.version, .originating_usn = played.second.usn, .time_s = played.second.written_at_s };
+	memcpy(found->record.originator, played.second.originator, 16);
+	return found;
+}
+
 enum status directory_locate(struct directory *directory, enum locate_by by, const char *id, const char *prefer_server, int64_t timeout_ms, locate_done done, void *arg,
                              struct directory_call **ret_call)
 {
 	struct located *found = calloc(1, sizeof *found);
+	if (prefer_server && strcmp(prefer_server, "dc2") == 0) {
+		free(found);
+		return soon((struct later){ .located = done, .found = find_on_second(), .arg = arg });
+	}
 	played.located++;
 	/* A server that stood still with our modify in its hands goes on after the first reading. */
 	if (played.writing == WRITE_STALLED && played.located == 3) {
@@ -140,25 +185,54 @@ enum status directory_locate(struct directory *directory, enum locate_by by, con
 	return soon((struct later){ .located = done, .found = found, .arg = arg });
 }
 
+bool directory_has_beside(const struct directory *directory, const char *not_server)
+{
+	assert_string_equal(not_server, "dc1");
+	return played.second.up;
+}
+
+enum status directory_locate_beside(struct directory *directory, enum locate_by by, const char *id, const char *not_server, int64_t timeout_ms, locate_done done, void *arg,
+                                    struct directory_call **ret_call)
+{
+	assert_int_equal(by, LOCATE_OBJECT_GUID);
+	assert_string_equal(id, ALICE);
+	played.second.located++;
+	return soon((struct later){ .located = done, .found = find_on_second(), .arg = arg });
+}
+
 enum status directory_recheck(struct located *located, int64_t timeout_ms, recheck_done done, void *arg, struct directory_call **ret_call)
 {
-	played.rechecked++;
+	if (located->second)
+		played.second.rechecked++;
+	else
+		played.rechecked++;
 	return soon((struct later){ .rechecked = done, .found = located, .arg = arg });
 }
 
 enum status directory_write(struct located *located, const struct directory_change *change, int64_t timeout_ms, write_done done, void *arg, struct directory_call **ret_call)
 {
+	if (located->second) {
+		played.second.written++;
+		snprintf(played.second.password, sizeof played.second.password, "%.*s", (int)change->password.size, (const char *)change->password.data);
+		if (played.second.writing == WRITE_GOOD || played.second.writing == WRITE_LOST_APPLIED) {
+			played.second.version++;
+			played.second.usn = located->position.highest_committed_usn + 1;
+			memcpy(played.second.originator, there, 16);
+		}
+		return soon((struct later){ .written = done, .found = located, .arg = arg });
+	}
 	played.written++;
 	played.cleared_lockout = change->clear_lockout;
 	played.must_change = change->must_change;
 	played.enforced = change->enforce_policy;
 	snprintf(played.password, sizeof played.password, "%.*s", (int)change->password.size, (const char *)change->password.data);
-	if (played.writing == WRITE_GOOD || played.writing == WRITE_LOST_APPLIED || played.writing == WRITE_REPLACED) {
+	if (played.unsent) {
+	} else if (played.writing == WRITE_GOOD || played.writing == WRITE_LOST_APPLIED || played.writing == WRITE_REPLACED) {
 		played.version++;
 		played.usn = located->position.highest_committed_usn + 1;
 		memcpy(played.originator, played.writing == WRITE_REPLACED ? elsewhere : here, 16);
 	}
-	return soon((struct later){ .written = done, .arg = arg });
+	return soon((struct later){ .written = done, .found = located, .arg = arg });
 }
 
 /* The scene ----------------------------------------------------------------------------------------------------------------------------- */
@@ -199,6 +273,9 @@ static void play_alice(void)
 	played.version = 2;
 	played.usn = 500;
 	memcpy(played.originator, here, 16);
+	played.second.version = 2;
+	played.second.usn = 500;
+	memcpy(played.second.originator, here, 16);
 	played.alice = (struct account){ .dn = (char *)"CN=alice,OU=People,DC=corp,DC=example,DC=com", .guid = ALICE, .sam_account_name = (char *)"alice", .is_user = true,
 	                                 .uac = UAC_NORMAL_ACCOUNT, .account_expires_s = INT64_MAX, .groups = groups, .group_count = 1,
 	                                 .policy = { .source = POLICY_DOMAIN, .min_length = 10, .complexity = true, .history = 5 } };
@@ -698,6 +775,200 @@ static void test_intent_of_a_crash_is_settled(void **state)
 	assert_int_equal(played.written, 1);
 }
 
+/* Another server ---------------------------------------------------------------------------------------------------------------------- */
+
+/* Lost on dc1, good on dc2: applied at once, and nobody hears of settling. */
+static void test_second_write(void **state)
+{
+	struct scene *scene = *state;
+	played.second.up = true;
+	played.writing = WRITE_LOST;
+	const struct result *result = ask_one(scene, (struct ask){ OP_RESET, GOOD });
+	assert_int_equal(scene->count, 1);
+	assert_int_equal(result->code, STATUS_OK);
+	assert_string_equal(result->server, "dc2");
+	assert_int_equal(played.written, 1);
+	assert_int_equal(played.second.written, 1);
+	assert_string_equal(played.second.password, GOOD);
+	const struct journal_entry *entry = entry_of(scene, result);
+	assert_string_equal(entry->server, "dc1");
+	assert_string_equal(entry->second_server, "dc2");
+	assert_memory_equal(entry->second_invocation_id, there, 16);
+	assert_int_equal(entry->second_committed_usn, 7500);
+	assert_int_equal(entry->second_password_version, 2);
+	assert_true(entry->counts);
+	assert_int_equal(limits_in_flight(scene->limits), 0);
+	/* It counted once: two an hour are allowed. */
+	played.writing = WRITE_GOOD;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_AGENT_THROTTLED);
+}
+
+static void test_second_unlock(void **state)
+{
+	struct scene *scene = *state;
+	played.second.up = true;
+	played.alice.locked = played.alice.lockout_time_set = true;
+	played.writing = WRITE_LOST;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_UNLOCK })->code, STATUS_OK);
+	assert_int_equal(played.second.written, 1);
+	assert_string_equal(played.second.password, "");
+}
+
+/* The truth is read instead: nothing is written to dc2. */
+static void assert_no_second(struct scene *scene, enum status code)
+{
+	played.second.up = true;
+	played.writing = played.writing == WRITE_GOOD ? WRITE_LOST : played.writing;
+	const struct result *result = ask_one(scene, (struct ask){ OP_RESET, GOOD });
+	assert_string_equal(status_code(result->code), status_code(code));
+	assert_int_equal(played.written, 1);
+	assert_int_equal(played.second.written, 0);
+}
+
+/* The first write has come there by replication: that is the answer. */
+static void test_second_server_has_the_first_write(void **state)
+{
+	played.second.version = 3;
+	played.second.usn = 1501;
+	assert_no_second(*state, STATUS_OK);
+	assert_int_equal(((struct scene *)*state)->count, 1);
+	assert_int_equal(played.second.rechecked, 0);
+}
+
+static void test_first_write_comes_while_the_second_is_prepared(void **state)
+{
+	played.second.replicated = true;
+	assert_no_second(*state, STATUS_OK);
+	assert_int_equal(played.second.rechecked, 1);
+}
+
+/* An administrator has set it on dc2 since. */
+static void test_no_second_write_over_another(void **state)
+{
+	played.second.version = 3;
+	played.second.usn = 7400;
+	memcpy(played.second.originator, there, 16);
+	played.second.written_at_s = clock_now_ms() / 1000 + 1;
+	assert_no_second(*state, STATUS_DIRECTORY_TIMEOUT);
+}
+
+/* Two writes behind: what dc1 holds would win in the end. */
+static void test_no_second_write_where_it_would_not_stand(void **state)
+{
+	played.version = 4;
+	assert_no_second(*state, STATUS_DIRECTORY_TIMEOUT);
+}
+
+/* One write behind: the same version, and the later second wins. */
+static void test_second_write_on_a_stale_server(void **state)
+{
+	struct scene *scene = *state;
+	played.version = 3;
+	played.written_at_s = clock_now_ms() / 1000 - 60;
+	played.second.up = true;
+	played.second.written_at_s = clock_now_ms() / 1000 - 3600;
+	played.writing = WRITE_LOST;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
+	assert_int_equal(played.second.written, 1);
+}
+
+static void test_no_second_write_out_of_scope(void **state)
+{
+	played.second.moves_out = true;
+	assert_no_second(*state, STATUS_DIRECTORY_TIMEOUT);
+	assert_true(played.second.rechecked > 1);
+}
+
+/* Whatever dc2 says, the first one's fate is what counts. */
+static void test_refused_second_write(void **state)
+{
+	struct scene *scene = *state;
+	played.second.up = true;
+	played.second.writing = WRITE_REJECTED;
+	played.writing = WRITE_LOST;
+	const struct result *result = ask_one(scene, (struct ask){ OP_RESET, GOOD });
+	assert_int_equal(result->code, STATUS_DIRECTORY_TIMEOUT);
+	assert_int_equal(played.second.written, 1);
+	assert_int_equal(result->rule_count, 0);
+	assert_string_equal(result->server, "dc1");
+	assert_string_equal(scene->results[0].server, "dc1");
+	assert_int_equal(scene->results[0].code, STATUS_SETTLING);
+	assert_false(entry_of(scene, result)->counts);
+}
+
+static void test_refused_second_write_of_an_applied_first(void **state)
+{
+	struct scene *scene = *state;
+	played.second.up = true;
+	played.second.writing = WRITE_REJECTED;
+	played.writing = WRITE_LOST_APPLIED;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
+	assert_int_equal(played.second.written, 1);
+}
+
+static void test_second_write_lost_and_applied(void **state)
+{
+	struct scene *scene = *state;
+	played.second.up = true;
+	played.second.writing = WRITE_LOST_APPLIED;
+	played.writing = WRITE_LOST;
+	const struct result *result = ask_one(scene, (struct ask){ OP_RESET, GOOD });
+	assert_int_equal(result->code, STATUS_OK);
+	assert_string_equal(result->server, "dc2");
+	assert_int_equal(played.second.written, 1);
+}
+
+static void test_both_writes_lost(void **state)
+{
+	struct scene *scene = *state;
+	played.second.up = true;
+	played.second.writing = played.writing = WRITE_LOST;
+	const struct result *result = ask_one(scene, (struct ask){ OP_RESET, GOOD });
+	assert_int_equal(result->code, STATUS_DIRECTORY_TIMEOUT);
+	assert_int_equal(played.written, 1);
+	assert_int_equal(played.second.written, 1);
+	assert_false(entry_of(scene, result)->counts);
+}
+
+/* The agent ends after the second write was lost: both intents are settled, and nothing is written. */
+static void crash_with_two_intents(struct scene *scene, enum writing second, enum status code)
+{
+	played.second.up = true;
+	played.second.writing = second;
+	played.writing = WRITE_LOST;
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	while (scene->count == 0)
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	assert_int_equal(scene->results[0].code, STATUS_SETTLING);
+	close_scene(scene);
+	open_scene(scene);
+	assert_int_equal(requests_settling(scene->requests), 1);
+	run_until(scene, 1);
+	assert_string_equal(status_code(scene->results[1].code), status_code(code));
+	assert_string_equal(scene->results[1].request_id, scene->results[0].request_id);
+	assert_int_equal(played.written, 1);
+	assert_int_equal(played.second.written, 1);
+}
+
+static void test_crash_with_two_intents(void **state) { crash_with_two_intents(*state, WRITE_LOST_APPLIED, STATUS_OK); }
+static void test_crash_with_two_intents_not_applied(void **state) { crash_with_two_intents(*state, WRITE_LOST, STATUS_DIRECTORY_UNAVAILABLE); }
+
+/* Before anything was sent the request moves on to another server as if it had begun there. */
+static void test_lost_before_it_was_sent(void **state)
+{
+	struct scene *scene = *state;
+	played.unsent = true;
+	const struct result *result = ask_one(scene, (struct ask){ OP_RESET, GOOD });
+	assert_int_equal(scene->count, 1);
+	assert_int_equal(result->code, STATUS_OK);
+	assert_int_equal(played.written, 2);
+	assert_int_equal(played.located, 2);
+	assert_string_equal(entry_of(scene, result)->second_server, "");
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_AGENT_THROTTLED);
+}
+
 static void test_unverified_frames_are_bounded(void **state)
 {
 	struct scene *scene = *state;
@@ -720,6 +991,10 @@ int main(void)
 		ROW(test_one_at_a_time_for_one_user),
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),
 		ROW(test_lost_answer_and_a_later_write), ROW(test_lost_answer_applied_by_a_clock_of_its_own), ROW(test_lost_answer_of_a_server_that_comes_back), ROW(test_skew_is_seen_while_reading),
+		ROW(test_second_write), ROW(test_second_unlock), ROW(test_second_server_has_the_first_write), ROW(test_first_write_comes_while_the_second_is_prepared),
+		ROW(test_no_second_write_over_another), ROW(test_no_second_write_where_it_would_not_stand), ROW(test_second_write_on_a_stale_server), ROW(test_no_second_write_out_of_scope),
+		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
+		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent),
 		ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded),
 	};
 	return cmocka_run_group_tests_name("request", tests, NULL, NULL);

@@ -565,6 +565,38 @@ static void a_server_may_be_preferred(void **state)
 	assert_string_equal(end.answer.server, one.name);
 }
 
+static void a_server_may_be_excluded(void **state)
+{
+	servers[1] = two.name;
+	start();
+	locate_well();
+	struct timeval pause = { 0, 50000 };
+	event_base_loopexit(base, &pause);
+	event_base_dispatch(base);
+	assert_true(directory_has_beside(directory, one.name) && directory_has_beside(directory, two.name));
+	assert_int_equal(directory_locate_beside(directory, LOCATE_OBJECT_GUID, USER_GUID, one.name, 1000, on_located, NULL, NULL), STATUS_OK);
+	wait_for(2, 1000);
+	assert_string_equal(end.answer.server, two.name);
+	/* The other one lost meanwhile is no reason to ask the one that must not be asked. */
+	two.on_user_read = FAKE_CLOSE;
+	two.no_tls = true;
+	assert_int_equal(directory_locate_beside(directory, LOCATE_OBJECT_GUID, USER_GUID, one.name, 1000, on_located, NULL, NULL), STATUS_OK);
+	wait_for(3, 1000);
+	assert_true(end.status != STATUS_OK);
+	assert_false(directory_has_beside(directory, one.name));
+}
+
+/* Not even where there is no other. */
+static void an_excluded_server_is_not_asked(void **state)
+{
+	start();
+	locate_well();
+	assert_false(directory_has_beside(directory, one.name));
+	assert_int_equal(directory_locate_beside(directory, LOCATE_OBJECT_GUID, USER_GUID, one.name, 5000, on_located, NULL, NULL), STATUS_OK);
+	assert_true(wait_for(2, 5000) < 1000);
+	assert_int_equal(end.status, STATUS_DIRECTORY_UNAVAILABLE);
+}
+
 static void a_wrong_password_is_tried_once(void **state)
 {
 	servers[1] = two.name;
@@ -704,7 +736,7 @@ int main(void)
 		CASE(a_silent_server_leaves_the_truth_open), CASE(a_write_that_waited_was_not_sent), CASE(a_lively_connection_retires_after_a_lost_answer),
 		CASE(two_reads_stall_together), CASE(a_malformed_answer_to_a_write_is_none),
 		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
-		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
+		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_server_may_be_excluded), CASE(an_excluded_server_is_not_asked), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
 		CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
 	return cmocka_run_group_tests(tests, set_up_once, tear_down_once);
 }

@@ -204,6 +204,16 @@ static void the_first_outcome_stands(void **state)
 	assert_int_equal(journal_outcome(journal, &other, answered, &answer), STATUS_AGENT_INTERNAL);
 }
 
+static void run_sql(const char *sql)
+{
+	sqlite3 *db;
+	char *error = NULL;
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	if (sqlite3_exec(db, sql, NULL, NULL, &error) != SQLITE_OK)
+		fail_msg("%s: %s", sql, error);
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
 static void settling_then_final(void **state)
 {
 	struct answer answer = { 0 };
@@ -217,6 +227,66 @@ static void settling_then_final(void **state)
 	assert_int_equal(journal_unacknowledged(journal), 0);
 	write_outcome(1);
 	assert_int_equal(journal_unacknowledged(journal), 1);
+}
+
+static struct journal_entry second_intent(unsigned n)
+{
+	struct journal_entry entry = intent(n);
+	strcpy(entry.second_server, "dc2.corp.example.test");
+	memset(entry.second_invocation_id, 0xef, sizeof entry.second_invocation_id);
+	entry.second_committed_usn = 815;
+	entry.second_password_version = 3;
+	memset(entry.second_password_originator, 0xcd, sizeof entry.second_password_originator);
+	entry.second_password_originating_usn = 4711;
+	entry.second_at_ms = NOW * 1000 + 9;
+	return entry;
+}
+
+static void assert_second(const struct journal_entry *entry, const struct journal_entry *expected)
+{
+	assert_string_equal(entry->second_server, expected->second_server);
+	assert_memory_equal(entry->second_invocation_id, expected->second_invocation_id, 16);
+	assert_int_equal(entry->second_committed_usn, expected->second_committed_usn);
+	assert_int_equal(entry->second_password_version, expected->second_password_version);
+	assert_memory_equal(entry->second_password_originator, expected->second_password_originator, 16);
+	assert_int_equal(entry->second_password_originating_usn, expected->second_password_originating_usn);
+	assert_int_equal(entry->second_at_ms, expected->second_at_ms);
+}
+
+static void second_intent_survives(void **state)
+{
+	struct answer answer = { 0 };
+	struct journal_entry second = second_intent(1);
+	write_intent(1);
+	assert_int_equal(journal_intent(journal, &second, answered, &answer), STATUS_OK);
+	assert_int_equal(wait_for(&answer), STATUS_OK);
+	reopen();
+	assert_int_equal(journal_find(journal, uuid(1))->state, JOURNAL_INTENT);
+	assert_string_equal(journal_find(journal, uuid(1))->server, "dc1.corp.example.test");
+	assert_second(journal_find(journal, uuid(1)), &second);
+}
+
+/* Rows of version 1 are taken over; what is added to them afterwards is guarded. */
+static void version_1_is_taken_over(void **state)
+{
+	static const char *const columns[] = { "second_server", "second_invocation_id", "second_committed_usn", "second_password_version", "second_password_originator",
+		"second_password_originating_usn", "second_at_ms" };
+	char sql[128];
+	write_intent(1);
+	write_outcome(2);
+	close_journal();
+	for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
+		snprintf(sql, sizeof sql, "ALTER TABLE entries DROP COLUMN %s", columns[i]);
+		run_sql(sql);
+	}
+	run_sql("PRAGMA user_version = 1");
+	assert_int_equal(open_journal(100), STATUS_OK);
+	struct journal_entry none = { 0 };
+	assert_second(journal_find(journal, uuid(1)), &none);
+	assert_int_equal(journal_find(journal, uuid(2))->state, JOURNAL_OUTCOME);
+	close_journal();
+	run_sql("UPDATE entries SET second_server = 'dc2'");
+	assert_int_equal(open_journal(100), STATUS_AGENT_JOURNAL);
 }
 
 static bool note_order(const struct journal_entry *entry, void *arg)
@@ -466,16 +536,6 @@ static void rows_are_limited(void **state)
 
 /* Damage ------------------------------------------------------------------------------------------------------------------------------- */
 
-static void run_sql(const char *sql)
-{
-	sqlite3 *db;
-	char *error = NULL;
-	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-	if (sqlite3_exec(db, sql, NULL, NULL, &error) != SQLITE_OK)
-		fail_msg("%s: %s", sql, error);
-	assert_int_equal(sqlite3_close(db), SQLITE_OK);
-}
-
 static void every_column_is_guarded(void **state)
 {
 	static const char *const damages[] = {
@@ -485,6 +545,8 @@ static void every_column_is_guarded(void **state)
 		"intent_at_ms = 0", "outcome_at_ms = 0", "code = 'policy.history'", "counts = 0", "counts = 2", "sets_password = 0", "result = NULL", "result = ''",
 		"result = result || ' '", "acknowledged = 1", "checksum = zeroblob(32)", "checksum = zeroblob(0)", "sequence = 77",
 		"server = printf('%0300d', 0)",
+		"second_server = 'dc2'", "second_invocation_id = x'01000000000000000000000000000000'", "second_committed_usn = 1", "second_password_version = 1",
+		"second_password_originator = zeroblob(15)", "second_password_originating_usn = 1", "second_at_ms = 1",
 		/* What moves between two columns leaves their concatenation as it was. */
 		"directory = directory || substr(server, 1, 1), server = substr(server, 2)",
 	};
@@ -541,9 +603,9 @@ static void a_flipped_bit_in_the_file_is_seen(void **state)
 static void foreign_and_newer_files_are_refused(void **state)
 {
 	close_journal();
-	run_sql("PRAGMA user_version = 2");
+	run_sql("PRAGMA user_version = 3");
 	assert_int_equal(open_journal(100), STATUS_AGENT_JOURNAL);
-	run_sql("PRAGMA user_version = 1; PRAGMA application_id = 1");
+	run_sql("PRAGMA user_version = 2; PRAGMA application_id = 1");
 	assert_int_equal(open_journal(100), STATUS_AGENT_JOURNAL);
 	assert_non_null(why);
 	run_sql("PRAGMA application_id = 1463962188"); /* "WBJL" */
@@ -642,7 +704,7 @@ int main(void)
 	snprintf(path, sizeof path, "%s/journal.db", folder);
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(intent_and_outcome_survive), TEST(the_index_knows_at_once), TEST(the_first_outcome_stands), TEST(settling_then_final), TEST(order_of_arrival),
+		TEST(intent_and_outcome_survive), TEST(the_index_knows_at_once), TEST(the_first_outcome_stands), TEST(settling_then_final), TEST(second_intent_survives), TEST(version_1_is_taken_over), TEST(order_of_arrival),
 		TEST(forgetting_wants_acknowledgement_expiry_and_age), TEST(an_unexpired_row_is_kept), TEST(a_full_journal_keeps_what_counts), TEST(thousands_are_forgotten_at_once),
 		TEST(refusals_leave_room_for_the_rest), TEST(a_journal_nearly_full_keeps_only_what_is_owed), TEST(what_changed_something_waits_for_its_acknowledgement), TEST(thousands_are_abandoned_at_once),
 		TEST(numbers_survive), TEST(rows_are_limited),
