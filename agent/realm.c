@@ -412,7 +412,8 @@ static enum status open_realm(struct event_base *base, struct realm *realm, cons
 	realm->domains = terminated(&from->domains);
 	realm->directory_settings = (struct directory_settings){
 		.name = from->name, .kind = from->flavor, .servers = realm->servers, .base_dn = from->base_dn, .ca_file = from->ca_file, .crl_file = from->crl_file,
-		.bind_dn = from->bind_dn, .bind_password_file = from->bind_password_file, .domains = realm->domains, .policy_hints = from->policy_hints,
+		.bind_mechanism = from->bind_mechanism, .bind_dn = from->bind_dn, .bind_password_file = from->bind_password_file, .bind_principal = from->bind_principal,
+		.bind_keytab_file = from->bind_keytab, .bind_certificate_file = from->bind_certificate, .bind_key_file = from->bind_key, .domains = realm->domains, .policy_hints = from->policy_hints,
 		.connections = from->connections, .pipeline = from->pipeline, .queue_limit = from->queue, .connect_timeout_ms = from->connect_timeout_ms,
 		.locate_timeout_ms = from->locate_timeout_ms, .write_timeout_ms = from->write_timeout_ms, .policy_cache_ms = from->policy_cache_ms, .idle_probe_ms = from->idle_probe_ms,
 	};

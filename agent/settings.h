@@ -12,7 +12,8 @@ struct settings_directory {
 	int flavor;                     /* enum directory_kind */
 	struct config_strings servers;
 	char *base_dn, *ca_file, *crl_file;
-	char *bind_dn, *bind_password_file;
+	int bind_mechanism;             /* enum bind_mechanism */
+	char *bind_dn, *bind_password_file, *bind_principal, *bind_keytab, *bind_certificate, *bind_key;
 	struct config_strings domains;
 	int policy_hints;               /* enum policy_hints */
 	int64_t connections, pipeline, queue;

@@ -16,14 +16,7 @@
 #define SOCKET_PATH_MAX (sizeof ((struct sockaddr_un *)NULL)->sun_path - 1)
 #define NAME_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
-struct judgement {
-	const struct file_reader *reader;
-	struct config_errors *errors;
-	const struct config_document *document;
-	size_t index;                  /* of the directory */
-};
-
-__attribute__((format(printf, 3, 4))) static void find_fault(const struct judgement *judgement, const char *member, const char *format, ...)
+void find_fault(const struct judgement *judgement, const char *member, const char *format, ...)
 {
 	char path[128], text[1024];
 	va_list arguments;
@@ -155,16 +148,6 @@ static void judge_pem(const struct judgement *judgement, const char *member, con
 	const char *fault = pem_fault(path, crl);
 	if (fault)
 		find_fault(judgement, member, "%s %s", path, fault);
-}
-
-static void judge_bind(const struct judgement *judgement, const struct settings_directory *directory)
-{
-	char why[600];
-	const char *dn = directory->bind_dn;
-	if (strchr(dn, '=') ? !dn_valid(dn) : !strchr(dn, '@') && !strchr(dn, '\\'))
-		find_fault(judgement, "bind.dn", "\"%s\" is neither a DN, nor a userPrincipalName (svc@corp.example.com), nor DOMAIN\\name", dn);
-	if (file_secret_fault(directory->bind_password_file, why, sizeof why) || file_reader_fault(directory->bind_password_file, judgement->reader, why, sizeof why))
-		find_fault(judgement, "bind.password_file", "%s", why);
 }
 
 static void judge_socket(const struct judgement *judgement, const char *path, const char *socket)

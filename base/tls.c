@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -113,6 +114,64 @@ enum status tls_server_context(const char *certificate_file, const char *key_fil
 		SSL_CTX_free(context);
 	ERR_clear_error();
 	return status;
+}
+
+static STACK_OF(X509) *read_chain(const char *file)
+{
+	STACK_OF(X509) *chain = sk_X509_new_null();
+	BIO *bio = BIO_new_file(file, "r");
+	X509 *certificate;
+	while (bio != NULL && chain != NULL && (certificate = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL)) != NULL)
+		if (sk_X509_push(chain, certificate) <= 0)
+			X509_free(certificate);
+	BIO_free(bio);
+	return chain;
+}
+
+static EVP_PKEY *read_key(const char *file)
+{
+	BIO *bio = BIO_new_file(file, "r");
+	EVP_PKEY *key = bio == NULL ? NULL : PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
+	BIO_free(bio);
+	return key;
+}
+
+enum status tls_client_identity(SSL_CTX *context, const char *certificate_file, const char *key_file, char **ret_why)
+{
+	if (ret_why != NULL)
+		*ret_why = NULL;
+	ERR_clear_error();
+	STACK_OF(X509) *chain = read_chain(certificate_file);
+	X509 *leaf = sk_X509_num(chain) > 0 ? sk_X509_shift(chain) : NULL;
+	EVP_PKEY *key = read_key(key_file);
+	enum status status = STATUS_OK;
+	if (leaf == NULL)
+		status = status_because(STATUS_LOCAL_SYSTEM, ret_why, "%s: cannot be read as a certificate chain in PEM: %s", certificate_file, last_reason());
+	else if (key == NULL)
+		status = status_because(STATUS_LOCAL_SYSTEM, ret_why, "%s: cannot be read as a private key in PEM without a passphrase: %s", key_file, last_reason());
+	else if (X509_check_private_key(leaf, key) != 1)
+		status = status_because(STATUS_LOCAL_CONFIG, ret_why, "%s: is not the key of %s", key_file, certificate_file);
+	else if (SSL_CTX_use_cert_and_key(context, leaf, key, chain, 1) != 1)
+		status = status_because(STATUS_LOCAL_CONFIG, ret_why, "%s: OpenSSL takes no such certificate: %s", certificate_file, last_reason());
+	EVP_PKEY_free(key);
+	X509_free(leaf);
+	sk_X509_pop_free(chain, X509_free);
+	ERR_clear_error();
+	return status;
+}
+
+size_t tls_server_end_point(X509 *certificate, uint8_t ret_hash[TLS_BINDING_MAX])
+{
+	int hash = NID_undef;
+	unsigned size = 0;
+	uint8_t digest[EVP_MAX_MD_SIZE];
+	if (X509_get_signature_info(certificate, &hash, NULL, NULL, NULL) != 1 || hash == NID_undef)
+		return 0;
+	const EVP_MD *method = hash == NID_md5 || hash == NID_sha1 ? EVP_sha256() : EVP_get_digestbynid(hash);
+	if (method == NULL || X509_digest(certificate, method, digest, &size) != 1 || size > TLS_BINDING_MAX)
+		return 0;
+	memcpy(ret_hash, digest, size);
+	return size;
 }
 
 static bool is_address(const char *host)

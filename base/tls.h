@@ -13,6 +13,14 @@ enum status tls_client_context(const char *ca_file, const char *crl_file, SSL_CT
 /* With certificate chain and key in PEM. */
 enum status tls_server_context(const char *certificate_file, const char *key_file, SSL_CTX **ret_context, char **ret_why) MUST_USE;
 
+/* What a client shows to servers that ask for a certificate: chain and key in PEM. Replaces what it showed before, or leaves that and says why not. */
+enum status tls_client_identity(SSL_CTX *context, const char *certificate_file, const char *key_file, char **ret_why) MUST_USE;
+
+/* The channel binding tls-server-end-point of a server's certificate (RFC 5929 section 4.1): its hash, by the hash of its own signature, or by SHA-256 where that is MD5 or SHA-1.
+ * The hash's size; 0 where the signature names no hash (Ed25519): such a certificate has no such binding. */
+enum { TLS_BINDING_MAX = 64 };
+size_t tls_server_end_point(X509 *certificate, uint8_t ret_hash[TLS_BINDING_MAX]);
+
 /* An SSL that will verify `host` (a DNS name, or an address in text). */
 enum status tls_client_new(SSL_CTX *context, const char *host, SSL **ret_ssl) MUST_USE;
 

@@ -53,7 +53,7 @@ static const char *content_fault(const char *path, const struct stat *facts)
 	return status == STATUS_OK ? NULL : "cannot be read";
 }
 
-bool file_secret_fault(const char *path, char *why, size_t capacity)
+static bool closed_file_fault(const char *path, const char *(*judge)(const char *path, const struct stat *facts), char *why, size_t capacity)
 {
 	struct stat facts = { 0 };
 	int fd;
@@ -62,10 +62,25 @@ bool file_secret_fault(const char *path, char *why, size_t capacity)
 	close(fd);
 	const char *fault = facts.st_mode & S_IRWXO   ? "is open to everybody: it should have mode 0640 or 0600"
 	                    : facts.st_mode & S_IWGRP ? "can be written by its group: it should have mode 0640 or 0600"
-	                                              : content_fault(path, &facts);
+	                                              : judge(path, &facts);
 	if (fault)
 		snprintf(why, capacity, "%s %s (its mode is %04o)", path, fault, (unsigned)(facts.st_mode & 07777));
 	return fault != NULL;
+}
+
+bool file_secret_fault(const char *path, char *why, size_t capacity)
+{
+	return closed_file_fault(path, content_fault, why, capacity);
+}
+
+static const char *empty_fault(const char *path, const struct stat *facts)
+{
+	return facts->st_size == 0 ? "is empty" : NULL;
+}
+
+bool file_private_fault(const char *path, char *why, size_t capacity)
+{
+	return closed_file_fault(path, empty_fault, why, capacity);
 }
 
 static bool may(const struct file_reader *reader, const struct stat *facts, mode_t owner, mode_t group, mode_t others)

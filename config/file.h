@@ -15,6 +15,8 @@ struct file_reader {
 
 /* True with a sentence where secret_read_file would refuse it: missing, not to be read, a folder, readable by others, writable by its group, empty, more than one line, too long. */
 bool file_secret_fault(const char *path, char *why, size_t capacity);
+/* The same for a file of keys, whatever it holds: a keytab, a private key. */
+bool file_private_fault(const char *path, char *why, size_t capacity);
 /* True with a sentence where it is not a readable regular file. */
 bool file_plain_fault(const char *path, char *why, size_t capacity);
 /* True with a sentence where `reader` may not read it, or where it belongs to somebody who is neither root nor he; never where he is NULL. */

@@ -46,6 +46,25 @@ static void describe_tls(struct check *check)
 	}
 }
 
+static void describe_bind(struct check *check)
+{
+	const struct directory_settings *settings = check->directory->settings;
+	const char *name = check->connection->self_name, *mechanism = bind_name(settings->bind_mechanism);
+	const char *file = settings->bind_mechanism == BIND_EXTERNAL ? settings->bind_certificate_file : settings->bind_keytab_file;
+	struct ticket_facts ticket;
+	char until[CLOCK_TEXT_SIZE];
+	if (settings->bind_mechanism == BIND_SIMPLE) {
+		add_row(check, "bind", true, "as %s", settings->bind_dn);
+	} else {
+		add_row(check, "bind", true, "as %s, %s, %s", name[0] != 0 ? name : "somebody whom the server does not name", mechanism, file);
+	}
+	if (check->directory->kerberos != NULL) {
+		kerberos_facts(check->directory->kerberos, &ticket);
+		clock_format(ticket.until_s * 1000, until);
+		add_row(check, "ticket", ticket.until_s > clock_now_ms() / 1000, "%s, from the KDC of %s, until %s", ticket.principal, ticket.realm, until);
+	}
+}
+
 static void describe_server(struct check *check)
 {
 	const struct connection *connection = check->connection;
@@ -83,7 +102,7 @@ static void describe(struct check *check)
 		describe_tls(check);
 	}
 	if (reached > CONNECTION_BIND) {
-		add_row(check, "bind", true, "as %s", check->directory->settings->bind_dn);
+		describe_bind(check);
 	}
 	if (ready) {
 		describe_server(check);

@@ -16,7 +16,6 @@ enum { PAUSE_MIN_MS = 200, PAUSE_MAX_MS = 30000 };
 static void enter_resolve(struct connection *connection);
 static void enter_connect(struct connection *connection);
 static void enter_bind_turn(struct connection *connection);
-static void enter_bind(struct connection *connection);
 static void on_state_timeout(struct connection *connection);
 static void on_idle(struct connection *connection);
 
@@ -32,7 +31,7 @@ static const struct state_row {
 	[CONNECTION_RESOLVE] = { "resolve", LIMIT_CONNECT, enter_resolve, on_state_timeout },
 	[CONNECTION_CONNECT] = { "connect", LIMIT_CONNECT, enter_connect, on_state_timeout },
 	[CONNECTION_BIND_TURN] = { "bind turn", LIMIT_CONNECT, enter_bind_turn, on_state_timeout },
-	[CONNECTION_BIND] = { "bind", LIMIT_CONNECT, enter_bind, on_state_timeout },
+	[CONNECTION_BIND] = { "bind", LIMIT_CONNECT, bind_begin, on_state_timeout },
 	[CONNECTION_EXPLORE] = { "look at the server", LIMIT_CONNECT, explore_begin, on_state_timeout },
 	[CONNECTION_READY] = { "ready", LIMIT_IDLE, NULL, on_idle },
 };
@@ -99,6 +98,12 @@ static void on_state_timeout(struct connection *connection)
 {
 	SSL *ssl = connection->bufferevent != NULL ? bufferevent_openssl_get_ssl(connection->bufferevent) : NULL;
 	const char *step = connection->state != CONNECTION_CONNECT || ssl == NULL ? STATES[connection->state].name : handshake_began(ssl) ? "TLS handshake" : "TCP connect";
+	if (connection->state == CONNECTION_BIND && bind_waits_for_kdc(connection)) {
+		char realm[128];
+		bind_realm(connection, realm, sizeof realm);
+		connection_fail(connection, STATUS_DIRECTORY_TIMEOUT, "the KDC of %s does not answer in time", realm);
+		return;
+	}
 	connection_fail(connection, STATUS_DIRECTORY_TIMEOUT, "no answer in time: %s", step);
 }
 
@@ -115,6 +120,7 @@ static void close_transport(struct connection *connection)
 {
 	resolve_free(connection->resolve);
 	connection->resolve = NULL;
+	bind_abandon(connection);
 	ldap_io_close(&connection->io);
 	if (connection->ldap != NULL) {
 		LDAP *ldap = connection->ldap;
@@ -238,7 +244,9 @@ static void on_connect_error(struct connection *connection, int error)
 		set_state(connection, CONNECTION_CONNECT);
 		return;
 	}
-	connection_fail(connection, status, "%s", why);
+	const char *crl_file = connection->setup.settings->crl_file;
+	bool by_crl = status == STATUS_TLS_REVOKED && crl_file != NULL;
+	connection_fail(connection, status, "%s%s%.80s%s", why, by_crl ? " (crl_file: " : "", by_crl ? crl_file : "", by_crl ? ")" : "");
 }
 
 static void on_event(struct bufferevent *bufferevent, short what, void *arg)
@@ -263,7 +271,7 @@ static void enter_connect(struct connection *connection)
 	const struct sockaddr *address = (const struct sockaddr *)&connection->addresses.items[connection->address];
 	SSL *ssl = NULL;
 	int one = 1;
-	if (tls_client_new(connection->setup.tls, connection->host, &ssl) != STATUS_OK) {
+	if (tls_client_new(*connection->setup.tls, connection->host, &ssl) != STATUS_OK) {
 		connection_fail(connection, STATUS_AGENT_INTERNAL, "TLS could not be set up");
 		return;
 	}
@@ -285,27 +293,9 @@ static void enter_connect(struct connection *connection)
 	setsockopt(bufferevent_getfd(connection->bufferevent), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 }
 
-static void on_bound(const struct reply *reply, void *arg)
+void connection_bound(struct connection *connection)
 {
-	struct connection *connection = arg;
-	uint32_t win32 = 0;
-	char text[128];
-	if (reply->status != STATUS_OK) {
-		return; /* the connection is being torn down */
-	}
-	enum status status = connection->setup.flavor->answer(AD_BIND, reply->ldap_result, reply->diagnostic, &win32);
-	const char *reason = ad_answer_bind_reason(win32);
-	ad_answer_text(reply->diagnostic, text, sizeof text);
-	if (status != STATUS_OK) {
-		char *why = connection->setup.credential->reason;
-		if (status == STATUS_DIRECTORY_CREDENTIAL && reason != NULL) {
-			snprintf(why, sizeof connection->setup.credential->reason, "bind refused: %s (%x)", reason, win32);
-		} else {
-			snprintf(why, sizeof connection->setup.credential->reason, "bind refused (%d): %s%s%.100s", reply->ldap_result, reason != NULL ? reason : "", reason != NULL ? "; " : "", text);
-		}
-		connection_fail(connection, status, "%s", why);
-		return;
-	}
+	bind_abandon(connection);
 	release_turn(connection, STATUS_OK);
 	set_state(connection, CONNECTION_EXPLORE);
 }
@@ -331,14 +321,6 @@ void connection_try_bind(struct connection *connection)
 		break;
 	case CREDENTIAL_WAIT:
 		break;
-	}
-}
-
-static void enter_bind(struct connection *connection)
-{
-	enum status status = operation_bind(connection, connection->setup.settings->connect_timeout_ms, on_bound, connection);
-	if (status != STATUS_OK) {
-		connection_fail(connection, status, "the bind could not be sent");
 	}
 }
 

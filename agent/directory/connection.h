@@ -8,6 +8,7 @@
 
 #include "agent/directory/credential.h"
 #include "agent/directory/flavor.h"
+#include "agent/directory/kerberos.h"
 #include "agent/directory/ldap_io.h"
 #include "agent/directory/policy_cache.h"
 #include "base/resolve.h"
@@ -20,8 +21,9 @@ struct connection_setup {
 	struct event_base *base;
 	const struct flavor *flavor;
 	const struct directory_settings *settings;
-	SSL_CTX *tls;
+	SSL_CTX *const *tls;                                     /* the directory's of now */
 	struct credential *credential;
+	struct kerberos *kerberos;                               /* NULL: the mechanism needs none */
 	struct policy_cache *policies;
 	bool retry;                                              /* connect again after a loss */
 	/* On the loop. `changed`: ready, or down (why is in failure). `room`: an operation ended. `turn`: a bind ended, another may begin. */
@@ -39,10 +41,11 @@ struct reply {
 	LDAP *ldap;
 	LDAPMessage *entries[4];   /* more are dropped */
 	size_t count;
+	struct bytes server_token; /* of a SASL bind, or what an extended operation answers; data NULL: none */
 };
 typedef void (*operation_done)(const struct reply *reply, void *arg);
 
-enum operation_kind { OPERATION_SEARCH, OPERATION_MODIFY, OPERATION_BIND };
+enum operation_kind { OPERATION_SEARCH, OPERATION_MODIFY, OPERATION_BIND, OPERATION_WHO_AM_I };
 struct operation {
 	TAILQ_ENTRY(operation) link;
 	struct connection *connection;
@@ -50,6 +53,9 @@ struct operation {
 	struct ldap_search search;
 	char *dn;
 	struct change *change;
+	const char *mechanism;     /* of a bind; constant */
+	struct berval *credential; /* likewise; borrowed until it is encoded */
+	bool at_once;              /* what it borrows does not wait in a queue */
 	bool submitted;
 	bool left;                 /* by operations_judge: it had been sent when the connection was lost */
 	bool timed_out;            /* the one whose deadline gave the connection up */
@@ -91,11 +97,15 @@ struct connection {
 	struct operations waiting, outstanding;
 	unsigned waiting_count, outstanding_count;
 	bool has_turn;             /* counted in credential->binds */
+	struct negotiation *negotiation; /* of a bind by Kerberos; NULL: none */
+	bool bind_complete, bind_succeeded; /* what SASL, what the server says */
+	size_t binding_size;       /* of the channel binding that was sent; 0: none */
 	unsigned exploring;        /* reads of the exploration not answered yet */
 
 	struct tls_peer *peer;     /* NULL before the handshake */
 	struct root_facts root;
 	struct server_facts server;
+	char self_name[512];       /* as whom it is bound; "": not known */
 	struct sid self[2];        /* whom the agent's own name may mean */
 	unsigned self_count;       /* 0: unknown */
 	struct sid domain;         /* size 0: unknown */
@@ -125,7 +135,10 @@ const char *connection_state_name(enum connection_state state);
 enum status operation_search(struct connection *connection, struct ldap_search *take_search, int64_t timeout_ms, operation_done done, void *arg, struct operation **ret_operation) MUST_USE;
 enum status operation_modify(struct connection *connection, const char *dn, struct change *take_change, int64_t timeout_ms, operation_done done, void *arg,
                              struct operation **ret_operation) MUST_USE;
-enum status operation_bind(struct connection *connection, int64_t timeout_ms, operation_done done, void *arg) MUST_USE;
+/* `mechanism` NULL: simple, the password is `credential`. A `credential` whose data is NULL is left out. Both are encoded before the call returns. */
+enum status operation_bind(struct connection *connection, const char *dn, const char *mechanism, struct bytes credential, int64_t timeout_ms, operation_done done, void *arg) MUST_USE;
+/* RFC 4532: as whom the connection is bound. */
+enum status operation_who_am_i(struct connection *connection, int64_t timeout_ms, operation_done done, void *arg) MUST_USE;
 /* `done` will not fire; its answer, if one comes, is dropped. */
 void operation_cancel(struct operation *operation);
 /* A base search with constant attributes, for the many reads of one entry. */
@@ -140,6 +153,18 @@ void operations_fail_all(struct connection *connection);
 void explore_begin(struct connection *connection);
 /* Asks the rootDSE of a ready connection, for the clock and to see whether it lives. */
 void explore_probe(struct connection *connection);
+/* bind.c. Called by connection.c: binds by the configured mechanism and ends in connection_bound or connection_fail; what is under way is forgotten. */
+void bind_begin(struct connection *connection);
+void bind_abandon(struct connection *connection);
+bool bind_waits_for_kdc(const struct connection *connection);
+void bind_realm(const struct connection *connection, char *out, size_t capacity);
+/* "simple", "GSSAPI" … */
+const char *bind_name(enum bind_mechanism mechanism);
+bool bind_by_kerberos(enum bind_mechanism mechanism);
+/* The name by which the agent's own account is looked for; false where only the server knows it. */
+bool bind_self(const struct connection *connection, char *out, size_t capacity);
+/* Called by bind.c. */
+void connection_bound(struct connection *connection);
 /* Called by explore.c. */
 void connection_become_ready(struct connection *connection);
 

@@ -3,6 +3,9 @@
 enum status credential_read(struct credential *credential)
 {
 	struct secret fresh = SECRET_EMPTY;
+	if (credential->file == NULL) {
+		return STATUS_OK;
+	}
 	enum status status = secret_read_file(credential->file, &fresh);
 	if (status == STATUS_OK && fresh.size == 0) {
 		secret_wipe(&fresh);

@@ -1,4 +1,4 @@
-/* credential: the password that the agent binds with, and whose turn it is to try it. A wrong password is tried at most once a minute over all servers together, so that
+/* credential: the password (or the key, where a keytab or a certificate binds) that the agent binds with, and whose turn it is to try it. A wrong password is tried at most once a minute over all servers together, so that
  * the agent never locks its own account; until a bind has succeeded only one is under way at a time. */
 #ifndef AGENT_DIRECTORY_CREDENTIAL_H
 #define AGENT_DIRECTORY_CREDENTIAL_H
@@ -7,12 +7,12 @@
 
 enum { CREDENTIAL_PAUSE_S = 60, CREDENTIAL_BINDS_MAX = 2 };
 struct credential {
-	const char *file;          /* borrowed */
+	const char *file;          /* borrowed; NULL: there is no password */
 	struct secret password;
 	unsigned binds;            /* under way */
 	bool proven, stale;        /* stale: the file is read again before the next try */
 	int64_t blocked_until_us;  /* monotonic */
-	char reason[160];          /* why it was refused last, in words; "": it was not */
+	char reason[256];          /* why it was refused last, in words; "": it was not */
 };
 enum credential_turn { CREDENTIAL_GO, CREDENTIAL_WAIT, CREDENTIAL_BLOCKED };
 

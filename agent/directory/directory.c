@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "agent/directory/sasl.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/tls.h"
@@ -262,7 +263,7 @@ static enum status make_servers(struct directory *directory, char **ret_why)
 
 static enum status read_credential(struct directory *directory, char **ret_why)
 {
-	directory->credential.file = directory->settings->bind_password_file;
+	directory->credential.file = directory->settings->bind_mechanism == BIND_SIMPLE ? directory->settings->bind_password_file : NULL;
 	enum status status = credential_read(&directory->credential);
 	if (status != STATUS_OK && asprintf(ret_why, "%s: %s", directory->credential.file,
 	                                    status == STATUS_LOCAL_PERMISSION ? "must be a regular file that others cannot read"
@@ -273,15 +274,45 @@ static enum status read_credential(struct directory *directory, char **ret_why)
 	return status;
 }
 
-/* Before libldap is used: neither ldap.conf nor LDAP… in the environment count. Its first handle looks up this host's own name by the blocking resolver: so it is made here,
+/* CA, CRL and certificate are read; where one of them cannot be used the old ones stay. What is connected goes on with what it began with. */
+static enum status load_tls(struct directory *directory, char **ret_why)
+{
+	const struct directory_settings *settings = directory->settings;
+	SSL_CTX *fresh = NULL;
+	enum status status = tls_client_context(settings->ca_file, settings->crl_file, &fresh, ret_why);
+	if (status == STATUS_OK && settings->bind_mechanism == BIND_EXTERNAL) {
+		status = tls_client_identity(fresh, settings->bind_certificate_file, settings->bind_key_file, ret_why);
+	}
+	if (status != STATUS_OK) {
+		SSL_CTX_free(fresh);
+		return status;
+	}
+	SSL_CTX_free(directory->tls);
+	directory->tls = fresh;
+	return STATUS_OK;
+}
+
+/* Kerberos and SASL are prepared while the program has one thread. */
+static enum status start_kerberos(struct directory *directory)
+{
+	if (!bind_by_kerberos(directory->settings->bind_mechanism)) {
+		return STATUS_OK;
+	}
+	enum status status = ticket_prepare();
+	return status == STATUS_OK ? kerberos_new(directory->base, directory->settings, &directory->kerberos) : status;
+}
+
+/* Before libldap is used: neither ldap.conf nor LDAP… and SASL_… in the environment count. Its first handle looks up this host's own name by the blocking resolver: so it is made here,
  * while no loop waits for it. */
-static void prepare_libldap(void)
+static enum status prepare_libldap(void)
 {
 	LDAP *first = NULL;
 	setenv("LDAPNOINIT", "1", 1);
+	enum status status = sasl_prepare();
 	if (ldap_create(&first) == LDAP_SUCCESS) {
 		ldap_destroy(first);
 	}
+	return status;
 }
 
 enum status directory_new(struct event_base *base, const struct directory_settings *settings, struct directory **ret_directory, char **ret_why)
@@ -293,7 +324,7 @@ enum status directory_new(struct event_base *base, const struct directory_settin
 	if (directory == NULL) {
 		return STATUS_AGENT_INTERNAL;
 	}
-	prepare_libldap();
+	enum status status = prepare_libldap();
 	directory->base = base;
 	directory->settings = settings;
 	directory->flavor = &ACTIVE_DIRECTORY;
@@ -302,11 +333,16 @@ enum status directory_new(struct event_base *base, const struct directory_settin
 	TAILQ_INIT(&directory->checks);
 	TAILQ_INIT(&directory->verifications);
 	directory->news = evtimer_new(base, on_news, directory);
-	enum status status = directory->news != NULL ? read_credential(directory, why) : STATUS_AGENT_INTERNAL;
 	if (status == STATUS_OK) {
-		status = tls_client_context(settings->ca_file, settings->crl_file, &directory->tls, why);
+		status = directory->news != NULL ? read_credential(directory, why) : STATUS_AGENT_INTERNAL;
 	}
-	directory->setup = (struct connection_setup){ .base = base, .flavor = directory->flavor, .settings = settings, .tls = directory->tls, .credential = &directory->credential,
+	if (status == STATUS_OK) {
+		status = load_tls(directory, why);
+	}
+	if (status == STATUS_OK) {
+		status = start_kerberos(directory);
+	}
+	directory->setup = (struct connection_setup){ .base = base, .flavor = directory->flavor, .settings = settings, .tls = &directory->tls, .credential = &directory->credential, .kerberos = directory->kerberos,
 		.policies = &directory->policies, .changed = on_connection_changed, .room = on_room, .turn = on_turn, .arg = directory };
 	if (status == STATUS_OK) {
 		status = make_servers(directory, why);
@@ -347,6 +383,7 @@ void directory_free(struct directory *directory)
 	if (directory->news != NULL) {
 		event_free(directory->news);
 	}
+	kerberos_free(directory->kerberos);
 	SSL_CTX_free(directory->tls);
 	secret_wipe(&directory->credential.password);
 	policy_cache_clear(&directory->policies);
@@ -371,7 +408,7 @@ void directory_health(const struct directory *directory, struct directory_health
 	}
 	if (first != NULL) {
 		ret_health->clock_skew_ms = first->clock_skew_ms;
-		snprintf(ret_health->text, sizeof ret_health->text, "%.150s (LDAPS, simple%s)", first->name, first->self_count == 0 ? "; the agent's own account cannot be found: everybody is protected" : "");
+		snprintf(ret_health->text, sizeof ret_health->text, "%.150s (LDAPS, %s%s)", first->name, bind_name(directory->settings->bind_mechanism), first->self_count == 0 ? "; the agent's own account cannot be found: everybody is protected" : "");
 		return;
 	}
 	first = worst(directory);
@@ -385,6 +422,15 @@ void directory_health(const struct directory *directory, struct directory_health
 
 void directory_retry(struct directory *directory)
 {
+	AUTO_FREE char *why = NULL;
+	enum status status = load_tls(directory, &why);
+	if (status != STATUS_OK) {
+		log_event(LOG_ERR, "directory.tls", LOG_FIELDS({ "directory", directory->settings->name }, { LOG_CODE, status_code(status) }),
+		          "certificates are not read again, those of before stay: %s", why != NULL ? why : "memory is out");
+	}
+	if (directory->kerberos != NULL) {
+		kerberos_renew(directory->kerberos, false);
+	}
 	credential_retry(&directory->credential);
 	for (unsigned i = 0; i < directory->server_count; i++) {
 		struct connection *connection = directory->servers[i].connections[0];

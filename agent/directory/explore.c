@@ -88,7 +88,7 @@ static void on_self(const struct reply *reply, void *arg)
 	}
 	if (connection->self_count == 0) {
 		log_event(LOG_ERR, "directory.self", LOG_FIELDS({ "directory", connection->setup.settings->name }, { LOG_SERVER, connection->name }),
-		          "the account \"%s\" that the agent binds as cannot be found or read: everybody is protected", connection->setup.settings->bind_dn);
+		          "the account \"%s\" that the agent binds as cannot be found or read: everybody is protected", connection->self_name);
 	}
 	finish_one(connection);
 }
@@ -127,14 +127,47 @@ static bool start_read(struct connection *connection, const char *dn, const char
 	return operation_read(connection, dn, attributes, connection->setup.settings->connect_timeout_ms, done, connection, NULL) == STATUS_OK;
 }
 
-static bool start_self(struct connection *connection)
+static bool start_search_of_self(struct connection *connection)
 {
 	struct ldap_search search;
-	if (connection->setup.flavor->find_self(connection->setup.settings->bind_dn, connection->root.naming_context, &search) != STATUS_OK) {
+	if (connection->setup.flavor->find_self(connection->self_name, connection->root.naming_context, &search) != STATUS_OK) {
 		return false;
 	}
 	connection->exploring++;
 	return operation_search(connection, &search, connection->setup.settings->connect_timeout_ms, on_self, connection, NULL) == STATUS_OK;
+}
+
+/* "dn:…" or "u:…" (RFC 4513 section 5.2.1.8). A server that does not tell leaves us unknown, and with us everybody protected. */
+static void on_who_am_i(const struct reply *reply, void *arg)
+{
+	struct connection *connection = arg;
+	if (reply->status != STATUS_OK) {
+		return;
+	}
+	struct bytes name = reply->server_token;
+	size_t prefix = name.size > 3 && memcmp(name.data, "dn:", 3) == 0 ? 3 : name.size > 2 && memcmp(name.data, "u:", 2) == 0 ? 2 : 0;
+	bool told = reply->ldap_result == LDAP_SUCCESS && prefix > 0 && name.size - prefix < sizeof connection->self_name && memchr(name.data, 0, name.size) == NULL;
+	if (told) {
+		memcpy(connection->self_name, name.data + prefix, name.size - prefix);
+		connection->self_name[name.size - prefix] = 0;
+	} else {
+		log_event(LOG_ERR, "directory.self", LOG_FIELDS({ "directory", connection->setup.settings->name }, { LOG_SERVER, connection->name }),
+		          "the server does not tell as whom the certificate bound the agent (%d): name the account in bind.dn; until then everybody is protected", reply->ldap_result);
+	}
+	if (told && !start_search_of_self(connection)) {
+		connection_fail(connection, STATUS_AGENT_INTERNAL, "the server could not be looked at");
+		return;
+	}
+	finish_one(connection);
+}
+
+static bool start_self(struct connection *connection)
+{
+	if (bind_self(connection, connection->self_name, sizeof connection->self_name)) {
+		return start_search_of_self(connection);
+	}
+	connection->exploring++;
+	return operation_who_am_i(connection, connection->setup.settings->connect_timeout_ms, on_who_am_i, connection) == STATUS_OK;
 }
 
 static void read_the_rest(struct connection *connection)

@@ -19,6 +19,7 @@ struct directory {
 	const struct flavor *flavor;
 	SSL_CTX *tls;
 	struct credential credential;
+	struct kerberos *kerberos; /* NULL: the mechanism needs none */
 	struct policy_cache policies;
 	struct connection_setup setup;
 	struct server *servers;

@@ -55,9 +55,7 @@ static void end_unanswered(struct operation *operation, enum status status, bool
 
 static int submit_to_libldap(struct operation *operation, LDAP *ldap)
 {
-	struct credential *credential = operation->connection->setup.credential;
 	const struct ldap_search *search = &operation->search;
-	struct berval password = { credential->password.size, (char *)credential->password.data };
 	switch (operation->kind) {
 	case OPERATION_SEARCH:
 		return ldap_search_ext(ldap, search->base, search->scope, search->filter, (char **)search->attributes, 0, (LDAPControl **)search->controls, NULL, NULL,
@@ -65,7 +63,9 @@ static int submit_to_libldap(struct operation *operation, LDAP *ldap)
 	case OPERATION_MODIFY:
 		return ldap_modify_ext(ldap, operation->dn, change_mods(operation->change), change_controls(operation->change), NULL, &operation->message_id);
 	case OPERATION_BIND:
-		return ldap_sasl_bind(ldap, operation->connection->setup.settings->bind_dn, LDAP_SASL_SIMPLE, &password, NULL, NULL, &operation->message_id);
+		return ldap_sasl_bind(ldap, operation->dn, operation->mechanism, operation->credential, NULL, NULL, &operation->message_id);
+	case OPERATION_WHO_AM_I:
+		return ldap_whoami(ldap, NULL, NULL, &operation->message_id);
 	}
 	return LDAP_PARAM_ERROR;
 }
@@ -79,6 +79,7 @@ static enum status submit(struct operation *operation)
 	int result = submit_to_libldap(operation, connection->ldap);
 	change_free(operation->change); /* the password has been encoded */
 	operation->change = NULL;
+	operation->credential = NULL;
 	if (result == LDAP_FILTER_ERROR || result == LDAP_PARAM_ERROR || result == LDAP_NO_MEMORY || result == LDAP_ENCODING_ERROR) {
 		return STATUS_AGENT_INTERNAL;
 	}
@@ -148,6 +149,8 @@ static enum status operation_start(struct connection *connection, struct operati
 	} else if (TAILQ_EMPTY(&connection->waiting) && has_room(connection)) {
 		status = submit(operation);
 		operation->submitted = status == STATUS_OK;
+	} else if (operation->at_once) {
+		status = STATUS_AGENT_OVERLOADED;
 	}
 	if (status != STATUS_OK) {
 		operation_free(operation);
@@ -207,9 +210,23 @@ enum status operation_modify(struct connection *connection, const char *dn, stru
 	return operation_start(connection, operation, timeout_ms, ret_operation);
 }
 
-enum status operation_bind(struct connection *connection, int64_t timeout_ms, operation_done done, void *arg)
+enum status operation_bind(struct connection *connection, const char *dn, const char *mechanism, struct bytes credential, int64_t timeout_ms, operation_done done, void *arg)
 {
 	struct operation *operation = operation_new(OPERATION_BIND, done, arg);
+	struct berval borrowed = { credential.size, (char *)credential.data };
+	if (operation == NULL || (operation->dn = strdup(dn)) == NULL) {
+		free(operation);
+		return STATUS_AGENT_INTERNAL;
+	}
+	operation->mechanism = mechanism;
+	operation->credential = credential.data != NULL ? &borrowed : NULL;
+	operation->at_once = true;
+	return operation_start(connection, operation, timeout_ms, NULL);
+}
+
+enum status operation_who_am_i(struct connection *connection, int64_t timeout_ms, operation_done done, void *arg)
+{
+	struct operation *operation = operation_new(OPERATION_WHO_AM_I, done, arg);
 	return operation == NULL ? STATUS_AGENT_INTERNAL : operation_start(connection, operation, timeout_ms, NULL);
 }
 
@@ -232,6 +249,21 @@ static struct operation *find_outstanding(struct connection *connection, int mes
 	return NULL;
 }
 
+/* What a SASL bind or an extended operation answers beside its result; NULL: nothing. */
+static struct berval *read_token(const struct operation *operation, LDAPMessage *message)
+{
+	LDAP *ldap = operation->connection->ldap;
+	struct berval *token = NULL;
+	char *name = NULL;
+	if (operation->kind == OPERATION_BIND && operation->mechanism != NULL) {
+		ldap_parse_sasl_bind_result(ldap, message, &token, 0);
+	} else if (operation->kind == OPERATION_WHO_AM_I) {
+		ldap_parse_extended_result(ldap, message, &name, &token, 0);
+		ldap_memfree(name);
+	}
+	return token;
+}
+
 /* Any tag but an entry's, a reference's or an intermediate answer's ends an operation: Samba answers a search or a modify with an unknown critical control by an
  * ExtendedResponse. An answer to a write that cannot be read says nothing about the write. */
 static void end_answered(struct operation *operation, LDAPMessage *message)
@@ -247,9 +279,12 @@ static void end_answered(struct operation *operation, LDAPMessage *message)
 		connection->retiring |= write;
 	}
 	reply.diagnostic = diagnostic;
+	struct berval *token = read_token(operation, message);
+	reply.server_token = bytes_of(token != NULL ? token->bv_val : NULL, token != NULL ? token->bv_len : 0);
 	detach(operation);
 	operation->done(&reply, operation->arg);
 	operation_free(operation);
+	ber_bvfree(token);
 	ldap_memfree(diagnostic);
 }
 

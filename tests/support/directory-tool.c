@@ -248,10 +248,22 @@ static void stop(void *arg)
 	loop_end(tool.loop);
 }
 
+static enum bind_mechanism mechanism_of(const char *name)
+{
+	static const char *const NAMES[] = { "simple", "gssapi", "gss-spnego", "external" };
+	for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
+		if (strcmp(NAMES[i], name) == 0) {
+			return (enum bind_mechanism)i;
+		}
+	}
+	return BIND_SIMPLE;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option OPTIONS[] = { { "server", 1, NULL, 's' }, { "ca", 1, NULL, 'c' }, { "bind", 1, NULL, 'b' }, { "password-file", 1, NULL, 'p' }, { "base", 1, NULL, 'B' },
-		{ "require-hints", 0, NULL, 'r' }, { "timeout", 1, NULL, 't' }, { "connections", 1, NULL, 'n' }, { "pipeline", 1, NULL, 'l' }, { 0 } };
+		{ "require-hints", 0, NULL, 'r' }, { "timeout", 1, NULL, 't' }, { "connections", 1, NULL, 'n' }, { "pipeline", 1, NULL, 'l' },
+		{ "mechanism", 1, NULL, 'm' }, { "keytab", 1, NULL, 'k' }, { "principal", 1, NULL, 'P' }, { "certificate", 1, NULL, 'C' }, { "key", 1, NULL, 'K' }, { "crl", 1, NULL, 'R' }, { 0 } };
 	static const char *servers[17];
 	struct directory_settings settings = { .name = "tool", .servers = servers, .policy_hints = POLICY_HINTS_WHEN_SUPPORTED, .connections = 2, .pipeline = 16, .queue_limit = 1024,
 		.connect_timeout_ms = 3000, .locate_timeout_ms = 5000, .write_timeout_ms = 10000, .policy_cache_ms = 60000, .idle_probe_ms = 60000 };
@@ -269,12 +281,18 @@ int main(int argc, char **argv)
 		case 't': tool.timeout_ms = atoi(optarg); break;
 		case 'n': settings.connections = atoi(optarg); break;
 		case 'l': settings.pipeline = atoi(optarg); break;
+		case 'm': settings.bind_mechanism = mechanism_of(optarg); break;
+		case 'k': settings.bind_keytab_file = optarg; break;
+		case 'P': settings.bind_principal = optarg; break;
+		case 'C': settings.bind_certificate_file = optarg; break;
+		case 'K': settings.bind_key_file = optarg; break;
+		case 'R': settings.crl_file = optarg; break;
 		default: return 64;
 		}
 	}
 	struct loop_callbacks callbacks = { .stop = stop };
 	char *why = NULL;
-	if (settings.bind_dn == NULL || settings.bind_password_file == NULL || loop_new(&callbacks, 10, &tool.loop) != STATUS_OK) {
+	if ((settings.bind_mechanism == BIND_SIMPLE && (settings.bind_dn == NULL || settings.bind_password_file == NULL)) || loop_new(&callbacks, 10, &tool.loop) != STATUS_OK) {
 		return 64;
 	}
 	enum status status = directory_new(loop_base(tool.loop), &settings, &tool.directory, &why);
