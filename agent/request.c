@@ -7,6 +7,7 @@
 #include "agent/request_internal.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/nfc.h"
 
 #define CLOCK_SKEW_MS 60000
 #define UNVERIFIED_A_SECOND 10
@@ -487,6 +488,10 @@ static enum status decrypt_secret(struct request *request)
 		member = "new_password";
 		status = policy_password_form(secret_bytes(&request->secret.new_password));
 	}
+	bool is_nfc = true;
+	if (status == STATUS_OK)
+		status = nfc_check(secret_bytes(&request->secret.new_password), &is_nfc);
+	request->result.warnings |= is_nfc ? 0 : WARNING_PASSWORD_NOT_NFC;
 	if (status != STATUS_OK && member)
 		request->result.reason = strdup(member);
 	request_mark(request, STAGE_DECRYPT);

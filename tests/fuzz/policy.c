@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "agent/gate/policy.h"
+#include "base/nfc.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -18,6 +19,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct account account = { .sam_account_name = sam, .display_name = display, .pwd_last_set_s = 95 };
 	if (policy_password_form(bytes_of_string(password)) != STATUS_OK)
 		return 0;
+	bool is_nfc;
+	if (nfc_check(bytes_of_string(password), &is_nfc) != STATUS_OK)
+		abort();
 	enum status judged = policy_judge(&policy, &account, bytes_of_string(password), size & 1, 100, rules, &count);
 	if ((judged == STATUS_OK) != (count == 0) || count > MAX_RULES)
 		abort();

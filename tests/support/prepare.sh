@@ -1,7 +1,7 @@
 # prepare.sh: what ./demo and ./check share: installing what is missing and building. Sourced by bash; `root` is the project's folder.
 
 build_packages="gcc libc6-dev meson ninja-build pkg-config python3 libldap-dev libsasl2-dev libkrb5-dev libjansson-dev libwslay-dev libevent-dev libssl-dev
-  libsqlite3-dev libc-ares-dev libyaml-dev libsystemd-dev libcurl4-openssl-dev libcmocka-dev"
+  libsqlite3-dev libc-ares-dev libyaml-dev libsystemd-dev libcurl4-openssl-dev libunistring-dev libcmocka-dev"
 demo_packages="python3-ldap python3-yaml openssl"
 samba_packages="samba samba-ad-dc samba-ad-provision samba-dsdb-modules samba-vfs-modules winbind krb5-user ldap-utils python3-samba"
 test_packages="python3-pytest python3-jsonschema python3-jwcrypto python3-cryptography python3-websockets python3-seccomp jose systemd procps libasan8 libubsan1"
