@@ -14,7 +14,7 @@
 #define REFUSALS_MAX 16384
 #define AHEAD_MAX_S 86400
 
-/* Each stage does its part or says why not. One that waits sets request->pending; its callback comes back by resume(). */
+/* Each stage does its part or says why not. One that waits sets request->pending; its callback comes back by request_resume(). */
 struct request_stage {
 	const char *name;
 	enum status (*run)(struct request *request);
@@ -81,7 +81,7 @@ static void advance(struct request *request)
 	request_finish(request, STATUS_OK);
 }
 
-static void resume(struct request *request, enum status status)
+void request_resume(struct request *request, enum status status)
 {
 	if (status == STATUS_OK || move_on(request, status))
 		advance(request);
@@ -285,7 +285,7 @@ static void start(struct request *request, struct bytes payload)
 		request_free(request);
 		return;
 	}
-	resume(request, status);
+	request_resume(request, status);
 }
 
 void requests_handle(struct requests *requests, uint8_t endpoint, struct bytes payload, struct bytes frame, int64_t started_us)
@@ -366,7 +366,7 @@ static void handle_located(enum status status, struct located *take_located, con
 		located_free(take_located);
 		request_note_answer(request, answer);
 	}
-	resume(request, status);
+	request_resume(request, status);
 }
 
 static enum status begin_locating(struct request *request, enum locate_by by, const char *id, const char *prefer_server)
@@ -409,7 +409,7 @@ static void handle_turn(void *arg)
 	struct request *request = arg;
 	request->waits_for_turn = false;
 	request->has_turn = true;
-	resume(request, request->all->closing ? STATUS_DIRECTORY_UNAVAILABLE : STATUS_OK);
+	request_resume(request, request->all->closing ? STATUS_DIRECTORY_UNAVAILABLE : STATUS_OK);
 }
 
 static bool is_settled_now(const struct request *request)
@@ -500,25 +500,20 @@ static enum status decrypt_secret(struct request *request)
 
 /* Judged ------------------------------------------------------------------------------------------------------------------------------ */
 
-static bool policy_enforced(const struct request *request)
-{
-	return request->claims->enforce_policy && located_policy_control(request->located);
-}
-
 static enum status judge_password(struct request *request)
 {
 	if (request->op == OP_UNLOCK)
 		return STATUS_OK;
 	const struct account *account = located_account(request->located);
 	struct result *result = &request->result;
-	if (request->claims->enforce_policy && !policy_enforced(request)) {
+	if (request->claims->enforce_policy && !request_policy_enforced(request)) {
 		if (realm_settings(request->realm)->policy_hints == POLICY_HINTS_REQUIRE)
 			return STATUS_DIRECTORY_NO_POLICY_CONTROL;
 		result->warnings |= WARNING_POLICY_NOT_ENFORCED;
 	}
 	if (account->policy.source == POLICY_UNKNOWN)
 		result->warnings |= WARNING_POLICY_UNREADABLE;
-	return policy_judge(&account->policy, account, secret_bytes(&request->secret.new_password), policy_enforced(request), clock_now_ms() / 1000, result->rules, &result->rule_count);
+	return policy_judge(&account->policy, account, secret_bytes(&request->secret.new_password), request_policy_enforced(request), clock_now_ms() / 1000, result->rules, &result->rule_count);
 }
 
 static enum status answer_check(struct request *request)
@@ -543,7 +538,7 @@ static void handle_intent(enum status status, void *arg)
 	request_mark(request, STAGE_INTENT);
 	/* Closing: the intent stays, and is settled at the next start. */
 	if (!request->all->closing)
-		resume(request, status);
+		request_resume(request, status);
 }
 
 static enum status record_intent(struct request *request)
@@ -575,7 +570,7 @@ static void handle_recheck(enum status status, const struct directory_answer *an
 	struct request *request = arg;
 	if (status != STATUS_OK)
 		request_note_answer(request, answer);
-	resume(request, status);
+	request_resume(request, status);
 }
 
 static enum status recheck_user(struct request *request)
@@ -593,27 +588,20 @@ enum status request_judge_again(struct request *request)
 	return status == STATUS_OK ? judge_scope(request) : status;
 }
 
-static enum status explain_refusal(struct request *request, const struct directory_answer *answer)
-{
-	const struct account *account = located_account(request->located);
-	struct result *result = &request->result;
-	result->rule_count = 0;
-	return policy_diagnose(&account->policy, account, secret_bytes(&request->secret.new_password), policy_enforced(request), policy_hint(answer->diagnostic), clock_now_ms() / 1000,
-	                       result->rules, &result->rule_count);
-}
-
 static void handle_written(enum status status, const struct directory_answer *answer, void *arg)
 {
 	struct request *request = arg;
 	request_mark(request, STAGE_WRITE);
 	request_note_answer(request, answer);
 	request->wrote = answer ? answer->sent : status == STATUS_OK;
-	if (status == STATUS_POLICY_REJECTED && request->op == OP_RESET)
-		status = explain_refusal(request, answer);
-	if (status != STATUS_OK && answer && answer->sent && !answer->answered)
+	if (status == STATUS_OK)
+		request_look_after(request, request->located);
+	if (status == STATUS_POLICY_REJECTED)
+		request_explain(request);
+	else if (status != STATUS_OK && answer && answer->sent && !answer->answered)
 		request_settle(request, status);
 	else
-		resume(request, status);
+		request_resume(request, status);
 }
 
 struct directory_change request_change(const struct request *request)

@@ -60,6 +60,7 @@ struct requests {
 	/* Who was written to lately: a user read before that is read again. */
 	struct { char guid[UUID_SIZE]; int64_t ended_us; } recent[RECENT_WRITES];
 	unsigned recent_next;
+	unsigned looks;                   /* under way after a write */
 	double unverified_tokens;
 	int64_t unverified_us;
 };
@@ -75,6 +76,15 @@ void request_note_answer(struct request *request, const struct directory_answer 
 void request_note_user(struct request *request);
 /* And may be spoken of: into the result. */
 void request_tell_user(struct request *request);
+
+/* A stage that waited has its answer: the next one, or the end. */
+void request_resume(struct request *request, enum status status);
+/* Whether the directory itself will hold the password against history and age. */
+bool request_policy_enforced(const struct request *request);
+/* The directory refused the password: why, by a policy that is read again where the one that is known does not explain it. Ends the request. */
+void request_explain(struct request *request);
+/* The write was applied: `located` is read once more on its connection, and loudly logged if it is protected by now. Changes nothing of the outcome. */
+void request_look_after(struct request *request, struct located *located);
 
 /* The tail. */
 void request_finish(struct request *request, enum status status);

@@ -60,6 +60,7 @@ static void handle_written(enum status status, const struct directory_answer *an
 	bool sent = answer && answer->sent, lost = status != STATUS_OK && sent && !answer->answered;
 	if (status == STATUS_OK) {
 		request_note_answer(request, answer);
+		request_look_after(request, request->located);
 		request_finish(request, STATUS_OK);
 		return;
 	}

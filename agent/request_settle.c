@@ -115,6 +115,11 @@ static void judge_attempts(const struct request *request, const struct located *
 		verdicts[i] = located && request->attempts[i].open ? judge_reading(request, i, located) : VERDICT_UNREADABLE;
 }
 
+static bool is_applied(const enum verdict verdicts[ATTEMPTS])
+{
+	return verdicts[FIRST] == VERDICT_APPLIED || verdicts[SECOND] == VERDICT_APPLIED;
+}
+
 /* Either will do: both set the same password. */
 static bool end_if_applied(struct request *request, const enum verdict verdicts[ATTEMPTS])
 {
@@ -130,6 +135,8 @@ bool request_settled_by(struct request *request, const struct located *located)
 {
 	enum verdict verdicts[ATTEMPTS];
 	judge_attempts(request, located, verdicts);
+	if (is_applied(verdicts))
+		request_look_after(request, request->located);
 	return end_if_applied(request, verdicts);
 }
 
@@ -169,6 +176,8 @@ static void handle_reading(enum status status, struct located *take_located, con
 	struct request *request = arg;
 	enum verdict verdicts[ATTEMPTS];
 	judge_attempts(request, status == STATUS_OK ? take_located : NULL, verdicts);
+	if (is_applied(verdicts))
+		request_look_after(request, take_located);
 	located_free(take_located);
 	if (!request->all->closing)
 		conclude(request, verdicts);

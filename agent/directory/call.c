@@ -534,6 +534,12 @@ struct sid located_agent(const struct located *located)
 	return located->connection->self_count == 1 ? located->connection->self[0] : (struct sid){ 0 };
 }
 
+struct located *located_ref(struct located *located)
+{
+	located->references++;
+	return located;
+}
+
 void located_free(struct located *located)
 {
 	if (located != NULL && --located->references == 0) {

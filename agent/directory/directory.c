@@ -459,6 +459,11 @@ bool directory_serves(const struct directory *directory, const char *domain)
 	return false;
 }
 
+void directory_forget_policies(struct directory *directory)
+{
+	policy_cache_clear(&directory->policies);
+}
+
 bool directory_domain_sid(const struct directory *directory, struct sid *ret_sid)
 {
 	*ret_sid = directory->domain;

@@ -79,6 +79,8 @@ bool located_needs_unexpire(const struct located *located);
 /* The account that the agent binds as; size 0: not known. */
 struct sid located_agent(const struct located *located);
 void located_free(struct located *located);
+/* One more reference, for located_free. Both see what directory_recheck reads. */
+struct located *located_ref(struct located *located);
 
 /* How an answer looked, for the log and the administrator. */
 struct directory_answer {
@@ -176,6 +178,8 @@ typedef void (*rights_done)(enum status status, const struct directory_rights *r
 enum status directory_read_rights(struct located *located, int64_t timeout_ms, rights_done done, void *arg, struct directory_call **ret_call) MUST_USE;
 /* An administrator says that something was mended: the password file is read again, and servers that wait for their next try are tried at once. */
 void directory_retry(struct directory *directory);
+/* Policies are read again instead of being remembered: one of them does not explain what a server did. */
+void directory_forget_policies(struct directory *directory);
 /* The SID of the domain (of the domain head), once a server has been reached; false before. */
 bool directory_domain_sid(const struct directory *directory, struct sid *ret_sid);
 

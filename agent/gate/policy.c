@@ -202,6 +202,16 @@ enum status policy_diagnose(const struct password_policy *policy, const struct a
 	return STATUS_POLICY_HISTORY_OR_FILTER;
 }
 
+bool policy_explains(const struct password_policy *policy, const struct account *account, struct bytes password, bool enforced, enum status hint, int64_t now_s)
+{
+	struct rule rules[MAX_RULES];
+	size_t count;
+	enum status judged = policy_judge(policy, account, password, enforced, now_s, rules, &count);
+	if (hint == STATUS_OK || policy->source == POLICY_UNKNOWN)
+		return judged != STATUS_OK;
+	return hint == STATUS_POLICY_HISTORY ? policy->history > 0 : keep_explaining(rules, count, hint) > 0;
+}
+
 enum status policy_hint(const char *diagnostic)
 {
 	/* Samba's sentences behind "check_password_restrictions: " (source4/dsdb/samdb/ldb_modules/password_hash.c). */

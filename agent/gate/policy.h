@@ -16,6 +16,9 @@ enum status policy_judge(const struct password_policy *policy, const struct acco
 enum status policy_diagnose(const struct password_policy *policy, const struct account *account, struct bytes password, bool enforced, enum status hint, int64_t now_s,
                             struct rule rules[MAX_RULES], size_t *ret_count);
 
+/* Whether the policy as it is known gives a reason for that refusal; one that does not may be outdated. */
+bool policy_explains(const struct password_policy *policy, const struct account *account, struct bytes password, bool enforced, enum status hint, int64_t now_s) MUST_USE;
+
 /* The rule that a server's diagnostic text names: Samba's check_password_restrictions sentences; STATUS_OK for Windows' texts, which name none. */
 enum status policy_hint(const char *diagnostic);
 

@@ -1,5 +1,5 @@
 """What state an account may be in, and which administrators the premises let through: refused by default, allowed word by word and group by group. On each directory."""
-import json, signal
+import json, signal, threading
 
 import pytest
 
@@ -97,6 +97,28 @@ def test_a_name_that_is_no_protected_group_exempts_nobody_and_is_told(lab, resco
     rows = {row["text"]: row["ok"] for row in answer["rows"] if row["step"] == "scope.exempt_administrators"}
     assert len(rows) == 2 and not any(rows.values()) and all("exempts nobody" in text for text in rows)
     assert code(lab, "reset", "adm-pat") == "user.protected"
+
+
+def test_who_becomes_protected_while_he_is_written_to_is_told(lab):
+    """The truth stays what it is; whoever runs the agent hears of it."""
+    told = lab.agent.writebackd.events(event="request.protected_after")
+    assert code(lab, "reset", "carol") == "ok"
+    if lab.kind == "samba":  # no modify can be held up there: only that nothing is told without a reason
+        assert lab.agent.writebackd.events(event="request.protected_after") == told
+        return
+    lab.directory.control("fault add on=modify user=alice delay=1000")
+    codes = []
+    asked = threading.Thread(target=lambda: codes.append(code(lab, "reset", "alice")))
+    asked.start()
+    wait_for("the modify", lambda: not lab.directory.faults())
+    lab.directory.control("set alice \"member_of=SSPR-Test-Group,Domain Admins\"")
+    asked.join(20)
+    assert codes == ["ok"]
+    event = lab.agent.writebackd.wait_event(event="request.protected_after")
+    assert event["level"] == "critical" and "(Administrators)" in event["reason"] and event["user"] == lab.directory.guid("alice")
+    assert code(lab, "reset", "alice") == "user.protected"
+    lab.directory.control("set alice member_of=SSPR-Test-Group")
+    assert told == []
 
 
 def test_exemptions_are_told_at_every_start_and_reload(build, lab, tmp_path):

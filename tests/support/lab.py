@@ -239,6 +239,19 @@ class MockDirectory(Directory):
             raise ValueError(f"{command}: {answer}")
         return answer[2:].strip()
 
+    def faults(self):
+        """The faults that have not been suffered yet, a line each."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(10)
+            s.connect(self.control_path)
+            s.sendall(b"fault list\n")
+            lines = []
+            for line in s.makefile(encoding="utf-8"):
+                if line.strip() == ".":
+                    return lines
+                lines.append(line.strip())
+        return lines
+
     def pause(self):
         self.program.signal(signal.SIGSTOP)
 

@@ -23,6 +23,7 @@
 struct directory { struct event_base *base; };
 struct located {
 	bool second;                   /* on dc2 */
+	unsigned references;           /* beside the first */
 	struct account account;
 	struct server_position position;
 	struct replication_record record;
@@ -49,7 +50,9 @@ static struct played {
 	int64_t written_at_s;          /* unicodePwd's record */
 	unsigned unreadable;           /* so many readings from the third on fail */
 	bool policy_control;
-	unsigned located, rechecked, written;
+	unsigned located, rechecked, written, forgotten;
+	unsigned longer_from;          /* from this recheck on the policy wants 30 characters */
+	unsigned protected_from;       /* from this recheck on the account has a servicePrincipalName */
 	bool cleared_lockout, must_change, enforced;
 	char password[64];
 	bool unsent;                   /* the first write's connection is lost before it is sent */
@@ -71,7 +74,18 @@ const struct account *located_account(const struct located *located) { return &l
 const struct server_position *located_position(const struct located *located) { return &located->position; }
 const struct replication_record *located_password_record(const struct located *located) { return &located->record; }
 const char *located_policy_control(const struct located *located) { return played.policy_control ? "1.2.840.113556.1.4.2239" : NULL; }
-void located_free(struct located *located) { free(located); }
+struct located *located_ref(struct located *located)
+{
+	located->references++;
+	return located;
+}
+void located_free(struct located *located)
+{
+	if (located && located->references-- == 0)
+		free(located);
+}
+void directory_forget_policies(struct directory *directory) { played.forgotten++; }
+static unsigned rechecks_under_way;
 enum status directory_new(struct event_base *base, const struct directory_settings *settings, struct directory **ret_directory, char **ret_why)
 {
 	played.directory.base = base;
@@ -115,6 +129,11 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 		later->found->record.originating_usn = 2000;
 		memcpy(later->found->record.originator, here, 16);
 	}
+	if (later->rechecked && played.longer_from && played.rechecked >= played.longer_from)
+		later->found->account.policy.min_length = 30;
+	if (later->rechecked && played.protected_from && played.rechecked >= played.protected_from)
+		later->found->account.has_spn = true;
+	rechecks_under_way -= later->rechecked != NULL;
 	if (later->written) {
 		static const enum status statuses[] = { STATUS_OK, STATUS_POLICY_REJECTED, STATUS_DIRECTORY_DENIED, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT };
 		bool second = later->found->second;
@@ -206,6 +225,7 @@ enum status directory_recheck(struct located *located, int64_t timeout_ms, reche
 		played.second.rechecked++;
 	else
 		played.rechecked++;
+	rechecks_under_way++;
 	return soon((struct later){ .rechecked = done, .found = located, .arg = arg });
 }
 
@@ -302,6 +322,8 @@ static void open_scene(struct scene *scene)
 static void close_scene(struct scene *scene)
 {
 	requests_close(scene->requests);
+	while (rechecks_under_way)
+		event_base_loop(scene->base, EVLOOP_ONCE);
 	realms_free(scene->realms);
 	journal_close(scene->journal);
 	requests_free(scene->requests);
@@ -432,12 +454,35 @@ static void test_reset(void **state)
 	assert_string_equal(played.password, GOOD);
 	assert_true(played.cleared_lockout && played.enforced);
 	assert_false(played.must_change);
-	assert_int_equal(played.rechecked, 1);
+	assert_int_equal(played.rechecked, 2); /* before the write and after it */
 	const struct journal_entry *entry = entry_of(scene, result);
 	assert_int_equal(entry->state, JOURNAL_OUTCOME);
 	assert_true(entry->counts && entry->sets_password);
 	assert_null(strstr(entry->result, GOOD));
 	assert_int_equal(limits_in_flight(scene->limits), 0);
+}
+
+/* The outcome stays what it is: he was written to. */
+static void test_protected_after_the_write(void **state)
+{
+	struct scene *scene = *state;
+	played.protected_from = 2;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
+	assert_int_equal(played.rechecked, 2);
+	assert_int_equal(played.written, 1);
+	played.protected_from = 1; /* seen before it: nothing is written */
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_USER_PROTECTED);
+	assert_int_equal(played.written, 1);
+}
+
+static void test_not_in_normalization_form_c(void **state)
+{
+	struct scene *scene = *state;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, "Gr\xc3\xbcn-Harbour-7" })->warnings, 0);
+	const struct result *result = ask_one(scene, (struct ask){ OP_RESET, "Gru\xcc\x88n-Harbour-7" });
+	assert_int_equal(result->code, STATUS_OK);
+	assert_int_equal(result->warnings, WARNING_PASSWORD_NOT_NFC);
+	assert_string_equal(played.password, "Gru\xcc\x88n-Harbour-7");
 }
 
 static void test_reset_keeps_the_lockout_if_told(void **state)
@@ -544,6 +589,15 @@ static void test_rejected_by_the_directory(void **state)
 	assert_int_equal(result->code, STATUS_POLICY_HISTORY_OR_FILTER);
 	assert_int_equal(result->rules[0].kind, RULE_HISTORY_OR_FILTER);
 	assert_false(entry_of(scene, result)->counts);
+	/* The policy that was known did not explain it: it was read once more, and still does not. */
+	assert_int_equal(played.forgotten, 1);
+	assert_int_equal(played.rechecked, 2);
+	played.longer_from = 4;
+	result = ask_one(scene, (struct ask){ OP_RESET, GOOD });
+	assert_int_equal(result->code, STATUS_POLICY_TOO_SHORT);
+	assert_int_equal(result->rules[0].required, 30);
+	assert_int_equal(played.forgotten, 2);
+	played.longer_from = 0;
 	played.writing = WRITE_DENIED;
 	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_DIRECTORY_DENIED);
 }
@@ -833,14 +887,14 @@ static void test_second_server_has_the_first_write(void **state)
 	played.second.usn = 1501;
 	assert_no_second(*state, STATUS_OK);
 	assert_int_equal(((struct scene *)*state)->count, 1);
-	assert_int_equal(played.second.rechecked, 0);
+	assert_int_equal(played.second.rechecked, 1); /* after the write only */
 }
 
 static void test_first_write_comes_while_the_second_is_prepared(void **state)
 {
 	played.second.replicated = true;
 	assert_no_second(*state, STATUS_OK);
-	assert_int_equal(played.second.rechecked, 1);
+	assert_int_equal(played.second.rechecked, 2);
 }
 
 /* An administrator has set it on dc2 since. */
@@ -986,7 +1040,7 @@ static void test_unverified_frames_are_bounded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		ROW(test_reset), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
+		ROW(test_reset), ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
 		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time),
 		ROW(test_one_at_a_time_for_one_user),
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),

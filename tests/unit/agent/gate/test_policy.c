@@ -211,13 +211,27 @@ static void form(void **state)
 	assert_int_equal(policy_password_form(P("\"; id #$(id)`id`%s%n\n")), STATUS_OK);
 }
 
+static void whether_the_known_policy_explains_a_refusal(void **state)
+{
+	struct account account = user("alice", NULL);
+	const struct password_policy unknown = { 0 };
+	assert_false(policy_explains(&policy, &account, P("aB3-aB3x"), true, STATUS_OK, 1000000));
+	assert_true(policy_explains(&policy, &account, P("aB3-"), true, STATUS_OK, 1000000));
+	/* the server says otherwise than the policy that is known */
+	assert_false(policy_explains(&policy, &account, P("aB3-"), true, STATUS_POLICY_COMPLEXITY, 1000000));
+	assert_true(policy_explains(&policy, &account, P("aB3-"), true, STATUS_POLICY_TOO_SHORT, 1000000));
+	assert_true(policy_explains(&policy, &account, P("aB3-aB3x"), true, STATUS_POLICY_HISTORY, 1000000));
+	assert_false(policy_explains(&unknown, &account, P("aB3-"), true, STATUS_OK, 1000000));
+	assert_false(policy_explains(&unknown, &account, P("aB3-"), true, STATUS_POLICY_TOO_SHORT, 1000000));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(classes), cmocka_unit_test(each_special_counts_and_no_other), cmocka_unit_test(three_of_five), cmocka_unit_test(the_account_name),
 		cmocka_unit_test(tokens_of_the_display_name), cmocka_unit_test(length_in_utf16_units), cmocka_unit_test(all_broken_rules_are_told),
 		cmocka_unit_test(minimum_age), cmocka_unit_test(an_unknown_policy_judges_nothing), cmocka_unit_test(hints), cmocka_unit_test(diagnosis),
-		cmocka_unit_test(form),
+		cmocka_unit_test(whether_the_known_policy_explains_a_refusal), cmocka_unit_test(form),
 	};
 	return cmocka_run_group_tests_name("policy", tests, NULL, NULL);
 }
