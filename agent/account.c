@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* MS-DTYP 2.4.2.2: revision, count, six octets of authority in big-endian order, then the sub-authorities in little-endian order. */
-enum { SID_REVISION = 1, SID_HEADER = 8, SID_SUBAUTHORITIES_MAX = 15 };
+enum { SID_REVISION = 1, SID_HEADER = 8, SID_SUBAUTHORITIES_MAX = 15, ENTRY_SIZE = 17 };
 
 void account_clear(struct account *account)
 {
@@ -15,6 +15,7 @@ void account_clear(struct account *account)
 	free(account->sam_account_name);
 	free(account->user_principal_name);
 	free(account->display_name);
+	free(account->uid);
 	free(account->groups);
 	free(account->policy.source_name);
 	memset(account, 0, sizeof *account);
@@ -42,6 +43,10 @@ static unsigned sub_authorities(const struct sid *sid)
 void sid_format(const struct sid *sid, char out[SID_TEXT_MAX])
 {
 	out[0] = '\0';
+	if (sid_is_entry(sid)) {
+		guid_format(sid->octets + 1, out);
+		return;
+	}
 	if (sid->size < SID_HEADER)
 		return;
 	uint64_t top = authority(sid);
@@ -114,6 +119,17 @@ enum status sid_from_octets(struct bytes octets, struct sid *ret_sid)
 	return STATUS_OK;
 }
 
+void sid_from_entry(const uint8_t guid[16], struct sid *ret_sid)
+{
+	*ret_sid = (struct sid){ .size = ENTRY_SIZE };
+	memcpy(ret_sid->octets + 1, guid, ENTRY_SIZE - 1);
+}
+
+bool sid_is_entry(const struct sid *sid)
+{
+	return sid->size == ENTRY_SIZE && sid->octets[0] == 0;
+}
+
 bool sid_equal(const struct sid *a, const struct sid *b)
 {
 	/* Two unknown ones are not the same one. */
@@ -122,7 +138,7 @@ bool sid_equal(const struct sid *a, const struct sid *b)
 
 uint32_t sid_rid(const struct sid *sid)
 {
-	unsigned count = sub_authorities(sid);
+	unsigned count = sid_is_entry(sid) ? 0 : sub_authorities(sid);
 	return count ? sub_authority(sid, count - 1) : 0;
 }
 

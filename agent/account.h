@@ -8,7 +8,7 @@
 
 #include "base/bytes.h"
 
-/* A SID as the directory stores it, MS-DTYP 2.4.2.2: at most 8 + 15 * 4 octets. */
+/* A SID as the directory stores it, MS-DTYP 2.4.2.2: at most 8 + 15 * 4 octets. Flavor ldap: 0, then the 16 octets of the entry's UUID (as guid_parse makes them): revision 0 is no SID's. */
 #define SID_MAX 68
 struct sid {
 	uint8_t size;
@@ -32,6 +32,7 @@ struct password_policy {
 	int64_t min_age_s, max_age_s;/* 0: none */
 	unsigned lockout_threshold;  /* 0: never locked */
 	int64_t lockout_duration_s;
+	bool must_change;            /* flavor ldap: it has users change a password that was reset (pwdMustChange, passwordMustChange) */
 };
 
 struct account {
@@ -51,8 +52,10 @@ struct account {
 	int64_t pwd_last_set_s;      /* seconds since 1970; 0: must change at next logon or never set */
 	bool locked;                 /* now, by the server's own reckoning */
 	bool lockout_time_set;       /* lockoutTime present and not 0 */
+	int64_t lockout_began_s;     /* flavor ldap: pwdAccountLockedTime; 0 or less: not known */
 	struct sid *groups;          /* tokenGroups: every group, nested and primary */
-	size_t group_count;          /* 0: could not be read, which is a refusal and never "none" */
+	size_t group_count;          /* 0: could not be read, which is a refusal and never "none"; with is_entry see groups_read */
+	bool groups_read;            /* is_entry: all groups are in `groups`, and 0 of them means none */
 	int64_t password_expires_s;  /* seconds since 1970; INT64_MAX: never; 0: not known */
 	char *uid;                   /* flavor ldap: the name that the premises name users by; NULL */
 	bool is_entry;               /* guid is an entryUUID (flavor ldap), not an objectGUID */
@@ -64,10 +67,13 @@ struct account {
 /* Frees what it owns, zeroes it; takes zeroed ones. */
 void account_clear(struct account *account);
 
-/* "S-1-5-21-…" <-> octets. */
+/* "S-1-5-21-…" <-> octets; an entry's is printed as its UUID. */
 #define SID_TEXT_MAX 192
 void sid_format(const struct sid *sid, char out[SID_TEXT_MAX]);
 enum status sid_parse(const char *text, struct sid *ret_sid) MUST_USE;
+/* Of an entry (flavor ldap). */
+void sid_from_entry(const uint8_t guid[16], struct sid *ret_sid);
+bool sid_is_entry(const struct sid *sid);
 enum status sid_from_octets(struct bytes octets, struct sid *ret_sid) MUST_USE;
 bool sid_equal(const struct sid *a, const struct sid *b);
 /* The last sub-authority; 0 where there is none. */

@@ -62,7 +62,7 @@ static enum status subtree_search(const char *base_dn, const char *format, const
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
 
-static enum status find_user(enum locate_by by, const char *id, const char *base_dn, struct ldap_search *ret_search, uint8_t ret_guid[16])
+static enum status find_user(const struct view *view, enum locate_by by, const char *id, struct ldap_search *ret_search, uint8_t ret_guid[16])
 {
 	static const char *const FILTERS[] = {
 		/* The source anchor of Entra Connect: mS-DS-ConsistencyGuid where it is set, else objectGUID. */
@@ -80,11 +80,11 @@ static enum status find_user(enum locate_by by, const char *id, const char *base
 		return STATUS_OK;
 	}
 	AUTO_FREE char *escaped = ldap_filter_escape(is_guid ? bytes_of(ret_guid, 16) : value);
-	return escaped == NULL ? STATUS_AGENT_INTERNAL : subtree_search(base_dn, FILTERS[by], escaped, GUID_ATTRIBUTES, ret_search);
+	return escaped == NULL ? STATUS_AGENT_INTERNAL : subtree_search(view->base_dn, FILTERS[by], escaped, GUID_ATTRIBUTES, ret_search);
 }
 
 /* bind_name: a DN, a userPrincipalName or DOMAIN\sAMAccountName. */
-static enum status find_self(const char *bind_name, const char *base_dn, struct ldap_search *ret_search)
+static enum status find_self(const struct view *view, const char *bind_name, struct ldap_search *ret_search)
 {
 	const char *backslash = strchr(bind_name, '\\');
 	bool is_dn = strchr(bind_name, '=') != NULL;
@@ -96,7 +96,7 @@ static enum status find_self(const char *bind_name, const char *base_dn, struct 
 	const char *at = backslash == NULL ? strrchr(bind_name, '@') : NULL, *account = backslash != NULL ? backslash + 1 : bind_name;
 	AUTO_FREE char *whole = ldap_filter_escape(bytes_of_string(account));
 	AUTO_FREE char *name = ldap_filter_escape(at != NULL ? bytes_of(bind_name, (size_t)(at - bind_name)) : bytes_of_string(account));
-	*ret_search = (struct ldap_search){ .base = strdup(base_dn), .scope = LDAP_SCOPE_SUBTREE, .attributes = SID_ATTRIBUTES, .size_limit = 3 };
+	*ret_search = (struct ldap_search){ .base = strdup(view->root->naming_context), .scope = LDAP_SCOPE_SUBTREE, .attributes = SID_ATTRIBUTES, .size_limit = 3 };
 	if (whole == NULL || name == NULL || asprintf(&ret_search->filter, "(|(userPrincipalName=%s)(sAMAccountName=%s))", whole, name) < 0) {
 		ret_search->filter = NULL;
 	}
@@ -108,12 +108,23 @@ static enum status find_self(const char *bind_name, const char *base_dn, struct 
 }
 #pragma GCC diagnostic pop
 
+static enum status find_object(const struct view *view, const char *name, bool any_object, struct ldap_search *ret_search)
+{
+	*ret_search = (struct ldap_search){ .base = strdup(name), .scope = LDAP_SCOPE_BASE, .attributes = SID_ATTRIBUTES };
+	return ret_search->base != NULL ? STATUS_OK : STATUS_AGENT_INTERNAL;
+}
+
+static const char *domain_dn(const struct view *view)
+{
+	return view->root->naming_context;
+}
+
 static void name_user(const uint8_t guid[16], char out[64])
 {
 	ldap_guid_name(guid, out);
 }
 
-static void read_root(LDAP *ldap, LDAPMessage *message, struct root_facts *ret_facts)
+static void read_root(const struct directory_settings *settings, LDAP *ldap, LDAPMessage *message, struct root_facts *ret_facts)
 {
 	AUTO_ENTRY struct entry entry;
 	entry_read(ldap, message, &entry);
@@ -217,7 +228,7 @@ static enum status read_identity(const struct entry *entry, struct account *acco
 	return STATUS_OK;
 }
 
-static enum status read_user(LDAP *ldap, LDAPMessage *message, struct user_facts *ret_facts)
+static enum status read_user(const struct view *view, LDAP *ldap, LDAPMessage *message, struct user_facts *ret_facts)
 {
 	AUTO_ENTRY struct entry entry;
 	entry_read(ldap, message, &entry);
@@ -310,21 +321,6 @@ static void read_policy(LDAP *ldap, LDAPMessage *message, bool own, struct passw
 	ret_policy->lockout_duration_s = interval(&entry, names[5]);
 }
 
-struct change {
-	struct secret password, old_password; /* unicodePwd as it goes over the wire */
-	struct berval password_value, old_password_value, zero;
-	struct berval *password_values[2], *old_password_values[2], *zero_values[2];
-	LDAPMod items[4], *mods[5];
-	LDAPControl control, *controls[2];
-};
-
-static void add_item(struct change *change, size_t *count, int kind, char *type, struct berval **values)
-{
-	change->items[*count] = (LDAPMod){ .mod_op = kind | LDAP_MOD_BVALUES, .mod_type = type, .mod_vals.modv_bvals = values };
-	change->mods[*count] = &change->items[*count];
-	++*count;
-}
-
 /* MS-ADTS 3.1.1.3.1.5.1: in double quotes, UTF-16LE, no BOM. */
 static enum status quote_password(struct bytes password, struct secret *ret_secret)
 {
@@ -351,52 +347,45 @@ static void add_control(struct change *change, const char *oid)
 	change->controls[0] = &change->control;
 }
 
-static enum status set_value(struct bytes password, struct secret *ret_secret, struct berval *ret_value, struct berval *ret_values[2])
+static enum status add_value(struct change *change, int mod_op, struct bytes password, struct secret *ret_secret)
 {
 	enum status status = quote_password(password, ret_secret);
 	if (status == STATUS_OK) {
-		*ret_value = (struct berval){ ret_secret->size, (char *)ret_secret->data };
-		ret_values[0] = ret_value;
+		change_add(change, mod_op, "unicodePwd", (struct berval){ ret_secret->size, (char *)ret_secret->data });
 	}
 	return status;
 }
 
 /* MS-ADTS 3.1.1.3.1.5.1: replaced, it is a reset; the old one deleted and the new one added, in this order, a change. */
-static enum status add_password(struct change *change, size_t *count, const struct directory_change *wanted)
+static enum status add_password(struct change *change, const struct directory_change *wanted)
 {
-	static char UNICODE_PWD[] = "unicodePwd";
 	bool is_change = wanted->old_password.size > 0;
-	enum status status = set_value(wanted->password, &change->password, &change->password_value, change->password_values);
-	if (status == STATUS_OK && is_change) {
-		status = set_value(wanted->old_password, &change->old_password, &change->old_password_value, change->old_password_values);
-		add_item(change, count, LDAP_MOD_DELETE, UNICODE_PWD, change->old_password_values);
-	}
-	add_item(change, count, is_change ? LDAP_MOD_ADD : LDAP_MOD_REPLACE, UNICODE_PWD, change->password_values);
-	return status;
+	enum status status = is_change ? add_value(change, LDAP_MOD_DELETE, wanted->old_password, &change->old_password) : STATUS_OK;
+	return status == STATUS_OK ? add_value(change, is_change ? LDAP_MOD_ADD : LDAP_MOD_REPLACE, wanted->password, &change->password) : status;
 }
 
-static enum status change_new(const struct directory_change *wanted, const char *control, struct change **ret_change)
+static enum status change_new(const struct view *view, const struct account *account, const struct directory_change *wanted, const char *control, struct change **ret_change,
+                              struct change **ret_after)
 {
-	static char LOCKOUT_TIME[] = "lockoutTime", PWD_LAST_SET[] = "pwdLastSet", ZERO[] = "0";
-	size_t count = 0;
+	static char ZERO[] = "0";
+	struct berval zero = { 1, ZERO };
 	struct change *change = calloc(1, sizeof *change);
+	*ret_after = NULL;
 	if (change == NULL) {
 		return STATUS_AGENT_INTERNAL;
 	}
-	change->zero = (struct berval){ 1, ZERO };
-	change->zero_values[0] = &change->zero;
 	if (wanted->set_password) {
-		enum status status = add_password(change, &count, wanted);
+		enum status status = add_password(change, wanted);
 		if (status != STATUS_OK) {
 			change_free(change);
 			return status;
 		}
 	}
 	if (wanted->clear_lockout) {
-		add_item(change, &count, LDAP_MOD_REPLACE, LOCKOUT_TIME, change->zero_values);
+		change_add(change, LDAP_MOD_REPLACE, "lockoutTime", zero);
 	}
 	if (wanted->must_change) {
-		add_item(change, &count, LDAP_MOD_REPLACE, PWD_LAST_SET, change->zero_values);
+		change_add(change, LDAP_MOD_REPLACE, "pwdLastSet", zero);
 	}
 	if (control != NULL) {
 		add_control(change, control);
@@ -405,23 +394,9 @@ static enum status change_new(const struct directory_change *wanted, const char 
 	return STATUS_OK;
 }
 
-void change_free(struct change *change)
+static enum status answer(enum ad_operation operation, int ldap_result, const char *diagnostic, LDAPControl *const *controls, uint32_t *ret_win32)
 {
-	if (change != NULL) {
-		secret_wipe(&change->password);
-		secret_wipe(&change->old_password);
-		free(change);
-	}
-}
-
-LDAPMod **change_mods(struct change *change)
-{
-	return change->mods;
-}
-
-LDAPControl **change_controls(struct change *change)
-{
-	return change->controls[0] != NULL ? change->controls : NULL;
+	return ad_answer_status(operation, ldap_result, diagnostic, ret_win32);
 }
 
 const struct flavor ACTIVE_DIRECTORY = {
@@ -440,7 +415,9 @@ const struct flavor ACTIVE_DIRECTORY = {
 	.read_controls = read_controls,
 	.find_user = find_user,
 	.find_self = find_self,
+	.find_object = find_object,
 	.name_user = name_user,
+	.domain_dn = domain_dn,
 	.read_root = read_root,
 	.read_server = read_server,
 	.read_user = read_user,
@@ -450,5 +427,5 @@ const struct flavor ACTIVE_DIRECTORY = {
 	.read_rights = read_rights,
 	.read_policy = read_policy,
 	.change_new = change_new,
-	.answer = ad_answer_status,
+	.answer = answer,
 };

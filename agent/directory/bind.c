@@ -82,7 +82,7 @@ static void on_bound(const struct reply *reply, void *arg)
 		go_on(connection, reply);
 		return;
 	}
-	enum status status = connection->setup.flavor->answer(AD_BIND, reply->ldap_result, reply->diagnostic, &win32);
+	enum status status = connection->setup.flavor->answer(AD_BIND, reply->ldap_result, reply->diagnostic, reply->controls, &win32);
 	if (status != STATUS_OK) {
 		fail_refused(connection, status, reply, win32);
 	} else if (connection->negotiation != NULL) {

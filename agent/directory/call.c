@@ -32,6 +32,9 @@ static void forget_reading(struct directory_call *call)
 	cancel_operations(call);
 	user_facts_clear(&call->user);
 	position_clear(&call->position);
+	group_walk_clear(&call->walk);
+	free(call->name);
+	call->name = NULL;
 	connection_unref(call->connection);
 	call->connection = NULL;
 }
@@ -53,6 +56,7 @@ static void call_free(struct directory_call *call)
 	free(call->prefer);
 	free(call->avoid);
 	free(call->exclude);
+	change_free(call->after);
 	free(call);
 }
 
@@ -188,7 +192,7 @@ enum status call_judge(struct directory_call *call, enum ad_operation operation,
 {
 	call->answer.ldap_result = reply->ldap_result;
 	ad_answer_text(reply->diagnostic, call->answer.diagnostic, sizeof call->answer.diagnostic);
-	return call->directory->flavor->answer(operation, reply->ldap_result, reply->diagnostic, &call->answer.win32);
+	return call->directory->flavor->answer(operation, reply->ldap_result, reply->diagnostic, reply->controls, &call->answer.win32);
 }
 
 static void on_sid(const struct reply *reply, void *arg)
@@ -220,7 +224,12 @@ static void start_call(struct directory_call *call)
 		reading_find(call);
 		return;
 	}
-	enum status status = operation_read(call->connection, call->id, call->directory->flavor->sid_attributes, call_attempt_ms(call), on_sid, call, &call->operations[OPERATION_FIND]);
+	struct view view = connection_view(call->connection);
+	struct ldap_search search;
+	enum status status = call->directory->flavor->find_object(&view, call->id, call->any_object, &search);
+	if (status == STATUS_OK) {
+		status = operation_search(call->connection, &search, call_attempt_ms(call), on_sid, call, &call->operations[OPERATION_FIND]);
+	}
 	if (status != STATUS_OK) {
 		call_fail_attempt(call, status);
 	}
@@ -380,6 +389,11 @@ static enum status call_on(struct located *located, enum call_kind kind, int64_t
 		(*ret_call)->located = located;
 		located->references++;
 		memcpy((*ret_call)->guid, located->guid, sizeof located->guid);
+		(*ret_call)->name = strdup(located->name);
+		if ((*ret_call)->name == NULL) {
+			call_free(*ret_call);
+			return STATUS_AGENT_INTERNAL;
+		}
 	}
 	return status;
 }
@@ -414,13 +428,37 @@ enum status directory_read_rights(struct located *located, int64_t timeout_ms, r
 	return STATUS_OK;
 }
 
+/* The password is set: whatever became of what was to follow it, that stays true. */
+static void on_followed(const struct reply *reply, void *arg)
+{
+	struct directory_call *call = arg;
+	call->operations[OPERATION_WRITE] = NULL;
+	call->answer.incomplete = reply->status != STATUS_OK || call_judge(call, AD_UNLOCK, reply) != STATUS_OK;
+	call_finish(call, STATUS_OK);
+}
+
+static void follow(struct directory_call *call)
+{
+	struct change *after = call->after;
+	call->after = NULL;
+	if (operation_change(call->connection, call->name, after, call_attempt_ms(call), on_followed, call, &call->operations[OPERATION_WRITE]) != STATUS_OK) {
+		call->answer.incomplete = true;
+		call_finish(call, STATUS_OK);
+	}
+}
+
 static void on_written(const struct reply *reply, void *arg)
 {
 	struct directory_call *call = arg;
 	call->operations[OPERATION_WRITE] = NULL;
 	call->answer.sent = reply->sent;
 	call->answer.answered = reply->status == STATUS_OK;
-	call_finish(call, reply->status == STATUS_OK ? call_judge(call, call->operation, reply) : reply->status);
+	enum status status = reply->status == STATUS_OK ? call_judge(call, call->operation, reply) : reply->status;
+	if (status == STATUS_OK && call->after != NULL) {
+		follow(call);
+	} else {
+		call_finish(call, status);
+	}
 }
 
 enum status directory_write(struct located *located, const struct directory_change *wanted, int64_t timeout_ms, write_done done, void *arg, struct directory_call **ret_call)
@@ -431,7 +469,7 @@ enum status directory_write(struct located *located, const struct directory_chan
 	const char *control = hints ? connection->root.policy_control : NULL;
 	struct directory_call *call = NULL;
 	struct change *change = NULL;
-	char name[64];
+	struct view view = connection_view(connection);
 	if (!wanted->set_password && !wanted->must_change && !wanted->clear_lockout) {
 		return STATUS_LOCAL_INPUT;
 	}
@@ -443,13 +481,12 @@ enum status directory_write(struct located *located, const struct directory_chan
 		status = STATUS_DIRECTORY_NO_POLICY_CONTROL;
 	}
 	if (status == STATUS_OK) {
-		status = call->directory->flavor->change_new(wanted, control, &change);
+		status = call->directory->flavor->change_new(&view, &located->user.account, wanted, control, &change, &call->after);
 	}
 	if (status == STATUS_OK) {
 		call->operation = is_change ? AD_CHANGE : wanted->set_password ? AD_RESET : AD_UNLOCK;
 		call->done.write = done;
-		call->directory->flavor->name_user(located->guid, name);
-		status = operation_modify(connection, name, change, timeout_ms, on_written, call, &call->operations[OPERATION_WRITE]);
+		status = operation_change(connection, call->name, change, timeout_ms, on_written, call, &call->operations[OPERATION_WRITE]);
 	}
 	if (status != STATUS_OK) {
 		call_free(call);
@@ -546,6 +583,7 @@ void located_free(struct located *located)
 		connection_unref(located->connection);
 		user_facts_clear(&located->user);
 		position_clear(&located->position);
+		free(located->name);
 		free(located);
 	}
 }

@@ -6,6 +6,7 @@
 
 struct located {
 	unsigned references;
+	char *name;                    /* for base search and modify */
 	struct connection *connection;
 	unsigned generation;
 	uint8_t guid[16];
@@ -14,8 +15,16 @@ struct located {
 	struct directory_rights rights; /* those that were needed, and read, together with the user */
 };
 
+/* Groups found by searches, breadth first: the DNs whose own groups are asked for next start at `asked`. */
+struct group_walk {
+	char **dns;
+	size_t count, asked;
+	unsigned searches;
+	void (*done)(struct directory_call *call);
+};
+
 enum call_kind { CALL_LOCATE, CALL_RECHECK, CALL_WRITE, CALL_LOOKUP_SID, CALL_RIGHTS, CALL_VERIFY };
-enum { OPERATION_FIND, OPERATION_USER, OPERATION_POSITION, OPERATION_DOMAIN, OPERATION_POLICY, OPERATION_WRITE, OPERATION_COUNT };
+enum { OPERATION_FIND, OPERATION_USER, OPERATION_POSITION, OPERATION_DOMAIN, OPERATION_POLICY, OPERATION_GROUPS, OPERATION_WRITE, OPERATION_COUNT };
 
 struct directory_call {
 	TAILQ_ENTRY(directory_call) link, queue_link;
@@ -29,6 +38,7 @@ struct directory_call {
 
 	char *id, *prefer, *avoid;     /* avoid: a server that let an attempt time out */
 	char *exclude;                 /* a server that must not be asked */
+	char *name;                    /* of the user, for base search and modify; NULL: not found yet */
 	enum locate_by by;
 	uint8_t guid[16];
 	struct connection *connection; /* a reference, while it asks */
@@ -42,8 +52,10 @@ struct directory_call {
 	struct sid sid;
 	bool any_object;               /* of a lookup: one without a SID will do */
 	struct directory_rights rights;
+	struct group_walk walk;        /* where groups are found by searches */
 	enum ad_operation operation;   /* of a write */
 	struct verification *verification; /* NULL: none is under way */
+	struct change *after;          /* what follows the write, once that has been applied; NULL: nothing */
 	union {
 		locate_done locate;
 		recheck_done recheck;
@@ -71,6 +83,10 @@ bool call_take_reply(struct directory_call *call, size_t slot, const struct repl
 enum status call_judge(struct directory_call *call, enum ad_operation operation, const struct reply *reply);
 /* How long the next operation may take: a read that can be repeated elsewhere gets half of what is left. */
 int64_t call_attempt_ms(const struct directory_call *call);
+
+/* groups.c: finds the groups of call->user, then calls `done`; false at once where the flavor has read them already. What cannot be read leaves groups_read false. */
+bool groups_start(struct directory_call *call, void (*done)(struct directory_call *call));
+void group_walk_clear(struct group_walk *walk);
 
 /* reading.c: finds call->id on call->connection, then reads; reads call->guid. Both end the call. */
 void reading_find(struct directory_call *call);

@@ -341,6 +341,11 @@ const char *connection_base_dn(const struct connection *connection)
 	return connection->setup.settings->base_dn != NULL ? connection->setup.settings->base_dn : connection->root.naming_context;
 }
 
+struct view connection_view(const struct connection *connection)
+{
+	return (struct view){ .settings = connection->setup.settings, .root = &connection->root, .base_dn = connection_base_dn(connection) };
+}
+
 /* "host", "host:port", "[address]:port" or a bare IPv6 address. */
 static bool parse_server(const char *server, char **ret_host, unsigned *ret_port)
 {

@@ -39,13 +39,15 @@ struct reply {
 	int ldap_result;           /* -1: no answer */
 	const char *diagnostic;    /* NULL: none; borrowed, as the entries */
 	LDAP *ldap;
-	LDAPMessage *entries[4];   /* more are dropped */
+	LDAPMessage **entries;     /* `count` of them */
 	size_t count;
 	struct bytes server_token; /* of a SASL bind, or what an extended operation answers; data NULL: none */
+	bool truncated;            /* there were more than the search keeps */
+	LDAPControl **controls;    /* of the answer; NULL: none; borrowed */
 };
 typedef void (*operation_done)(const struct reply *reply, void *arg);
 
-enum operation_kind { OPERATION_SEARCH, OPERATION_MODIFY, OPERATION_BIND, OPERATION_WHO_AM_I };
+enum operation_kind { OPERATION_SEARCH, OPERATION_CHANGE, OPERATION_BIND, OPERATION_WHO_AM_I };
 struct operation {
 	TAILQ_ENTRY(operation) link;
 	struct connection *connection;
@@ -63,8 +65,9 @@ struct operation {
 	uint64_t start;            /* io.written before it */
 	int64_t submitted_us;
 	struct event *timer;
-	LDAPMessage *entries[4];
-	size_t count;
+	LDAPMessage **entries;
+	size_t count, capacity;
+	bool truncated;
 	operation_done done;
 	void *arg;
 };
@@ -127,13 +130,16 @@ void connection_try_bind(struct connection *connection);
 void connection_fail(struct connection *connection, enum status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* The naming context: settings' base_dn, else the server's. NULL: unknown. */
 const char *connection_base_dn(const struct connection *connection);
+/* For a flavor, while `connection` stands. */
+struct view connection_view(const struct connection *connection);
 static inline bool connection_usable(const struct connection *connection) { return connection->state == CONNECTION_READY && !connection->retiring; }
 static inline unsigned connection_load(const struct connection *connection) { return connection->waiting_count + connection->outstanding_count; }
 const char *connection_state_name(enum connection_state state);
 
 /* Operations wait in the connection's own queue where `pipeline` are outstanding. Failing at once returns the status and `done` does not fire. */
 enum status operation_search(struct connection *connection, struct ldap_search *take_search, int64_t timeout_ms, operation_done done, void *arg, struct operation **ret_operation) MUST_USE;
-enum status operation_modify(struct connection *connection, const char *dn, struct change *take_change, int64_t timeout_ms, operation_done done, void *arg,
+/* A modify of `dn`, or the extended operation that `take_change` is. */
+enum status operation_change(struct connection *connection, const char *dn, struct change *take_change, int64_t timeout_ms, operation_done done, void *arg,
                              struct operation **ret_operation) MUST_USE;
 /* `mechanism` NULL: simple, the password is `credential`. A `credential` whose data is NULL is left out. Both are encoded before the call returns. */
 enum status operation_bind(struct connection *connection, const char *dn, const char *mechanism, struct bytes credential, int64_t timeout_ms, operation_done done, void *arg) MUST_USE;

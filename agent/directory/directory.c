@@ -261,6 +261,25 @@ static enum status make_servers(struct directory *directory, char **ret_why)
 	return STATUS_OK;
 }
 
+static bool list_user_attributes(struct directory *directory)
+{
+	if (directory->settings->login_attribute == NULL) {
+		return true;
+	}
+	const char *const *known = directory->flavor->user_attributes;
+	size_t count = 0;
+	while (known[count] != NULL) {
+		count++;
+	}
+	directory->user_attributes = calloc(count + 2, sizeof *directory->user_attributes);
+	if (directory->user_attributes == NULL) {
+		return false;
+	}
+	memcpy(directory->user_attributes, known, count * sizeof *known);
+	directory->user_attributes[count] = directory->settings->login_attribute;
+	return true;
+}
+
 static enum status read_credential(struct directory *directory, char **ret_why)
 {
 	directory->credential.file = directory->settings->bind_mechanism == BIND_SIMPLE ? directory->settings->bind_password_file : NULL;
@@ -327,14 +346,14 @@ enum status directory_new(struct event_base *base, const struct directory_settin
 	enum status status = prepare_libldap();
 	directory->base = base;
 	directory->settings = settings;
-	directory->flavor = &ACTIVE_DIRECTORY;
+	directory->flavor = settings->kind == DIRECTORY_LDAP ? &LDAP_DIRECTORY : &ACTIVE_DIRECTORY;
 	TAILQ_INIT(&directory->calls);
 	TAILQ_INIT(&directory->queue);
 	TAILQ_INIT(&directory->checks);
 	TAILQ_INIT(&directory->verifications);
 	directory->news = evtimer_new(base, on_news, directory);
 	if (status == STATUS_OK) {
-		status = directory->news != NULL ? read_credential(directory, why) : STATUS_AGENT_INTERNAL;
+		status = directory->news != NULL && list_user_attributes(directory) ? read_credential(directory, why) : STATUS_AGENT_INTERNAL;
 	}
 	if (status == STATUS_OK) {
 		status = load_tls(directory, why);
@@ -384,6 +403,7 @@ void directory_free(struct directory *directory)
 		event_free(directory->news);
 	}
 	kerberos_free(directory->kerberos);
+	free(directory->user_attributes);
 	SSL_CTX_free(directory->tls);
 	secret_wipe(&directory->credential.password);
 	policy_cache_clear(&directory->policies);

@@ -29,7 +29,9 @@ struct directory_settings {
 	const char *discover;          /* DNS domain whose SRV records (MS-ADTS 6.3.2.3; flavor ldap: RFC 2782) name the servers; NULL: `servers` do */
 	const char *site;              /* its site, whose servers come first; NULL: none */
 	bool prefer_pdc;               /* the PDC emulator comes first of all */
-	const char *base_dn;           /* NULL: the rootDSE's defaultNamingContext */
+	const char *base_dn;           /* NULL: the rootDSE's defaultNamingContext (active-directory only) */
+	const char *login_attribute;   /* flavor ldap: what LOCATE_UID searches; NULL: uid */
+	const char *default_policy;    /* flavor ldap: DN of the policy of those who have none of their own; NULL: not known, on 389 Directory Server cn=config */
 	const char *ca_file, *crl_file;/* PEM; NULL: the system's store; no CRL */
 	enum bind_mechanism bind_mechanism;
 	const char *bind_dn;           /* BIND_SIMPLE: DN or userPrincipalName */
@@ -90,6 +92,7 @@ struct directory_answer {
 	char server[256];
 	bool sent;                     /* write: the modify had left for the server */
 	bool answered;                 /* write: its answer came; sent and not answered is the case for settling */
+	bool incomplete;               /* write: STATUS_OK, the password is set, and what had to follow it (must_change, flavor ldap) was refused or is not known: result and text are of that */
 };
 
 /* The start reads bind password and CA; servers are connected at once in the background. `ret_why`: malloc'ed sentence on failure. */

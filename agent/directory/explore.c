@@ -13,6 +13,12 @@ static void read_clock(struct connection *connection)
 	}
 }
 
+static const char *domain_dn(const struct connection *connection)
+{
+	struct view view = connection_view(connection);
+	return connection->setup.flavor->domain_dn(&view);
+}
+
 static bool has_entry(const struct reply *reply)
 {
 	return reply->status == STATUS_OK && reply->ldap_result == LDAP_SUCCESS && reply->count > 0;
@@ -53,7 +59,7 @@ static void finish_one(struct connection *connection)
 		connection_fail(connection, STATUS_DIRECTORY_REFERRAL, "it is a read-only domain controller");
 		return;
 	}
-	if (connection->token.count == 0 && connection->self_count == 1 && !connection->token_asked && start_token(connection)) {
+	if (connection->token.count == 0 && connection->setup.flavor->first_attributes != connection->setup.flavor->root_attributes && connection->self_count == 1 && !connection->token_asked && start_token(connection)) {
 		return;
 	}
 	connection_become_ready(connection);
@@ -111,7 +117,7 @@ static void on_domain(const struct reply *reply, void *arg)
 	if (has_entry(reply)) {
 		read_unexpire(connection, reply);
 		connection->setup.flavor->read_policy(reply->ldap, reply->entries[0], false, &policy);
-		policy_cache_put(connection->setup.policies, connection->root.naming_context, clock_monotonic_us(), &policy);
+		policy_cache_put(connection->setup.policies, domain_dn(connection), clock_monotonic_us(), &policy);
 		free(policy.source_name);
 		if (!connection->setup.flavor->read_sid(reply->ldap, reply->entries[0], &connection->domain)) {
 			connection->domain.size = 0;
@@ -130,7 +136,8 @@ static bool start_read(struct connection *connection, const char *dn, const char
 static bool start_search_of_self(struct connection *connection)
 {
 	struct ldap_search search;
-	if (connection->setup.flavor->find_self(connection->self_name, connection->root.naming_context, &search) != STATUS_OK) {
+	struct view view = connection_view(connection);
+	if (connection->setup.flavor->find_self(&view, connection->self_name, &search) != STATUS_OK) {
 		return false;
 	}
 	connection->exploring++;
@@ -178,7 +185,10 @@ static void read_the_rest(struct connection *connection)
 	if (connection->root.service_name != NULL) {
 		started = start_read(connection, connection->root.service_name, flavor->server_attributes, on_server);
 	}
-	started = started && start_read(connection, connection->root.naming_context, flavor->domain_attributes, on_domain) && start_self(connection);
+	if (started && domain_dn(connection) != NULL) {
+		started = start_read(connection, domain_dn(connection), flavor->domain_attributes, on_domain);
+	}
+	started = started && start_self(connection);
 	if (!started) {
 		connection_fail(connection, STATUS_AGENT_INTERNAL, "the server could not be looked at");
 		return;
@@ -197,13 +207,16 @@ static void on_root(const struct reply *reply, void *arg)
 		return;
 	}
 	root_facts_clear(&connection->root);
-	connection->setup.flavor->read_root(reply->ldap, reply->entries[0], &connection->root);
+	connection->setup.flavor->read_root(connection->setup.settings, reply->ldap, reply->entries[0], &connection->root);
 	token_clear(&connection->token);
 	connection->token_asked = false;
 	connection->setup.flavor->read_token(reply->ldap, reply->entries[0], &connection->token);
 	read_clock(connection);
-	if (connection->root.naming_context == NULL) {
-		connection_fail(connection, STATUS_DIRECTORY_PROTOCOL, "its rootDSE names no defaultNamingContext");
+	bool ldap = connection->setup.settings->kind == DIRECTORY_LDAP;
+	if (ldap && connection->root.kind == SERVER_UNKNOWN) {
+		connection_fail(connection, STATUS_DIRECTORY_PROTOCOL, "it is neither OpenLDAP nor 389 Directory Server");
+	} else if (connection->root.naming_context == NULL) {
+		connection_fail(connection, STATUS_DIRECTORY_PROTOCOL, ldap ? "none of its naming contexts holds base_dn" : "its rootDSE names no defaultNamingContext");
 	} else if (!connection->root.synchronized) {
 		connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "it is not synchronized (isSynchronized)");
 	} else {
@@ -232,7 +245,7 @@ static void on_probe(const struct reply *reply, void *arg)
 		connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "it does not answer a probe (%d)", reply->ldap_result);
 		return;
 	}
-	connection->setup.flavor->read_root(reply->ldap, reply->entries[0], &root);
+	connection->setup.flavor->read_root(connection->setup.settings, reply->ldap, reply->entries[0], &root);
 	connection->root.current_time_s = root.current_time_s;
 	read_clock(connection);
 	bool synchronized = root.synchronized;

@@ -17,6 +17,7 @@ struct directory {
 	struct event_base *base;
 	const struct directory_settings *settings;
 	const struct flavor *flavor;
+	const char **user_attributes; /* the flavor's, and the login attribute; NULL: the flavor's */
 	SSL_CTX *tls;
 	struct credential credential;
 	struct kerberos *kerberos; /* NULL: the mechanism needs none */

@@ -17,6 +17,7 @@ static void operation_free(struct operation *operation)
 	for (size_t i = 0; i < operation->count; i++) {
 		ldap_msgfree(operation->entries[i]);
 	}
+	free(operation->entries);
 	if (operation->timer != NULL) {
 		event_free(operation->timer);
 	}
@@ -60,7 +61,10 @@ static int submit_to_libldap(struct operation *operation, LDAP *ldap)
 	case OPERATION_SEARCH:
 		return ldap_search_ext(ldap, search->base, search->scope, search->filter, (char **)search->attributes, 0, (LDAPControl **)search->controls, NULL, NULL,
 		                       search->size_limit, &operation->message_id);
-	case OPERATION_MODIFY:
+	case OPERATION_CHANGE:
+		if (operation->change->extended != NULL) {
+			return ldap_extended_operation(ldap, operation->change->extended, &operation->change->request_value, change_controls(operation->change), NULL, &operation->message_id);
+		}
 		return ldap_modify_ext(ldap, operation->dn, change_mods(operation->change), change_controls(operation->change), NULL, &operation->message_id);
 	case OPERATION_BIND:
 		return ldap_sasl_bind(ldap, operation->dn, operation->mechanism, operation->credential, NULL, NULL, &operation->message_id);
@@ -115,7 +119,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 	struct connection *connection = connection_ref(operation->connection);
 	bool sent = was_sent(operation), submitted = operation->submitted;
 	bool stalled = submitted && (!sent || connection->last_read_us < operation->submitted_us);
-	bool write = operation->kind == OPERATION_MODIFY;
+	bool write = operation->kind == OPERATION_CHANGE;
 	if (stalled) {
 		/* It ends with all the others, from the list: their callbacks may cancel it. */
 		operation->timed_out = true;
@@ -197,10 +201,10 @@ enum status operation_read(struct connection *connection, const char *dn, const 
 	return search.base == NULL ? STATUS_AGENT_INTERNAL : operation_search(connection, &search, timeout_ms, done, arg, ret_operation);
 }
 
-enum status operation_modify(struct connection *connection, const char *dn, struct change *take_change, int64_t timeout_ms, operation_done done, void *arg,
+enum status operation_change(struct connection *connection, const char *dn, struct change *take_change, int64_t timeout_ms, operation_done done, void *arg,
                              struct operation **ret_operation)
 {
-	struct operation *operation = operation_new(OPERATION_MODIFY, done, arg);
+	struct operation *operation = operation_new(OPERATION_CHANGE, done, arg);
 	if (operation == NULL || (operation->dn = strdup(dn)) == NULL) {
 		change_free(take_change);
 		free(operation);
@@ -270,10 +274,9 @@ static void end_answered(struct operation *operation, LDAPMessage *message)
 {
 	struct connection *connection = operation->connection;
 	char *diagnostic = NULL;
-	struct reply reply = { .sent = true, .ldap = connection->ldap, .count = operation->count };
-	memcpy(reply.entries, operation->entries, sizeof reply.entries);
-	if (ldap_parse_result(connection->ldap, message, &reply.ldap_result, NULL, &diagnostic, NULL, NULL, 0) != LDAP_SUCCESS) {
-		bool write = operation->kind == OPERATION_MODIFY;
+	struct reply reply = { .sent = true, .ldap = connection->ldap, .entries = operation->entries, .count = operation->count, .truncated = operation->truncated };
+	if (ldap_parse_result(connection->ldap, message, &reply.ldap_result, NULL, &diagnostic, NULL, &reply.controls, 0) != LDAP_SUCCESS) {
+		bool write = operation->kind == OPERATION_CHANGE;
 		reply.status = write ? STATUS_DIRECTORY_PROTOCOL : STATUS_OK;
 		reply.ldap_result = write ? -1 : LDAP_PROTOCOL_ERROR;
 		connection->retiring |= write;
@@ -285,7 +288,27 @@ static void end_answered(struct operation *operation, LDAPMessage *message)
 	operation->done(&reply, operation->arg);
 	operation_free(operation);
 	ber_bvfree(token);
+	ldap_controls_free(reply.controls);
 	ldap_memfree(diagnostic);
+}
+
+/* False where there is no room for it. */
+static bool keep_entry(struct operation *operation, LDAPMessage *message)
+{
+	size_t most = operation->search.most > 0 ? operation->search.most : ENTRIES_FEW;
+	if (operation->count == operation->capacity && operation->count < most) {
+		size_t more = operation->capacity > 0 ? 4 * operation->capacity : ENTRIES_FEW;
+		LDAPMessage **grown = realloc(operation->entries, more * sizeof(LDAPMessage *));
+		if (grown != NULL) {
+			operation->entries = grown;
+			operation->capacity = more;
+		}
+	}
+	operation->truncated |= operation->count == most || operation->count == operation->capacity;
+	if (!operation->truncated) {
+		operation->entries[operation->count++] = message;
+	}
+	return !operation->truncated;
 }
 
 /* Consumes the message. */
@@ -293,8 +316,7 @@ static void take_message(struct connection *connection, LDAPMessage *message)
 {
 	struct operation *operation = find_outstanding(connection, ldap_msgid(message));
 	int tag = ldap_msgtype(message);
-	if (operation != NULL && tag == LDAP_RES_SEARCH_ENTRY && operation->count < sizeof operation->entries / sizeof operation->entries[0]) {
-		operation->entries[operation->count++] = message;
+	if (operation != NULL && tag == LDAP_RES_SEARCH_ENTRY && keep_entry(operation, message)) {
 		return;
 	}
 	if (operation != NULL && tag != LDAP_RES_SEARCH_ENTRY && tag != LDAP_RES_SEARCH_REFERENCE && tag != LDAP_RES_INTERMEDIATE) {

@@ -4,6 +4,8 @@
 #include "agent/directory/call.h"
 #include "base/clock.h"
 
+enum { NAME_SIZE = 64 };
+
 /* Everything has been read: account, policy and position go into `located`. */
 static void complete_reading(struct directory_call *call, const struct password_policy *take_policy)
 {
@@ -18,12 +20,22 @@ static void complete_reading(struct directory_call *call, const struct password_
 		located->references = 1;
 		located->connection = connection_ref(call->connection);
 		located->generation = call->generation;
+		located->name = strdup(call->name);
 		memcpy(located->guid, call->guid, sizeof located->guid);
+		if (located->name == NULL) {
+			free(take_policy->source_name);
+			call_finish(call, STATUS_AGENT_INTERNAL);
+			return;
+		}
 	}
 	call->user.account.policy = *take_policy;
 	call->user.account.self_unknown = call->connection->self_count == 0;
 	for (unsigned i = 0; i < call->connection->self_count; i++) {
 		call->user.account.is_self |= sid_equal(&call->connection->self[i], &call->user.account.sid);
+	}
+	if (call->directory->flavor->complete_user != NULL) {
+		struct view view = connection_view(call->connection);
+		call->directory->flavor->complete_user(&view, &call->user, &call->position);
 	}
 	user_facts_clear(&located->user);
 	position_clear(&located->position);
@@ -33,6 +45,12 @@ static void complete_reading(struct directory_call *call, const struct password_
 	call->user = (struct user_facts){ 0 };
 	call->position = (struct server_position){ 0 };
 	call_finish(call, STATUS_OK);
+}
+
+static const char *domain_dn(const struct directory_call *call)
+{
+	struct view view = connection_view(call->connection);
+	return call->directory->flavor->domain_dn(&view);
 }
 
 static void on_policy(const struct reply *reply, void *arg)
@@ -54,8 +72,12 @@ static void on_policy(const struct reply *reply, void *arg)
 /* The user has been read: whose policy is it? */
 static void choose_policy(struct directory_call *call)
 {
-	const char *dn = call->user.policy_dn != NULL ? call->user.policy_dn : call->connection->root.naming_context;
+	const char *dn = call->user.policy_dn != NULL ? call->user.policy_dn : domain_dn(call);
 	struct password_policy policy = { .source = POLICY_UNKNOWN };
+	if (dn == NULL) {
+		complete_reading(call, &policy);
+		return;
+	}
 	/* ten seconds more: the domain's, found fresh when the reading began, must not run out before its end */
 	bool cached = policy_cache_get(&call->directory->policies, dn, clock_monotonic_us(), call->directory->settings->policy_cache_ms * 1000 + 10000000, &policy);
 	if (cached || call->user.policy_dn == NULL) {
@@ -75,7 +97,7 @@ static void one_read_done(struct directory_call *call)
 	}
 	if (call->user_status != STATUS_OK) {
 		call_finish(call, call->user_status);
-	} else {
+	} else if (!groups_start(call, choose_policy)) {
 		choose_policy(call);
 	}
 }
@@ -88,7 +110,8 @@ static void on_user(const struct reply *reply, void *arg)
 	}
 	call->user_status = call_judge(call, AD_READ, reply);
 	if (call->user_status == STATUS_OK) {
-		call->user_status = reply->count == 0 ? STATUS_USER_NOT_FOUND : call->directory->flavor->read_user(reply->ldap, reply->entries[0], &call->user);
+		struct view view = connection_view(call->connection);
+		call->user_status = reply->count == 0 ? STATUS_USER_NOT_FOUND : call->directory->flavor->read_user(&view, reply->ldap, reply->entries[0], &call->user);
 	}
 	/* Without the right to unexpire a reset wants to write pwdLastSet, too: may it? */
 	if (call->user_status == STATUS_OK && call->directory->policies.unexpire == RIGHT_NO) {
@@ -109,7 +132,7 @@ static void on_position(const struct reply *reply, void *arg)
 	call->position.invocation_known = connection->server.invocation_known;
 	memcpy(call->position.invocation_id, connection->server.invocation_id, sizeof call->position.invocation_id);
 	if (reply->ldap_result == LDAP_SUCCESS && reply->count == 1) {
-		call->directory->flavor->read_root(reply->ldap, reply->entries[0], &root);
+		call->directory->flavor->read_root(call->directory->settings, reply->ldap, reply->entries[0], &root);
 		call->position.highest_committed_usn = root.highest_committed_usn;
 		call->position.current_time_s = root.current_time_s;
 		if (root.current_time_s != 0) {
@@ -132,7 +155,7 @@ static void on_domain(const struct reply *reply, void *arg)
 		call->directory->flavor->read_rights(RIGHTS_OF_DOMAIN, reply->ldap, reply->entries[0], &call->connection->token, &rights);
 		call->directory->policies.unexpire = rights.answers[RIGHT_UNEXPIRE_PASSWORD];
 		call->directory->flavor->read_policy(reply->ldap, reply->entries[0], false, &policy);
-		policy_cache_put(&call->directory->policies, call->connection->root.naming_context, clock_monotonic_us(), &policy);
+		policy_cache_put(&call->directory->policies, domain_dn(call), clock_monotonic_us(), &policy);
 		free(policy.source_name);
 	}
 	one_read_done(call);
@@ -141,7 +164,7 @@ static void on_domain(const struct reply *reply, void *arg)
 static bool domain_policy_is_fresh(struct directory_call *call)
 {
 	struct password_policy policy;
-	if (!policy_cache_get(&call->directory->policies, call->connection->root.naming_context, clock_monotonic_us(), call->directory->settings->policy_cache_ms * 1000, &policy)) {
+	if (!policy_cache_get(&call->directory->policies, domain_dn(call), clock_monotonic_us(), call->directory->settings->policy_cache_ms * 1000, &policy)) {
 		return false;
 	}
 	free(policy.source_name);
@@ -153,22 +176,35 @@ void reading_start(struct directory_call *call)
 {
 	const struct flavor *flavor = call->directory->flavor;
 	struct connection *connection = call->connection;
-	char name[64];
 	int64_t timeout_ms = call_attempt_ms(call);
-	flavor->name_user(call->guid, name);
+	if (call->name == NULL && flavor->name_user != NULL && (call->name = malloc(NAME_SIZE)) != NULL) {
+		flavor->name_user(call->guid, call->name);
+	}
+	if (call->name == NULL) {
+		call_finish(call, STATUS_AGENT_INTERNAL);
+		return;
+	}
 	call->user_status = STATUS_DIRECTORY_PROTOCOL;
 	call->pending = 2;
-	enum status status = operation_read(connection, name, flavor->user_attributes, timeout_ms, on_user, call, &call->operations[OPERATION_USER]);
+	enum status status = operation_read(connection, call->name, call->directory->user_attributes != NULL ? call->directory->user_attributes : flavor->user_attributes, timeout_ms, on_user, call, &call->operations[OPERATION_USER]);
 	if (status == STATUS_OK) {
 		status = operation_read(connection, "", flavor->root_attributes, timeout_ms, on_position, call, &call->operations[OPERATION_POSITION]);
 	}
-	if (status == STATUS_OK && !domain_policy_is_fresh(call)) {
+	if (status == STATUS_OK && domain_dn(call) != NULL && !domain_policy_is_fresh(call)) {
 		call->pending++;
-		status = operation_read(connection, connection->root.naming_context, flavor->domain_attributes, timeout_ms, on_domain, call, &call->operations[OPERATION_DOMAIN]);
+		status = operation_read(connection, domain_dn(call), flavor->domain_attributes, timeout_ms, on_domain, call, &call->operations[OPERATION_DOMAIN]);
 	}
 	if (status != STATUS_OK) {
 		call_fail_attempt(call, status);
 	}
+}
+
+static char *name_of(const struct reply *reply)
+{
+	char *dn = ldap_get_dn(reply->ldap, reply->entries[0]);
+	char *name = dn != NULL ? strdup(dn) : NULL;
+	ldap_memfree(dn);
+	return name;
 }
 
 static void on_found(const struct reply *reply, void *arg)
@@ -184,6 +220,9 @@ static void on_found(const struct reply *reply, void *arg)
 	if (status == STATUS_OK && !call->directory->flavor->read_guid(reply->ldap, reply->entries[0], call->guid)) {
 		status = STATUS_DIRECTORY_DENIED;
 	}
+	if (status == STATUS_OK && call->directory->flavor->name_user == NULL) {
+		call->name = name_of(reply);
+	}
 	if (status != STATUS_OK) {
 		call_finish(call, status);
 		return;
@@ -194,7 +233,8 @@ static void on_found(const struct reply *reply, void *arg)
 void reading_find(struct directory_call *call)
 {
 	struct ldap_search search;
-	enum status status = call->directory->flavor->find_user(call->by, call->id, connection_base_dn(call->connection), &search, call->guid);
+	struct view view = connection_view(call->connection);
+	enum status status = call->directory->flavor->find_user(&view, call->by, call->id, &search, call->guid);
 	if (status != STATUS_OK) {
 		call_finish(call, status);
 	} else if (search.base == NULL) {
@@ -282,12 +322,12 @@ void reading_rights(struct directory_call *call)
 {
 	const struct flavor *flavor = call->directory->flavor;
 	int64_t timeout_ms = call_attempt_ms(call);
-	char name[64];
-	flavor->name_user(call->guid, name);
 	call->pending = 2;
-	enum status status = operation_read(call->connection, name, flavor->rights_attributes, timeout_ms, on_user_rights, call, &call->operations[OPERATION_USER]);
-	if (status == STATUS_OK) {
-		status = operation_read(call->connection, call->connection->root.naming_context, flavor->domain_attributes, timeout_ms, on_domain_rights, call, &call->operations[OPERATION_DOMAIN]);
+	enum status status = operation_read(call->connection, call->name, flavor->rights_attributes, timeout_ms, on_user_rights, call, &call->operations[OPERATION_USER]);
+	if (status == STATUS_OK && domain_dn(call) == NULL) {
+		call->pending--;
+	} else if (status == STATUS_OK) {
+		status = operation_read(call->connection, domain_dn(call), flavor->domain_attributes, timeout_ms, on_domain_rights, call, &call->operations[OPERATION_DOMAIN]);
 	}
 	if (status == STATUS_OK) {
 		status = read_container(call);

@@ -106,11 +106,12 @@ static void take_answer(struct verification *verification, LDAPMessage *message)
 {
 	char *diagnostic = NULL;
 	struct reply reply = { .sent = true, .ldap = verification->ldap };
-	if (ldap_parse_result(verification->ldap, message, &reply.ldap_result, NULL, &diagnostic, NULL, NULL, 1) != LDAP_SUCCESS) {
+	if (ldap_parse_result(verification->ldap, message, &reply.ldap_result, NULL, &diagnostic, NULL, &reply.controls, 1) != LDAP_SUCCESS) {
 		reply.ldap_result = LDAP_PROTOCOL_ERROR;
 	}
 	reply.diagnostic = diagnostic;
 	finish(verification, &reply);
+	ldap_controls_free(reply.controls);
 	ldap_memfree(diagnostic);
 	leave(verification);
 }
@@ -145,7 +146,8 @@ static void bind_as_user(struct verification *verification)
 		fail(verification, STATUS_AGENT_INTERNAL);
 		return;
 	}
-	int result = ldap_sasl_bind(verification->ldap, verification->dn, LDAP_SASL_SIMPLE, &password, NULL, NULL, &verification->message_id);
+	LDAPControl **controls = (LDAPControl **)verification->directory->flavor->bind_controls;
+	int result = ldap_sasl_bind(verification->ldap, verification->dn, LDAP_SASL_SIMPLE, &password, controls, NULL, &verification->message_id);
 	secret_wipe(&verification->password);
 	verification->sent = result == LDAP_SUCCESS;
 	if (result != LDAP_SUCCESS) {

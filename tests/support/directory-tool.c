@@ -1,11 +1,12 @@
 /* directory-tool: agent/directory by hand, against a real server or the mock.
  *
  *     directory-tool --server dc1.corp.example.com[:636] [--server …] --ca ca.pem --bind DN-or-UPN --password-file FILE [--base DN] [--require-hints]
+ *                    [--flavor ldap] [--login ATTRIBUTE] [--default-policy DN]
  *                    [--timeout MS] [--connections N] [--pipeline N] < commands
  *
  * One command a line, one JSON line an answer; the next begins when the one before has ended:
  *     health | wait MS | check | sid DN
- *     locate guid|anchor|upn|sam ID [SERVER]     reads a user, whom the next commands mean
+ *     locate guid|anchor|upn|sam|entry|uid ID [SERVER]     reads a user, whom the next commands mean
  *     recheck | unlock | reset PASSWORD [unlock] [must-change] [enforce]
  *     flood N guid|anchor|upn|sam ID             N locates at once
  *     gap                                        the loop's longest gap in ms since the last `gap` */
@@ -47,8 +48,8 @@ static json_t *answer_json(const char *what, enum status status, const struct di
 {
 	json_t *line = json_pack("{s:s, s:s}", "what", what, "status", status_code(status));
 	if (answer != NULL) {
-		json_t *more = json_pack("{s:i, s:I, s:s, s:s, s:b, s:b}", "result", answer->ldap_result, "win32", (json_int_t)answer->win32, "text", answer->diagnostic, "server",
-		                         answer->server, "sent", answer->sent, "answered", answer->answered);
+		json_t *more = json_pack("{s:i, s:I, s:s, s:s, s:b, s:b, s:b}", "result", answer->ldap_result, "win32", (json_int_t)answer->win32, "text", answer->diagnostic, "server",
+		                         answer->server, "sent", answer->sent, "answered", answer->answered, "incomplete", answer->incomplete);
 		json_object_update(line, more);
 		json_decref(more);
 	}
@@ -76,6 +77,9 @@ static json_t *located_json(const struct located *located)
 	                             (json_int_t)p->highest_committed_usn, "time", (json_int_t)p->current_time_s, "control", located_policy_control(located));
 	json_t *record = json_pack("{s:b, s:i, s:s, s:I, s:I}", "known", r->known, "version", (int)r->version, "originator", originator, "usn", (json_int_t)r->originating_usn, "time",
 	                           (json_int_t)r->time_s);
+	json_object_set_new(account, "uid", a->uid != NULL ? json_string(a->uid) : json_null());
+	json_object_set_new(account, "groups_read", json_boolean(a->groups_read));
+	json_object_set_new(policy, "must_change", json_boolean(a->policy.must_change));
 	return json_pack("{s:o, s:o, s:o, s:o}", "account", account, "policy", policy, "position", position, "record", record);
 }
 
@@ -148,6 +152,9 @@ static bool has_word(const char *word)
 
 static enum locate_by by_name(const char *name)
 {
+	if (strcmp(name, "entry") == 0 || strcmp(name, "uid") == 0) {
+		return *name == 'e' ? LOCATE_ENTRY_UUID : LOCATE_UID;
+	}
 	return strcmp(name, "guid") == 0 ? LOCATE_OBJECT_GUID : strcmp(name, "anchor") == 0 ? LOCATE_CONSISTENCY_GUID : strcmp(name, "upn") == 0 ? LOCATE_UPN : LOCATE_SAM;
 }
 
@@ -262,6 +269,7 @@ static enum bind_mechanism mechanism_of(const char *name)
 int main(int argc, char **argv)
 {
 	static const struct option OPTIONS[] = { { "server", 1, NULL, 's' }, { "ca", 1, NULL, 'c' }, { "bind", 1, NULL, 'b' }, { "password-file", 1, NULL, 'p' }, { "base", 1, NULL, 'B' },
+		{ "flavor", 1, NULL, 'f' }, { "login", 1, NULL, 'L' }, { "default-policy", 1, NULL, 'D' },
 		{ "require-hints", 0, NULL, 'r' }, { "timeout", 1, NULL, 't' }, { "connections", 1, NULL, 'n' }, { "pipeline", 1, NULL, 'l' },
 		{ "mechanism", 1, NULL, 'm' }, { "keytab", 1, NULL, 'k' }, { "principal", 1, NULL, 'P' }, { "certificate", 1, NULL, 'C' }, { "key", 1, NULL, 'K' }, { "crl", 1, NULL, 'R' }, { 0 } };
 	static const char *servers[17];
@@ -277,6 +285,9 @@ int main(int argc, char **argv)
 		case 'b': settings.bind_dn = optarg; break;
 		case 'p': settings.bind_password_file = optarg; break;
 		case 'B': settings.base_dn = optarg; break;
+		case 'f': settings.kind = strcmp(optarg, "ldap") == 0 ? DIRECTORY_LDAP : DIRECTORY_ACTIVE_DIRECTORY; break;
+		case 'L': settings.login_attribute = optarg; break;
+		case 'D': settings.default_policy = optarg; break;
 		case 'r': settings.policy_hints = POLICY_HINTS_REQUIRE; break;
 		case 't': tool.timeout_ms = atoi(optarg); break;
 		case 'n': settings.connections = atoi(optarg); break;

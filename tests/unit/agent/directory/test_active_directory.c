@@ -12,6 +12,8 @@
 #include "agent/directory/policy_cache.h"
 
 #define BASE "DC=corp,DC=example,DC=com"
+static const struct root_facts ROOT = { .naming_context = (char *)BASE };
+static const struct view VIEW = { .root = &ROOT, .base_dn = BASE };
 #define PERSON "(objectCategory=person)(objectClass=user)"
 #define ANCHOR "\\ff\\19\\96o\\86\\8b\\11\\d0\\b4\\2d\\00\\cfO\\c9d\\ff"
 
@@ -19,7 +21,7 @@ static void check_filter(enum locate_by by, const char *id, const char *filter)
 {
 	struct ldap_search search;
 	uint8_t guid[16];
-	assert_int_equal(ACTIVE_DIRECTORY.find_user(by, id, BASE, &search, guid), STATUS_OK);
+	assert_int_equal(ACTIVE_DIRECTORY.find_user(&VIEW, by, id, &search, guid), STATUS_OK);
 	assert_string_equal(search.base, BASE);
 	assert_int_equal(search.scope, LDAP_SCOPE_SUBTREE);
 	assert_int_equal(search.size_limit, 2);
@@ -41,7 +43,7 @@ static void injections(void **state)
 	for (size_t i = 0; i < sizeof IDS / sizeof IDS[0]; i++) {
 		struct ldap_search search;
 		uint8_t guid[16];
-		assert_int_equal(ACTIVE_DIRECTORY.find_user(LOCATE_SAM, IDS[i], BASE, &search, guid), STATUS_OK);
+		assert_int_equal(ACTIVE_DIRECTORY.find_user(&VIEW, LOCATE_SAM, IDS[i], &search, guid), STATUS_OK);
 		const char *value = strstr(search.filter, "sAMAccountName=") + strlen("sAMAccountName=");
 		assert_int_equal(strspn(value, "\\0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") + 2, strlen(value)); /* "))" and nothing else */
 		ldap_search_clear(&search);
@@ -54,15 +56,15 @@ static void guids(void **state)
 	uint8_t guid[16];
 	char name[64];
 	static const char *const WRONG[] = { "", "nonsense", "6f9619ff-8b86-d011-b42d-00cf4fc964f", "6f9619ff-8b86-d011-b42d-00cf4fc964fff" };
-	assert_int_equal(ACTIVE_DIRECTORY.find_user(LOCATE_OBJECT_GUID, "6f9619ff-8b86-d011-b42d-00cf4fc964ff", BASE, &search, guid), STATUS_OK);
+	assert_int_equal(ACTIVE_DIRECTORY.find_user(&VIEW, LOCATE_OBJECT_GUID, "6f9619ff-8b86-d011-b42d-00cf4fc964ff", &search, guid), STATUS_OK);
 	assert_null(search.base);
 	ACTIVE_DIRECTORY.name_user(guid, name);
 	assert_string_equal(name, "<GUID=ff19966f868b11d0b42d00cf4fc964ff>");
 	for (size_t i = 0; i < sizeof WRONG / sizeof WRONG[0]; i++) {
-		assert_int_equal(ACTIVE_DIRECTORY.find_user(LOCATE_OBJECT_GUID, WRONG[i], BASE, &search, guid), STATUS_USER_NOT_FOUND);
-		assert_int_equal(ACTIVE_DIRECTORY.find_user(LOCATE_CONSISTENCY_GUID, WRONG[i], BASE, &search, guid), STATUS_USER_NOT_FOUND);
+		assert_int_equal(ACTIVE_DIRECTORY.find_user(&VIEW, LOCATE_OBJECT_GUID, WRONG[i], &search, guid), STATUS_USER_NOT_FOUND);
+		assert_int_equal(ACTIVE_DIRECTORY.find_user(&VIEW, LOCATE_CONSISTENCY_GUID, WRONG[i], &search, guid), STATUS_USER_NOT_FOUND);
 	}
-	assert_int_equal(ACTIVE_DIRECTORY.find_user(LOCATE_UPN, "", BASE, &search, guid), STATUS_USER_NOT_FOUND);
+	assert_int_equal(ACTIVE_DIRECTORY.find_user(&VIEW, LOCATE_UPN, "", &search, guid), STATUS_USER_NOT_FOUND);
 }
 
 static void self(void **state)
@@ -75,7 +77,7 @@ static void self(void **state)
 	};
 	for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++) {
 		struct ldap_search search;
-		assert_int_equal(ACTIVE_DIRECTORY.find_self(ROWS[i].name, BASE, &search), STATUS_OK);
+		assert_int_equal(ACTIVE_DIRECTORY.find_self(&VIEW, ROWS[i].name, &search), STATUS_OK);
 		assert_string_equal(search.base, ROWS[i].base);
 		assert_int_equal(search.scope, ROWS[i].scope);
 		assert_true((search.filter == NULL) == (ROWS[i].filter == NULL));
@@ -105,8 +107,8 @@ static void changes(void **state)
 	/* "aü" and a key outside the BMP, in quotes, UTF-16LE */
 	static const uint8_t WIRE[] = { 0x22, 0, 0x61, 0, 0xfc, 0, 0x3d, 0xd8, 0x11, 0xdd, 0x22, 0 };
 	struct directory_change wanted = { .set_password = true, .password = bytes_of("a\xc3\xbc\xf0\x9f\x94\x91", 7), .must_change = true, .clear_lockout = true, .enforce_policy = true };
-	struct change *change;
-	assert_int_equal(ACTIVE_DIRECTORY.change_new(&wanted, "1.2.840.113556.1.4.2239", &change), STATUS_OK);
+	struct change *change, *after;
+	assert_int_equal(ACTIVE_DIRECTORY.change_new(&VIEW, NULL, &wanted, "1.2.840.113556.1.4.2239", &change, &after), STATUS_OK);
 	LDAPMod **mods = change_mods(change);
 	check_mod(mods[0], "unicodePwd", WIRE, sizeof WIRE);
 	check_mod(mods[1], "lockoutTime", "0", 1);
@@ -125,8 +127,8 @@ static void changes(void **state)
 static void change_of_the_user(void **state)
 {
 	struct directory_change wanted = { .set_password = true, .password = bytes_of_string("b"), .old_password = bytes_of("\xc3\xbc", 2) };
-	struct change *change;
-	assert_int_equal(ACTIVE_DIRECTORY.change_new(&wanted, NULL, &change), STATUS_OK);
+	struct change *change, *after;
+	assert_int_equal(ACTIVE_DIRECTORY.change_new(&VIEW, NULL, &wanted, NULL, &change, &after), STATUS_OK);
 	LDAPMod **mods = change_mods(change);
 	check_item(mods[0], LDAP_MOD_DELETE, "unicodePwd", "\x22\0\xfc\0\x22\0", 6);
 	check_item(mods[1], LDAP_MOD_ADD, "unicodePwd", "\x22\0\x62\0\x22\0", 6);
@@ -134,14 +136,14 @@ static void change_of_the_user(void **state)
 	assert_null(change_controls(change));
 	change_free(change);
 	wanted.old_password = bytes_of("\xff", 1);
-	assert_int_equal(ACTIVE_DIRECTORY.change_new(&wanted, NULL, &change), STATUS_DIRECTORY_ENCRYPTION);
+	assert_int_equal(ACTIVE_DIRECTORY.change_new(&VIEW, NULL, &wanted, NULL, &change, &after), STATUS_DIRECTORY_ENCRYPTION);
 }
 
 static void unlock_only(void **state)
 {
 	struct directory_change wanted = { .clear_lockout = true };
-	struct change *change;
-	assert_int_equal(ACTIVE_DIRECTORY.change_new(&wanted, NULL, &change), STATUS_OK);
+	struct change *change, *after;
+	assert_int_equal(ACTIVE_DIRECTORY.change_new(&VIEW, NULL, &wanted, NULL, &change, &after), STATUS_OK);
 	check_mod(change_mods(change)[0], "lockoutTime", "0", 1);
 	assert_null(change_mods(change)[1]);
 	assert_null(change_controls(change));
@@ -151,8 +153,8 @@ static void unlock_only(void **state)
 static void invalid_password(void **state)
 {
 	struct directory_change wanted = { .set_password = true, .password = bytes_of("a\xff", 2) };
-	struct change *change;
-	assert_int_equal(ACTIVE_DIRECTORY.change_new(&wanted, NULL, &change), STATUS_DIRECTORY_ENCRYPTION);
+	struct change *change, *after;
+	assert_int_equal(ACTIVE_DIRECTORY.change_new(&VIEW, NULL, &wanted, NULL, &change, &after), STATUS_DIRECTORY_ENCRYPTION);
 }
 
 static void policies(void **state)

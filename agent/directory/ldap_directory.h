@@ -1,0 +1,30 @@
+/* ldap_directory: what the files of the flavor ldap share: OpenLDAP with the overlay ppolicy, and 389 Directory Server.
+ *
+ * How the two differ (as OpenLDAP 2.5 and 389 Directory Server 2.3 do it):
+ *   entry's UUID   entryUUID                      | nsUniqueId, the same sixteen octets written 8-8-8-8
+ *   password       RFC 3062, which hashes it      | a modify of userPassword, which hashes it and takes what else there is to write with it
+ *   lockout        pwdAccountLockedTime; a        | accountUnlockTime with passwordRetryCount; a new password sets the count to 0
+ *                  new password clears it         |
+ *   must change    pwdReset, written afterwards:  | the server writes pwdReset itself where its policy has passwordMustChange
+ *                  a new password clears it       |
+ *   disabled       pwdAccountLockedTime is        | nsAccountLock
+ *                  000001010000Z                  |
+ *
+ * What settling can rest on: when the password was set (pwdChangedTime, pwdUpdateTime, else modifyTimestamp: whole seconds), and who wrote last (modifiersName). So a lost
+ * answer is `applied` where the time has moved and the agent's own account wrote last, unchanged where it has not moved, and unknown otherwise; unknown too where the password
+ * before was only seconds old, since two writes within one second look like one. */
+#ifndef AGENT_DIRECTORY_LDAP_DIRECTORY_H
+#define AGENT_DIRECTORY_LDAP_DIRECTORY_H
+
+#include "agent/directory/flavor.h"
+#include "agent/directory/ldap_entry.h"
+
+extern const char *const LDAP_USER_ATTRIBUTES[];
+/* entryUUID or nsUniqueId. */
+bool ldap_entry_guid(const struct entry *entry, uint8_t ret_guid[16]);
+enum status ldap_read_user(const struct view *view, LDAP *ldap, LDAPMessage *message, struct user_facts *ret_facts);
+void ldap_complete_user(const struct view *view, struct user_facts *facts, struct server_position *position);
+enum status ldap_change_new(const struct view *view, const struct account *account, const struct directory_change *change, const char *control, struct change **ret_change,
+                            struct change **ret_after);
+
+#endif
