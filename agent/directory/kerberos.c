@@ -144,7 +144,10 @@ static enum status begin(struct kerberos *kerberos, struct negotiation *negotiat
 static void work_on(struct kerberos *kerberos, struct negotiation *negotiation)
 {
 	struct negotiation_answer *answer = &negotiation->answer;
-	*answer = (struct negotiation_answer){ .status = negotiation->exchange == NULL ? begin(kerberos, negotiation) : STATUS_OK };
+	*answer = (struct negotiation_answer){ .status = STATUS_OK };
+	if (negotiation->exchange == NULL) {
+		answer->status = begin(kerberos, negotiation);
+	}
 	if (answer->status == STATUS_OK) {
 		answer->status = sasl_exchange_step(negotiation->exchange, bytes_of(negotiation->input, negotiation->input_size), &answer->token, &answer->complete, answer->why, sizeof answer->why);
 	}

@@ -285,8 +285,12 @@ static krb5_error_code acquire(struct tickets *tickets)
 	}
 	krb5_error_code code = krb5_init_context(&tickets->context);
 	code = code != 0 ? code : asprintf(&name, "FILE:%s", tickets->keytab) < 0 ? ENOMEM : krb5_kt_resolve(tickets->context, name, &keytab);
-	if (code == 0) {
-		code = tickets->principal != NULL ? krb5_parse_name(tickets->context, tickets->principal, &principal) : first_principal(tickets->context, keytab, &principal);
+	/* Else libkrb5 asks the KDC before it sees that the file holds nothing. */
+	code = code != 0 ? code : first_principal(tickets->context, keytab, &principal);
+	if (code == 0 && tickets->principal != NULL) {
+		krb5_free_principal(tickets->context, principal);
+		principal = NULL;
+		code = krb5_parse_name(tickets->context, tickets->principal, &principal);
 	}
 	if (code == 0) {
 		note_principal(tickets, principal);

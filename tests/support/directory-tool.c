@@ -1,11 +1,12 @@
 /* directory-tool: agent/directory by hand, against a real server or the mock.
  *
  *     directory-tool --server dc1.corp.example.com[:636] [--server …] --ca ca.pem --bind DN-or-UPN --password-file FILE [--base DN] [--require-hints]
- *                    [--flavor ldap] [--login ATTRIBUTE] [--default-policy DN]
+ *                    [--flavor ldap] [--login ATTRIBUTE] [--default-policy DN] [--crl FILE]
+ *                    [--mechanism M --keytab FILE --principal P | --mechanism external --certificate FILE --key FILE]
  *                    [--timeout MS] [--connections N] [--pipeline N] < commands
  *
  * One command a line, one JSON line an answer; the next begins when the one before has ended:
- *     health | wait MS | check | sid DN
+ *     health | wait MS | check | sid DN | retry
  *     locate guid|anchor|upn|sam|entry|uid ID [SERVER]     reads a user, whom the next commands mean
  *     recheck | unlock | reset PASSWORD [unlock] [must-change] [enforce]
  *     flood N guid|anchor|upn|sam ID             N locates at once
@@ -205,6 +206,9 @@ static enum status run_command(void)
 	} else if (strcmp(command, "gap") == 0) {
 		say(json_pack("{s:s, s:f}", "what", "gap", "gap_ms", loop_longest_gap_us(tool.loop) / 1000.0));
 		loop_reset_gap(tool.loop);
+		go_on();
+	} else if (strcmp(command, "retry") == 0) {
+		directory_retry(tool.directory);
 		go_on();
 	} else if (strcmp(command, "check") == 0) {
 		return directory_check(tool.directory, on_checked, NULL);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <openssl/pem.h>
 
 #include "agent/gate/scope.h"
 #include "agent/settings.h"
@@ -190,6 +191,104 @@ static void test_files(void **state)
 	put(password_file, "secret\n", 0600);
 }
 
+static const char *bind_with(const char *lines)
+{
+	static char text[4096];
+	snprintf(text, sizeof text, "directories:\n  - name: corp\n    servers: [dc1]\n    bind:\n%s    scope:\n%sstate_directory: /nonexistent/state\n", lines, SELECTED);
+	return text;
+}
+
+/* Each mechanism needs its own keys and takes no others. */
+static void test_bind_keys(void **state)
+{
+	static const struct { const char *lines; unsigned line; const char *says; } bad[] = {
+		{ "      mechanism: gssapi\n", 4, "bind.keytab: is missing, and mechanism gssapi needs it: name the keytab" },
+		{ "      mechanism: gss-spnego\n", 4, "bind.keytab: is missing, and mechanism gss-spnego needs it" },
+		{ "      mechanism: external\n", 4, "bind.certificate: is missing, and mechanism external needs it" },
+		{ "      mechanism: simple\n", 4, "bind.dn: is missing, and mechanism simple needs it: name the account" },
+		{ "      dn: a@b\n", 4, "bind.password_file: is missing, and mechanism simple needs it: name the file with" },
+		{ "      dn: a@b\n      mechanism: gssapi\n", 5, "bind.dn: means nothing with mechanism gssapi: remove it" },
+		{ "      mechanism: gssapi\n      keytab: /nonexistent/keytab\n      password_file: /nonexistent/x\n", 7, "bind.password_file: means nothing with mechanism gssapi" },
+		{ "      mechanism: gssapi\n      principal: svc\n      keytab: /nonexistent/keytab\n", 6, "should be account@REALM" },
+		{ "      mechanism: gssapi\n      principal: ldap/dc1@X\n      keytab: /nonexistent/keytab\n", 6, "should be account@REALM" },
+		{ "      mechanism: gssapi\n      keytab: /nonexistent/keytab\n", 6, "/nonexistent/keytab does not exist" },
+		{ "      mechanism: kerberos\n", 5, "simple" },
+	};
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+		assert_bad(bind_with(bad[i].lines), bad[i].line, bad[i].says);
+}
+
+static void test_keytabs(void **state)
+{
+	static const struct { const char *content; mode_t mode; const char *says; } bad[] = {
+		{ "", 0600, "is empty" }, { "\005\002x", 0644, "open to everybody" }, { "\005\002x", 0660, "written by its group" }, { "secret\n", 0600, "is not a keytab: export it" },
+		{ "\005\003x", 0600, "is not a keytab" }, { "\005", 0600, "is not a keytab" },
+	};
+	char path[] = "/tmp/test-settings-keytab-XXXXXX", lines[256];
+	struct settings settings;
+	close(mkstemp(path));
+	snprintf(lines, sizeof lines, "      mechanism: gssapi\n      keytab: %s\n      principal: svc@EXAMPLE.COM\n", path);
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		put(path, bad[i].content, bad[i].mode);
+		assert_bad(bind_with(lines), 6, bad[i].says);
+	}
+	put(path, "\005\002x", 0640);
+	assert_good(bind_with(lines), &settings);
+	assert_string_equal(settings_directory_at(&settings, 0)->bind_keytab, path);
+	settings_clear(&settings);
+	unlink(path);
+}
+
+static EVP_PKEY *make_certificate(const char *path, long from, long to)
+{
+	EVP_PKEY *key = EVP_EC_gen("P-256");
+	X509 *certificate = X509_new();
+	X509_gmtime_adj(X509_getm_notBefore(certificate), from);
+	X509_gmtime_adj(X509_getm_notAfter(certificate), to);
+	X509_set_pubkey(certificate, key);
+	assert_true(X509_sign(certificate, key, EVP_sha256()) > 0);
+	FILE *file = fopen(path, "w");
+	PEM_write_X509(file, certificate);
+	fclose(file);
+	X509_free(certificate);
+	return key;
+}
+
+static void put_key(const char *path, EVP_PKEY *take_key, mode_t mode)
+{
+	FILE *file = fopen(path, "w");
+	PEM_write_PrivateKey(file, take_key, NULL, NULL, 0, NULL, NULL);
+	fclose(file);
+	EVP_PKEY_free(take_key);
+	assert_int_equal(chmod(path, mode), 0);
+}
+
+static void test_client_certificates(void **state)
+{
+	char certificate[] = "/tmp/test-settings-cert-XXXXXX", key[] = "/tmp/test-settings-key-XXXXXX", lines[300];
+	struct settings settings;
+	close(mkstemp(certificate));
+	close(mkstemp(key));
+	snprintf(lines, sizeof lines, "      mechanism: external\n      certificate: %s\n      key: %s\n", certificate, key);
+	put_key(key, make_certificate(certificate, -60, 3600), 0600);
+	assert_good(bind_with(lines), &settings);
+	settings_clear(&settings);
+	chmod(key, 0644);
+	assert_bad(bind_with(lines), 7, "open to everybody");
+	put_key(key, EVP_EC_gen("P-256"), 0600);
+	assert_bad(bind_with(lines), 7, "is not the key of");
+	put(key, "nothing\n", 0600);
+	assert_bad(bind_with(lines), 7, "holds no private key in PEM without a passphrase");
+	put_key(key, make_certificate(certificate, -3600, -60), 0600);
+	assert_bad(bind_with(lines), 6, "has expired");
+	put_key(key, make_certificate(certificate, 3600, 7200), 0600);
+	assert_bad(bind_with(lines), 6, "is not valid yet");
+	put(certificate, "nothing\n", 0644);
+	assert_bad(bind_with(lines), 6, "holds no certificate in PEM");
+	unlink(certificate);
+	unlink(key);
+}
+
 /* Root may read everything; the unit's user may not. */
 static void test_another_reader(void **state)
 {
@@ -252,7 +351,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything), cmocka_unit_test(test_judgements), cmocka_unit_test(test_missing_scope_is_an_error),
-		cmocka_unit_test(test_missing_file), cmocka_unit_test(test_names_are_unique), cmocka_unit_test(test_reloadable), cmocka_unit_test(test_names_and_servers), cmocka_unit_test(test_files),
+		cmocka_unit_test(test_missing_file), cmocka_unit_test(test_names_are_unique), cmocka_unit_test(test_reloadable), cmocka_unit_test(test_names_and_servers), cmocka_unit_test(test_files), cmocka_unit_test(test_bind_keys), cmocka_unit_test(test_keytabs), cmocka_unit_test(test_client_certificates),
 		cmocka_unit_test(test_another_reader),
 	};
 	return cmocka_run_group_tests_name("settings", tests, make_file, remove_file);

@@ -355,12 +355,104 @@ static void wrong_files_are_named(void **state)
 	identity_free(&other);
 }
 
+static void expect_binding(EVP_PKEY *key, const EVP_MD *signed_by, const EVP_MD *hashed_by)
+{
+	uint8_t found[TLS_BINDING_MAX], expected[EVP_MAX_MD_SIZE], *der = NULL;
+	unsigned size = 0;
+	X509 *certificate = X509_new();
+	X509_gmtime_adj(X509_getm_notBefore(certificate), 0);
+	X509_gmtime_adj(X509_getm_notAfter(certificate), DAY);
+	X509_set_pubkey(certificate, key);
+	assert_true(X509_sign(certificate, key, signed_by) > 0);
+	int der_size = i2d_X509(certificate, &der);
+	if (hashed_by != NULL)
+		assert_int_equal(EVP_Digest(der, der_size, expected, &size, hashed_by, NULL), 1);
+	assert_int_equal(tls_server_end_point(certificate, found), size);
+	assert_memory_equal(found, expected, size);
+	OPENSSL_free(der);
+	X509_free(certificate);
+}
+
+/* RFC 5929 section 4.1. */
+static void end_points_are_hashed_as_they_are_signed(void **state)
+{
+	EVP_PKEY *ec = EVP_EC_gen("P-256"), *rsa = EVP_RSA_gen(2048), *ed = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+	expect_binding(ec, EVP_sha256(), EVP_sha256());
+	expect_binding(ec, EVP_sha384(), EVP_sha384());
+	expect_binding(rsa, EVP_sha512(), EVP_sha512());
+	expect_binding(rsa, EVP_sha224(), EVP_sha224());
+	expect_binding(rsa, EVP_sha1(), EVP_sha256());
+	expect_binding(rsa, EVP_md5(), EVP_sha256());
+	expect_binding(ed, NULL, NULL);
+	EVP_PKEY_free(ec);
+	EVP_PKEY_free(rsa);
+	EVP_PKEY_free(ed);
+}
+
+/* A certificate made with openssl, its hash by `openssl x509 -outform DER | sha256sum`. */
+static void an_end_point_as_others_compute_it(void **state)
+{
+	static const char PEM[] = 
+		"-----BEGIN CERTIFICATE-----\n"
+		"MIIBgjCCASmgAwIBAgIUEREYeyzV80s1CwTbpSfWEDZJCwYwCgYIKoZIzj0EAwIw\n"
+		"FjEUMBIGA1UEAwwLZGMxLmV4YW1wbGUwIBcNMjYxMTIyMjAwODQwWhgPMjEyNjEw\n"
+		"MjkyMDA4NDBaMBYxFDASBgNVBAMMC2RjMS5leGFtcGxlMFkwEwYHKoZIzj0CAQYI\n"
+		"KoZIzj0DAQcDQgAEdjNlWFPHurIQI/tcG5+EwiuS4/ZkwgegpUUM+V/uVPT0uB2q\n"
+		"3fcIhGV0LZm3z2mNNm4VBchZCUyU+VsN74aX0aNTMFEwHQYDVR0OBBYEFNtJ+NfE\n"
+		"gf2vrRIj0CLygcei3I1NMB8GA1UdIwQYMBaAFNtJ+NfEgf2vrRIj0CLygcei3I1N\n"
+		"MA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDRwAwRAIgYRxoAgjzHPR2g8DN\n"
+		"cxleihpb4XP8BFbGwJE8JHpmA7UCIH5w3iAMmYRq319mAmJ2gl4shCmHJgMUoSqt\n"
+		"UM0pA7Io\n"
+		"-----END CERTIFICATE-----\n";
+	BIO *bio = BIO_new_mem_buf(PEM, -1);
+	X509 *certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+	uint8_t found[TLS_BINDING_MAX];
+	char hex[2 * TLS_BINDING_MAX + 1];
+	assert_non_null(certificate);
+	assert_int_equal(tls_server_end_point(certificate, found), 32);
+	hex_encode(bytes_of(found, 32), hex);
+	assert_string_equal(hex, "efc6ed839af217f18eef865cef08c2d2623f2866e272634e6ce04fd8604684cf");
+	X509_free(certificate);
+	BIO_free(bio);
+}
+
+static void a_client_shows_its_certificate_or_keeps_the_old(void **state)
+{
+	SSL_CTX *context = NULL;
+	char *why = NULL;
+	struct identity one = issue(&root, &(struct wish){ "one", NULL, 21, -DAY, DAY, false }), two = issue(&root, &(struct wish){ "two", NULL, 22, -DAY, DAY, false });
+	save("one", &one);
+	save("two", &two);
+	assert_int_equal(tls_client_context(path_of("root"), NULL, &context, &why), STATUS_OK);
+	assert_int_equal(tls_client_identity(context, path_of("one"), path_of("one.key"), &why), STATUS_OK);
+	assert_int_equal(X509_cmp(SSL_CTX_get0_certificate(context), one.certificate), 0);
+	static const struct { const char *certificate, *key, *says; enum status status; } BAD[] = {
+		{ "two", "one.key", "is not the key of", STATUS_LOCAL_CONFIG },
+		{ "none", "two.key", "cannot be read as a certificate chain", STATUS_LOCAL_SYSTEM },
+		{ "two", "none", "cannot be read as a private key", STATUS_LOCAL_SYSTEM },
+		{ "two.key", "two.key", "cannot be read as a certificate chain", STATUS_LOCAL_SYSTEM },
+	};
+	for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++) {
+		assert_int_equal(tls_client_identity(context, path_of(BAD[i].certificate), path_of(BAD[i].key), &why), BAD[i].status);
+		assert_non_null(strstr(why, BAD[i].says));
+		free(why);
+		assert_int_equal(X509_cmp(SSL_CTX_get0_certificate(context), one.certificate), 0);
+	}
+	assert_int_equal(tls_client_identity(context, path_of("two"), path_of("two.key"), &why), STATUS_OK);
+	assert_int_equal(X509_cmp(SSL_CTX_get0_certificate(context), two.certificate), 0);
+	SSL_CTX_free(context);
+	identity_free(&one);
+	identity_free(&two);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names_count_only_as_san), cmocka_unit_test(chains_end_in_the_given_root), cmocka_unit_test(dates_count),
 		cmocka_unit_test(revoked_certificates_are_refused), cmocka_unit_test(old_versions_are_refused), cmocka_unit_test(names_itself_by_sni_and_describes),
 		cmocka_unit_test(closed_connections_have_a_reason), cmocka_unit_test(odd_hosts_are_refused), cmocka_unit_test(wrong_files_are_named),
+		cmocka_unit_test(end_points_are_hashed_as_they_are_signed), cmocka_unit_test(an_end_point_as_others_compute_it),
+		cmocka_unit_test(a_client_shows_its_certificate_or_keeps_the_old),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
