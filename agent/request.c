@@ -18,14 +18,25 @@
 struct request_stage {
 	const char *name;
 	enum status (*run)(struct request *request);
+	unsigned operations;              /* whose stage it is */
+};
+
+enum {
+	RESET = 1 << OP_RESET, CHANGE = 1 << OP_CHANGE, UNLOCK = 1 << OP_UNLOCK, CHECK = 1 << OP_CHECK, LOOKUP = 1 << OP_LOOKUP, VERIFY = 1 << OP_VERIFY, POLICY = 1 << OP_POLICY,
+	ALL = (1 << OP_COUNT) - 1,
+	WRITES = RESET | CHANGE | UNLOCK,
+	TURNS = WRITES | CHECK,           /* one at a time for one user */
+	NEW_PASSWORD = RESET | CHANGE | CHECK,
+	OLD_PASSWORD = CHANGE | VERIFY,
 };
 
 static enum status choose_directory(struct request *request);
 static enum status locate_user(struct request *request);
 static enum status judge_scope(struct request *request);
+static enum status judge_state(struct request *request);
 static enum status take_turn(struct request *request);
 static enum status locate_again(struct request *request);
-static enum status admit(struct request *request);
+static enum status admit_write(struct request *request);
 static enum status decrypt_secret(struct request *request);
 static enum status judge_password(struct request *request);
 static enum status answer_check(struct request *request);
@@ -36,22 +47,29 @@ static enum status write_change(struct request *request);
 
 /* The order. Before it: the signature (session.c), the known id and the claims (requests_handle); behind it, for every one: request_finish. */
 static const struct request_stage stages[] = {
-	{ "directory", choose_directory },
-	{ "locate", locate_user },
-	{ "scope", judge_scope },
-	{ "turn", take_turn },
-	{ "locate again", locate_again },
-	{ "scope", judge_scope },
-	{ "admit", admit },
-	{ "decrypt", decrypt_secret },
-	{ "policy", judge_password },
-	{ "check", answer_check },
-	{ "unlocked", leave_if_unlocked },
-	{ "intent", record_intent },
-	{ "recheck", recheck_user },
-	{ "scope", request_judge_again },
-	{ "write", write_change },
-	{ NULL, NULL },
+	{ "directory", choose_directory, ALL },
+	{ "questions", request_admit_question, LOOKUP | POLICY },
+	{ "locate", locate_user, ALL },
+	{ "scope", judge_scope, ALL },
+	{ "account", request_answer_lookup, LOOKUP },
+	{ "policy", request_answer_policy, POLICY },
+	{ "state", judge_state, TURNS },
+	{ "turn", take_turn, TURNS },
+	{ "locate again", locate_again, TURNS },
+	{ "scope", judge_scope, TURNS },
+	{ "state", judge_state, TURNS },
+	{ "admit", admit_write, WRITES },
+	{ "decrypt", decrypt_secret, NEW_PASSWORD | OLD_PASSWORD },
+	{ "rules", judge_password, NEW_PASSWORD },
+	{ "check", answer_check, CHECK },
+	{ "guess", request_admit_guess, OLD_PASSWORD },
+	{ "verify", request_verify_password, VERIFY },
+	{ "unlocked", leave_if_unlocked, UNLOCK },
+	{ "intent", record_intent, WRITES },
+	{ "recheck", recheck_user, WRITES },
+	{ "judge again", request_judge_again, WRITES },
+	{ "write", write_change, WRITES },
+	{ NULL, NULL, 0 },
 };
 
 /* The server was lost behind the intent and nothing had been sent to it: the user is read on another one, and the intent is written anew for that. Once. */
@@ -69,8 +87,11 @@ static bool move_on(struct request *request, enum status status)
 static void advance(struct request *request)
 {
 	while (request->stage->run) {
+		const struct request_stage *stage = request->stage++;
+		if (!(stage->operations & 1u << request->op))
+			continue;
 		request->pending = false;
-		enum status status = (request->stage++)->run(request);
+		enum status status = stage->run(request);
 		if (status != STATUS_OK && !move_on(request, status)) {
 			request_finish(request, status);
 			return;
@@ -182,6 +203,7 @@ void request_tell_user(struct request *request)
 {
 	const struct account *account = located_account(request->located);
 	strcpy(request->result.user_guid, account->guid);
+	request->result.user_is_entry = account->is_entry;
 	if (request->op == OP_RESET || request->op == OP_UNLOCK)
 		request->result.was_locked = account->locked;
 }
@@ -401,7 +423,15 @@ static enum status judge_scope(struct request *request)
 		return status;
 	request->why[0] = 0;
 	request_tell_user(request);
-	return scope_judge_state(realm_scope(request->realm), account, request->op != OP_UNLOCK, request->claims->must_change, clock_now_ms() / 1000);
+	return STATUS_OK;
+}
+
+static enum status judge_state(struct request *request)
+{
+	const struct account *account = located_account(request->located);
+	enum status status = scope_judge_state(realm_scope(request->realm), account, request->op != OP_UNLOCK, request->claims->must_change, clock_now_ms() / 1000);
+	/* A change does not unlock, and what is tried against a locked account is not even compared. */
+	return status == STATUS_OK && request->op == OP_CHANGE && account->locked ? STATUS_USER_LOCKED : status;
 }
 
 static void handle_turn(void *arg)
@@ -459,9 +489,9 @@ static enum status locate_again(struct request *request)
 	return begin_locating(request, LOCATE_OBJECT_GUID, guid, moving ? NULL : located_position(request->located)->server);
 }
 
-static enum status admit(struct request *request)
+static enum status admit_write(struct request *request)
 {
-	if (request->op == OP_CHECK || request->admitted)
+	if (request->admitted)
 		return STATUS_OK;
 	enum status status = limits_admit(request->all->world.limits, request->entry.user_guid, request_sets_password(request), clock_now_ms(), &request->result.retry_after);
 	request->admitted = status == STATUS_OK;
@@ -472,7 +502,7 @@ static enum status admit(struct request *request)
 
 static enum status decrypt_secret(struct request *request)
 {
-	if (!request->claims->secret || request->secret.operation_id[0])
+	if (request->secret.operation_id[0])
 		return STATUS_OK;
 	AUTO_SECRET struct secret plaintext = SECRET_EMPTY;
 	struct jose_key *const keys[] = { request->all->world.identity->decryption, NULL };
@@ -484,12 +514,16 @@ static enum status decrypt_secret(struct request *request)
 	}
 	const char *member = NULL;
 	enum status status = secret_claims_parse(&plaintext, request->claims, &request->secret, &member);
-	if (status == STATUS_OK) {
+	if (status == STATUS_OK && NEW_PASSWORD & 1u << request->op) {
 		member = "new_password";
 		status = policy_password_form(secret_bytes(&request->secret.new_password));
 	}
+	if (status == STATUS_OK && OLD_PASSWORD & 1u << request->op) {
+		member = "old_password";
+		status = policy_password_form(secret_bytes(&request->secret.old_password));
+	}
 	bool is_nfc = true;
-	if (status == STATUS_OK)
+	if (status == STATUS_OK && NEW_PASSWORD & 1u << request->op)
 		status = nfc_check(secret_bytes(&request->secret.new_password), &is_nfc);
 	request->result.warnings |= is_nfc ? 0 : WARNING_PASSWORD_NOT_NFC;
 	if (status != STATUS_OK && member)
@@ -502,8 +536,6 @@ static enum status decrypt_secret(struct request *request)
 
 static enum status judge_password(struct request *request)
 {
-	if (request->op == OP_UNLOCK)
-		return STATUS_OK;
 	const struct account *account = located_account(request->located);
 	struct result *result = &request->result;
 	if (request->claims->enforce_policy && !request_policy_enforced(request)) {
@@ -518,13 +550,13 @@ static enum status judge_password(struct request *request)
 
 static enum status answer_check(struct request *request)
 {
-	return request->op == OP_CHECK ? STATUS_PLAUSIBLE : STATUS_OK;
+	return STATUS_PLAUSIBLE;
 }
 
 /* Writing 0 over 0 is no write: an unlock of an account that is not locked is done. */
 static enum status leave_if_unlocked(struct request *request)
 {
-	if (request->op == OP_UNLOCK && !located_account(request->located)->lockout_time_set)
+	if (!located_account(request->located)->lockout_time_set)
 		request->stage = &stages[sizeof stages / sizeof stages[0] - 1];
 	return STATUS_OK;
 }
@@ -585,7 +617,9 @@ enum status request_judge_again(struct request *request)
 	if (strcmp(located_account(request->located)->guid, request->entry.user_guid) != 0)
 		return STATUS_USER_NOT_FOUND;
 	enum status status = verified_still_valid(request->verified, clock_now_ms() / 1000);
-	return status == STATUS_OK ? judge_scope(request) : status;
+	if (status == STATUS_OK)
+		status = judge_scope(request);
+	return status == STATUS_OK ? judge_state(request) : status;
 }
 
 static void handle_written(enum status status, const struct directory_answer *answer, void *arg)
@@ -594,8 +628,12 @@ static void handle_written(enum status status, const struct directory_answer *an
 	request_mark(request, STAGE_WRITE);
 	request_note_answer(request, answer);
 	request->wrote = answer ? answer->sent : status == STATUS_OK;
+	request->guessed_wrong = request_was_wrong(status, answer);
 	if (status == STATUS_OK)
 		request_look_after(request, request->located);
+	/* Everybody may change a password whose old one he knows, but where that is denied to the user. */
+	if (status == STATUS_DIRECTORY_DENIED && request->op == OP_CHANGE && located_account(request->located)->cannot_change)
+		status = STATUS_USER_CANNOT_CHANGE;
 	if (status == STATUS_POLICY_REJECTED)
 		request_explain(request);
 	else if (status != STATUS_OK && answer && answer->sent && !answer->answered)
@@ -608,8 +646,8 @@ struct directory_change request_change(const struct request *request)
 {
 	const struct account *account = located_account(request->located);
 	return (struct directory_change){
-		.set_password = request_sets_password(request), .password = secret_bytes(&request->secret.new_password), .must_change = request->claims->must_change,
-		.clear_lockout = (request->op == OP_UNLOCK || request->claims->unlock) && account->lockout_time_set, .enforce_policy = request->claims->enforce_policy && request->op == OP_RESET,
+		.set_password = request_sets_password(request), .password = secret_bytes(&request->secret.new_password), .old_password = secret_bytes(&request->secret.old_password), .must_change = request->claims->must_change,
+		.clear_lockout = (request->op == OP_UNLOCK || (request->op == OP_RESET && request->claims->unlock)) && account->lockout_time_set, .enforce_policy = request->claims->enforce_policy && request->op == OP_RESET,
 	};
 }
 
@@ -671,6 +709,8 @@ static bool count_write(const struct journal_entry *entry, void *arg)
 	/* A time that lies ahead is a clock's fault, and lets nothing off. */
 	int64_t resumed_ms = journal_number(requests->world.journal, REQUESTS_RESUMED_MS, 0);
 	bool before = entry->outcome_at_ms <= resumed_ms && resumed_ms <= clock_now_ms();
+	if (entry->state == JOURNAL_OUTCOME && strcmp(entry->code, status_code(STATUS_CREDENTIAL_WRONG)) == 0)
+		limits_restore_guess(requests->world.limits, entry->user_guid, entry->outcome_at_ms);
 	if (entry->counts && entry->state == JOURNAL_OUTCOME && !before)
 		limits_restore(requests->world.limits, entry->user_guid, entry->sets_password, entry->outcome_at_ms);
 	return true;

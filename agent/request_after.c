@@ -10,9 +10,10 @@
 
 /* Refused ----------------------------------------------------------------------------------------------------------------------------- */
 
+/* A change is subject to them by itself, a reset where the server is asked for that. */
 bool request_policy_enforced(const struct request *request)
 {
-	return request->claims->enforce_policy && located_policy_control(request->located);
+	return request->op == OP_CHANGE || (request->claims->enforce_policy && located_policy_control(request->located));
 }
 
 static enum status diagnose(struct request *request)

@@ -30,6 +30,7 @@ struct request {
 	int64_t located_us;               /* when the reading began */
 	struct limits_turn turn;
 	bool entered, waits_for_turn, has_turn, admitted;
+	bool guesses, guessed_wrong;      /* has a place among the tries of this user; the password was wrong, or may have been */
 	bool pending;                     /* a stage waits for a callback */
 	struct secret_claims secret;
 	enum status write_status;         /* of a write whose answer was lost */
@@ -66,7 +67,7 @@ struct requests {
 };
 
 const struct settings *request_settings(const struct request *request);
-static inline bool request_sets_password(const struct request *request) { return request->op == OP_RESET; }
+static inline bool request_sets_password(const struct request *request) { return request->op == OP_RESET || request->op == OP_CHANGE; }
 struct request *request_new(struct requests *all);
 void request_free(struct request *request);
 /* Adds the time since the last mark to a stage's duration. */
@@ -85,6 +86,15 @@ bool request_policy_enforced(const struct request *request);
 void request_explain(struct request *request);
 /* The write was applied: `located` is read once more on its connection, and loudly logged if it is protected by now. Changes nothing of the outcome. */
 void request_look_after(struct request *request, struct located *located);
+
+/* request_question.c: stages. */
+enum status request_admit_question(struct request *request);
+enum status request_answer_lookup(struct request *request);
+enum status request_answer_policy(struct request *request);
+enum status request_admit_guess(struct request *request);
+enum status request_verify_password(struct request *request);
+/* The directory found the old password wrong, or may have: an answer that was lost. */
+bool request_was_wrong(enum status status, const struct directory_answer *answer);
 
 /* The tail. */
 void request_finish(struct request *request, enum status status);

@@ -93,7 +93,9 @@ static void keep_refused_exp(const struct request *request)
 static void leave_unrecorded(struct request *request)
 {
 	struct requests *all = request->all;
-	struct refusal refusal = { .exp = request->entry.exp, .code = request->result.code };
+	/* An answer that has more to it than its code cannot be given twice. */
+	bool repeatable = !request->result.account && !request->result.policy;
+	struct refusal refusal = { .exp = request->entry.exp, .code = repeatable ? request->result.code : STATUS_AGENT_OVERLOADED };
 	strcpy(refusal.request_id, request->entry.request_id);
 	memcpy(refusal.frame_sha256, request->entry.frame_sha256, sizeof refusal.frame_sha256);
 	if (refusals_add(all->refusals, &refusal, clock_now_ms() / 1000)) {
@@ -165,6 +167,15 @@ static void record(struct request *request)
 
 /* The tail ---------------------------------------------------------------------------------------------------------------------------- */
 
+/* A lost answer counts as a wrong password, unless the truth turned out to be a write. */
+static void settle_guess(struct request *request)
+{
+	bool wrong = request->guessed_wrong && status_outcome(request->result.code) != OUTCOME_APPLIED;
+	if (request->guesses)
+		limits_settle_guess(request->all->world.limits, request->entry.user_guid, wrong, clock_now_ms());
+	request->guesses = false;
+}
+
 /* What was not done is given back to the limits; what was, or may have been, counts. */
 static void count_for_limits(struct request *request, enum status status)
 {
@@ -177,6 +188,7 @@ static void count_for_limits(struct request *request, enum status status)
 		limits_restore(limits, request->entry.user_guid, request->entry.sets_password, clock_now_ms());
 	request->admitted = false;
 	request->entry.counts = counts;
+	settle_guess(request);
 }
 
 void request_finish(struct request *request, enum status status)
@@ -188,6 +200,7 @@ void request_finish(struct request *request, enum status status)
 	if (request->all->closing && !request->intent) {
 		if (request->admitted)
 			limits_settle(request->all->world.limits, request->entry.user_guid, request_sets_password(request), false, clock_now_ms());
+		settle_guess(request);
 		request_free(request);
 		return;
 	}

@@ -139,7 +139,8 @@ bool request_second_begin(struct request *request)
 	static const uint8_t unknown[16];
 	if (request->second_over || !request->verified)
 		return false;
-	if (memcmp(request->entry.invocation_id, unknown, sizeof unknown) == 0 || verified_still_valid(request->verified, clock_now_ms() / 1000) != STATUS_OK) {
+	/* A change compares the old password: a second one could be a second wrong try. */
+	if (request->op == OP_CHANGE || memcmp(request->entry.invocation_id, unknown, sizeof unknown) == 0 || verified_still_valid(request->verified, clock_now_ms() / 1000) != STATUS_OK) {
 		request->second_over = true;
 		secret_claims_clear(&request->secret);
 		return false;

@@ -53,14 +53,16 @@ const struct config_key settings_keys[] = {
 	{ "state_directory", CONFIG_PATH, AT(state_directory), "/var/lib/writebackd", .help = "Keys, identity and journal; mode 0700" },
 	{ "channel_socket", CONFIG_PATH, AT(channel_socket), "/run/writebackd/channel.sock", .help = "Where writebackd-channel connects" },
 	{ "control_socket", CONFIG_PATH, AT(control_socket), "/run/writebackd/control.sock", .help = "Where writebackctl connects" },
-	{ "operations", CONFIG_STRINGS, AT(operations), "[reset, unlock, check]", .reloadable = true, .min = 1, .max = 8, .help = "What the service may ask for" },
+	{ "operations", CONFIG_STRINGS, AT(operations), "[reset, change, unlock, check, lookup, policy]", .reloadable = true, .min = 1, .max = 8, .help = "What the service may ask for" },
 	{ "allow_unenforced_policy", CONFIG_BOOL, AT(allow_unenforced_policy), "false", .reloadable = true, .help = "Administrators at the service may reset without history and minimum age" },
 	{ "limits.in_flight", CONFIG_INT, AT(in_flight), "256", .reloadable = true, .min = 1, .max = 4096, .help = "Requests worked on at once" },
 	{ "limits.waiting_per_user", CONFIG_INT, AT(waiting_per_user), "4", .reloadable = true, .max = 64, .help = "Requests for one user that may wait for each other" },
-	{ "limits.per_minute", CONFIG_INT, AT(per_minute), "120", .reloadable = true, .max = 100000, .help = "Resets a minute; 0: no limit" },
-	{ "limits.per_user_hour", CONFIG_INT, AT(per_user_hour), "3", .reloadable = true, .max = 1000, .help = "Resets of one user an hour; 0: no limit" },
-	{ "limits.latch_per_hour", CONFIG_INT, AT(latch_per_hour), "300", .reloadable = true, .max = 1000000, .help = "More resets within an hour stop all until 'writebackctl resume'; 0: never" },
+	{ "limits.per_minute", CONFIG_INT, AT(per_minute), "120", .reloadable = true, .max = 100000, .help = "Resets and changes a minute; 0: no limit" },
+	{ "limits.per_user_hour", CONFIG_INT, AT(per_user_hour), "3", .reloadable = true, .max = 1000, .help = "Resets and changes of one user an hour; 0: no limit" },
+	{ "limits.latch_per_hour", CONFIG_INT, AT(latch_per_hour), "300", .reloadable = true, .max = 1000000, .help = "More resets and changes within an hour stop all until 'writebackctl resume'; 0: never" },
 	{ "limits.unlocks_per_minute", CONFIG_INT, AT(unlocks_per_minute), "120", .reloadable = true, .max = 100000, .help = "Unlocks a minute; 0: no limit" },
+	{ "limits.wrong_per_user_hour", CONFIG_INT, AT(wrong_per_user_hour), "3", .reloadable = true, .max = 32, .help = "Wrong passwords of one user an hour (change, verify); 0: no limit" },
+	{ "limits.lookups_per_minute", CONFIG_INT, AT(lookups_per_minute), "600", .reloadable = true, .max = 100000, .help = "Lookups and questions for the policy a minute; 0: no limit" },
 	{ "settling.delay", CONFIG_DURATION_MS, AT(settling_delay_ms), "30s", .reloadable = true, .min = 100, .max = 10 * MINUTE_MS, .help = "How long a record must stay unchanged before a lost write counts as not applied" },
 	{ "settling.limit", CONFIG_DURATION_MS, AT(settling_limit_ms), "15min", .reloadable = true, .min = SECOND_MS, .max = HOUR_MS, .help = "When a lost write that cannot be decided becomes unknown" },
 	{ "log.level", CONFIG_CHOICE, AT(log_level), "info", .reloadable = true, .choices = "debug|info|notice|warning|error|critical", .help = "Lines below it are dropped" },
@@ -117,6 +119,7 @@ void settings_limits(const struct settings *settings, struct limits_settings *re
 	*ret_limits = (struct limits_settings){
 		.in_flight = settings->in_flight,         .waiting_per_user = settings->waiting_per_user, .per_minute = settings->per_minute,
 		.per_user_hour = settings->per_user_hour, .latch_per_hour = settings->latch_per_hour,     .unlocks_per_minute = settings->unlocks_per_minute,
+		.wrong_per_user_hour = settings->wrong_per_user_hour, .lookups_per_minute = settings->lookups_per_minute,
 	};
 }
 

@@ -236,8 +236,8 @@ static void judge_operations(const struct judgement *judgement, const struct con
 {
 	enum operation op;
 	for (size_t i = 0; i < operations->count; i++) {
-		if (!operation_from_name(operations->items[i], &op) || op > OP_CHECK)
-			config_error_add(judgement->errors, judgement->document, "operations", "operations: \"%s\" is not an operation: reset, unlock or check", operations->items[i]);
+		if (!operation_from_name(operations->items[i], &op) )
+			config_error_add(judgement->errors, judgement->document, "operations", "operations: \"%s\" is not an operation: reset, change, unlock, check, lookup, policy or verify", operations->items[i]);
 		if (find_earlier(operations, i, equal_plainly) < i)
 			config_error_add(judgement->errors, judgement->document, "operations", "operations: \"%s\" stands there twice: remove one", operations->items[i]);
 	}

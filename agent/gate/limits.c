@@ -15,13 +15,13 @@ struct window {
 	unsigned pending;            /* admitted and not settled */
 };
 
-/* One user: his turns and his own window. Kept while any of it says something. */
+/* One user: his turns and his own windows. Kept while any of it says something. */
 struct user {
 	struct user *next;
 	char guid[UUID_SIZE];
 	struct limits_turn *active, *waiting;
-	struct window hour;
-	int64_t stamps[USER_STAMPS_MAX];
+	struct window hour, wrong;
+	int64_t stamps[USER_STAMPS_MAX], wrong_stamps[USER_STAMPS_MAX];
 };
 
 struct limits {
@@ -30,7 +30,7 @@ struct limits {
 	bool latched;
 	void (*on_latch)(void *arg);
 	void *on_latch_arg;
-	struct window passwords, unlocks, latch;
+	struct window passwords, unlocks, latch, lookups;
 	struct user *buckets[BUCKETS];
 	unsigned users;
 };
@@ -117,13 +117,29 @@ static void drop_slot(struct limits *limits, struct user **slot)
 
 static bool is_busy(const struct user *user)
 {
-	return user->active || user->waiting || user->hour.pending;
+	return user->active || user->waiting || user->hour.pending || user->wrong.pending;
+}
+
+static bool is_idle(const struct user *user)
+{
+	return !is_busy(user) && !user->hour.count && !user->wrong.count;
+}
+
+static int64_t newest(const struct window *window)
+{
+	return window->count ? window->stamps[window->count - 1] : INT64_MIN;
+}
+
+static int64_t last_stamp(const struct user *user)
+{
+	int64_t hour = newest(&user->hour), wrong = newest(&user->wrong);
+	return hour > wrong ? hour : wrong;
 }
 
 static void drop_if_idle(struct limits *limits, const char *guid)
 {
 	struct user **slot = user_slot(limits, guid);
-	if (*slot && !is_busy(*slot) && !(*slot)->hour.count)
+	if (*slot && is_idle(*slot))
 		drop_slot(limits, slot);
 }
 
@@ -132,7 +148,8 @@ static void drop_idle_users(struct limits *limits, int64_t now_ms)
 	for (unsigned i = 0; i < BUCKETS; i++) {
 		for (struct user **slot = &limits->buckets[i]; *slot;) {
 			window_expire(&(*slot)->hour, now_ms);
-			if (!is_busy(*slot) && !(*slot)->hour.count)
+			window_expire(&(*slot)->wrong, now_ms);
+			if (is_idle(*slot))
 				drop_slot(limits, slot);
 			else
 				slot = &(*slot)->next;
@@ -140,14 +157,13 @@ static void drop_idle_users(struct limits *limits, int64_t now_ms)
 	}
 }
 
-/* The one whose last write is the oldest. */
+/* The one whose last write, or wrong password, is the oldest. */
 static void drop_oldest_user(struct limits *limits)
 {
 	struct user **oldest = NULL;
 	for (unsigned i = 0; i < BUCKETS; i++) {
 		for (struct user **slot = &limits->buckets[i]; *slot; slot = &(*slot)->next) {
-			const struct window *hour = &(*slot)->hour;
-			if (!is_busy(*slot) && hour->count && (!oldest || hour->stamps[hour->count - 1] < (*oldest)->hour.stamps[(*oldest)->hour.count - 1]))
+			if (!is_busy(*slot) && !is_idle(*slot) && (!oldest || last_stamp(*slot) < last_stamp(*oldest)))
 				oldest = slot;
 		}
 	}
@@ -174,6 +190,7 @@ static struct user *get_user(struct limits *limits, const char *guid)
 		return NULL;
 	strncpy(user->guid, guid, sizeof user->guid - 1);
 	user->hour = (struct window){ .stamps = user->stamps, .capacity = USER_STAMPS_MAX, .span_ms = HOUR_MS };
+	user->wrong = (struct window){ .stamps = user->wrong_stamps, .capacity = USER_STAMPS_MAX, .span_ms = HOUR_MS };
 	*slot = user;
 	limits->users++;
 	return user;
@@ -194,8 +211,11 @@ static bool apply_settings(struct limits *limits, const struct limits_settings *
 	new.unlocks_per_minute = at_most(new.unlocks_per_minute, WINDOW_MAX);
 	new.latch_per_hour = at_most(new.latch_per_hour, WINDOW_MAX - 1);
 	new.per_user_hour = at_most(new.per_user_hour, USER_STAMPS_MAX);
+	new.wrong_per_user_hour = at_most(new.wrong_per_user_hour, USER_STAMPS_MAX);
+	new.lookups_per_minute = at_most(new.lookups_per_minute, WINDOW_MAX);
 	/* One place more than the latch's number: it closes where more than that were applied. */
 	if (!window_resize(&limits->passwords, new.per_minute) || !window_resize(&limits->unlocks, new.unlocks_per_minute) ||
+	    !window_resize(&limits->lookups, new.lookups_per_minute) ||
 	    !window_resize(&limits->latch, new.latch_per_hour ? new.latch_per_hour + 1 : 0))
 		return false;
 	limits->settings = new;
@@ -207,7 +227,7 @@ struct limits *limits_new(const struct limits_settings *settings)
 	struct limits *limits = calloc(1, sizeof *limits);
 	if (!limits)
 		return NULL;
-	limits->passwords.span_ms = limits->unlocks.span_ms = MINUTE_MS;
+	limits->passwords.span_ms = limits->unlocks.span_ms = limits->lookups.span_ms = MINUTE_MS;
 	limits->latch.span_ms = HOUR_MS;
 	if (!apply_settings(limits, settings)) {
 		limits_free(limits);
@@ -227,6 +247,7 @@ void limits_free(struct limits *limits)
 	free(limits->passwords.stamps);
 	free(limits->unlocks.stamps);
 	free(limits->latch.stamps);
+	free(limits->lookups.stamps);
 	free(limits);
 }
 
@@ -356,6 +377,49 @@ void limits_restore(struct limits *limits, const char *guid, bool sets_password,
 	if (latch->capacity && latch->count == latch->capacity && latch->stamps[latch->count - 1] - latch->stamps[0] < latch->span_ms)
 		close_latch(limits);
 }
+
+/* Questions ---------------------------------------------------------------------------------------------------------------------------- */
+
+enum status limits_admit_guess(struct limits *limits, const char *guid, int64_t now_ms, int64_t *ret_retry_after_s)
+{
+	make_room(limits, now_ms);
+	struct user *user = get_user(limits, guid);
+	if (!user)
+		return STATUS_AGENT_INTERNAL;
+	window_expire(&user->wrong, now_ms);
+	enum status status = throttle(window_wait_s(&user->wrong, limits->settings.wrong_per_user_hour, now_ms), ret_retry_after_s);
+	user->wrong.pending += status == STATUS_OK;
+	drop_if_idle(limits, guid);
+	return status;
+}
+
+void limits_settle_guess(struct limits *limits, const char *guid, bool wrong, int64_t now_ms)
+{
+	struct user *user = *user_slot(limits, guid);
+	if (user)
+		settle(&user->wrong, wrong, now_ms);
+	drop_if_idle(limits, guid);
+}
+
+void limits_restore_guess(struct limits *limits, const char *guid, int64_t tried_at_ms)
+{
+	if (limits->users >= USERS_MAX)
+		drop_oldest_user(limits);
+	struct user *user = get_user(limits, guid);
+	if (user)
+		window_add(&user->wrong, tried_at_ms);
+}
+
+enum status limits_admit_lookup(struct limits *limits, int64_t now_ms, int64_t *ret_retry_after_s)
+{
+	window_expire(&limits->lookups, now_ms);
+	enum status status = throttle(window_wait_s(&limits->lookups, limits->settings.lookups_per_minute, now_ms), ret_retry_after_s);
+	if (status == STATUS_OK)
+		window_add(&limits->lookups, now_ms);
+	return status;
+}
+
+/* The latch ---------------------------------------------------------------------------------------------------------------------------- */
 
 bool limits_latched(const struct limits *limits)
 {

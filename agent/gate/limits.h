@@ -1,4 +1,4 @@
-/* limits: how much at once and how much in a while. Requests in flight; one at a time for one user, in order, a few waiting; applied a minute; a user's an hour; the latch.
+/* limits: how much at once and how much in a while. Requests in flight; one at a time for one user, in order, a few waiting; applied a minute; a user's an hour; the latch; wrong passwords of a user; questions a minute.
  * In memory, one thread, time as a parameter; what must survive a restart is exported and imported as plain numbers, which the journal keeps. */
 #ifndef AGENT_GATE_LIMITS_H
 #define AGENT_GATE_LIMITS_H
@@ -17,6 +17,8 @@ struct limits_settings {
 	unsigned per_user_hour;        /* 3 applied resets a user an hour; 0: none; more than 32 are 32 */
 	unsigned latch_per_hour;       /* 300; 0: none. More applied resets within an hour close the latch until limits_resume */
 	unsigned unlocks_per_minute;   /* 120; unlocks are counted apart */
+	unsigned wrong_per_user_hour;  /* 3 wrong passwords a user an hour; 0: no limit; more than 32 are 32 */
+	unsigned lookups_per_minute;   /* 600 questions about a user a minute; 0: no limit */
 };
 struct limits;
 /* NULL when memory is out. */
@@ -37,11 +39,19 @@ void limits_settle(struct limits *limits, const char *guid, bool sets_password, 
 /* The same for writes found in the journal at the start: `now_ms` is when it was applied. May close the latch. */
 void limits_restore(struct limits *limits, const char *guid, bool sets_password, int64_t applied_at_ms);
 
+/* Before the directory is asked whether a password is the user's: agent.throttled (with *ret_retry_after_s) or STATUS_OK. Tries in flight together have their places, as above; one that was
+ * wrong, or may have been, counts. The latch says nothing here. */
+enum status limits_admit_guess(struct limits *limits, const char *guid, int64_t now_ms, int64_t *ret_retry_after_s) MUST_USE;
+void limits_settle_guess(struct limits *limits, const char *guid, bool wrong, int64_t now_ms);
+void limits_restore_guess(struct limits *limits, const char *guid, int64_t tried_at_ms);
+/* Before a user is looked up only to tell about him; what is admitted counts at once. */
+enum status limits_admit_lookup(struct limits *limits, int64_t now_ms, int64_t *ret_retry_after_s) MUST_USE;
+
 bool limits_latched(const struct limits *limits);
 /* Called once when the latch closes. */
 void limits_on_latch(struct limits *limits, void (*latched)(void *arg), void *arg);
 void limits_latch(struct limits *limits);   /* from the journal at the start */
-void limits_resume(struct limits *limits, int64_t now_ms);  /* opens it and forgets the counts */
+void limits_resume(struct limits *limits, int64_t now_ms);  /* opens it and forgets the counts, but not the wrong passwords: the directory counts those too */
 
 /* One at a time for one user. A turn is granted at once (true) or later by `granted`, in order; user.busy where waiting_per_user wait already. */
 struct limits_turn { char guid[UUID_SIZE]; struct limits_turn *next; void (*granted)(void *arg); void *arg; bool active; };

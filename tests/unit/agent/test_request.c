@@ -32,6 +32,7 @@ struct later {
 	locate_done located;
 	recheck_done rechecked;
 	write_done written;
+	verify_done verified;
 	struct located *found;
 	void *arg;
 };
@@ -54,7 +55,10 @@ static struct played {
 	unsigned longer_from;          /* from this recheck on the policy wants 30 characters */
 	unsigned protected_from;       /* from this recheck on the account has a servicePrincipalName */
 	bool cleared_lockout, must_change, enforced;
-	char password[64];
+	char password[64], old_password[64];
+	const char *right;             /* alice's password */
+	unsigned verified;
+	bool mute;                     /* a verification is never answered */
 	bool unsent;                   /* the first write's connection is lost before it is sent */
 	/* dc2: another controller of the domain. */
 	struct {
@@ -148,7 +152,16 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 		answer.answered = status != STATUS_DIRECTORY_TIMEOUT && answer.sent;
 		answer.ldap_result = status == STATUS_OK ? 0 : answer.answered ? 53 : -1;
 	}
-	if (later->located)
+	if (later->verified) {
+		status = played.mute ? STATUS_DIRECTORY_TIMEOUT : strcmp(played.old_password, played.right) == 0 ? STATUS_VERIFIED : STATUS_CREDENTIAL_WRONG;
+		answer.answered = !played.mute;
+		answer.ldap_result = status == STATUS_VERIFIED ? 0 : 49;
+	}
+	if (later->written && played.right && played.old_password[0] && strcmp(played.old_password, played.right) != 0)
+		status = STATUS_CREDENTIAL_WRONG;
+	if (later->verified)
+		later->verified(status, &answer, later->arg);
+	else if (later->located)
 		later->located(status, later->found, &answer, later->arg);
 	else if (later->rechecked)
 		later->rechecked(status, &answer, later->arg);
@@ -245,6 +258,7 @@ enum status directory_write(struct located *located, const struct directory_chan
 	played.cleared_lockout = change->clear_lockout;
 	played.must_change = change->must_change;
 	played.enforced = change->enforce_policy;
+	snprintf(played.old_password, sizeof played.old_password, "%.*s", (int)change->old_password.size, (const char *)change->old_password.data);
 	snprintf(played.password, sizeof played.password, "%.*s", (int)change->password.size, (const char *)change->password.data);
 	if (played.unsent) {
 	} else if (played.writing == WRITE_GOOD || played.writing == WRITE_LOST_APPLIED || played.writing == WRITE_REPLACED) {
@@ -253,6 +267,13 @@ enum status directory_write(struct located *located, const struct directory_chan
 		memcpy(played.originator, played.writing == WRITE_REPLACED ? elsewhere : here, 16);
 	}
 	return soon((struct later){ .written = done, .found = located, .arg = arg });
+}
+
+enum status directory_verify(struct located *located, struct bytes password, int64_t timeout_ms, verify_done done, void *arg, struct directory_call **ret_call)
+{
+	played.verified++;
+	snprintf(played.old_password, sizeof played.old_password, "%.*s", (int)password.size, (const char *)password.data);
+	return soon((struct later){ .verified = done, .arg = arg });
 }
 
 /* The scene ----------------------------------------------------------------------------------------------------------------------------- */
@@ -384,6 +405,7 @@ struct ask {
 	const char *request_id;    /* NULL: a new one */
 	const char *directory;
 	const char *secret_for;    /* the operation_id in the secret, where it differs */
+	const char *old_password;
 };
 
 static void ask(struct scene *scene, struct ask ask)
@@ -396,12 +418,12 @@ static void ask(struct scene *scene, struct ask ask)
 	uuid_random(claims.operation_id);
 	if (ask.request_id)
 		strcpy(claims.request_id, ask.request_id);
-	if (ask.op != OP_UNLOCK) {
+	if (ask.password || ask.old_password) {
 		struct request_claims inner = claims;
 		struct secret plaintext = SECRET_EMPTY;
 		if (ask.secret_for)
 			strcpy(inner.operation_id, ask.secret_for);
-		assert_int_equal(secret_claims_build(&inner, bytes_of_string(ask.password), bytes_of(NULL, 0), &plaintext), STATUS_OK);
+		assert_int_equal(secret_claims_build(&inner, bytes_of_string(ask.password ? ask.password : ""), bytes_of_string(ask.old_password ? ask.old_password : ""), &plaintext), STATUS_OK);
 		assert_int_equal(jose_encrypt(scene->identity.decryption, secret_bytes(&plaintext), &claims.secret), STATUS_OK);
 		secret_wipe(&plaintext);
 	}
@@ -548,7 +570,7 @@ static void test_refusals(void **state)
 	assert_int_equal(scene->results[0].rules[0].required, 10);
 	assert_refused(scene, (struct ask){ OP_RESET, GOOD, .secret_for = AGENT }, STATUS_REQUEST_SECRET_MISMATCH);
 	assert_refused(scene, (struct ask){ OP_RESET, GOOD, .user = "alice@other.example.com" }, STATUS_USER_NOT_FOUND);
-	assert_refused(scene, (struct ask){ OP_CHANGE, GOOD }, STATUS_REQUEST_UNSUPPORTED);
+	assert_refused(scene, (struct ask){ OP_VERIFY, .old_password = GOOD }, STATUS_REQUEST_UNSUPPORTED);
 	/* The directory is not in the secret: it must not lead to another user than the domain does. */
 	unsigned located = played.located;
 	assert_refused(scene, (struct ask){ OP_RESET, GOOD, .user = "alice@other.example.com", .directory = "corp" }, STATUS_USER_NOT_FOUND);
@@ -1036,6 +1058,219 @@ static void test_unverified_frames_are_bounded(void **state)
 	assert_int_equal(journal_unacknowledged(scene->journal), 0);
 }
 
+#define OLD "Old-Marble-Step-7"
+
+static struct ask change_of(const char *old, const char *new)
+{
+	return (struct ask){ OP_CHANGE, .password = new, .old_password = old };
+}
+
+static void test_change(void **state)
+{
+	struct scene *scene = *state;
+	played.right = OLD;
+	const struct result *result = ask_one(scene, change_of(OLD, GOOD));
+	assert_int_equal(result->code, STATUS_OK);
+	assert_string_equal(played.password, GOOD);
+	assert_string_equal(played.old_password, OLD);
+	assert_false(played.enforced || played.cleared_lockout || played.must_change);
+	assert_int_equal(result->was_locked, -1);
+	assert_true(entry_of(scene, result)->counts && entry_of(scene, result)->sets_password);
+	assert_int_equal(played.written, 1);
+}
+
+static void test_refused_changes(void **state)
+{
+	struct scene *scene = *state;
+	played.right = OLD;
+	/* locked: the directory is not asked */
+	played.alice.locked = played.alice.lockout_time_set = true;
+	assert_int_equal(ask_one(scene, change_of(OLD, GOOD))->code, STATUS_USER_LOCKED);
+	played.alice.locked = false;
+	/* a server without the control does not matter, and the minimum age always does */
+	played.policy_control = false;
+	played.alice.policy.min_age_s = 86400;
+	played.alice.pwd_last_set_s = clock_now_ms() / 1000 - 3600;
+	assert_int_equal(ask_one(scene, change_of(OLD, GOOD))->code, STATUS_POLICY_TOO_RECENT);
+	played.alice.policy.min_age_s = 0;
+	assert_int_equal(ask_one(scene, change_of(OLD, "short"))->code, STATUS_POLICY_TOO_SHORT);
+	assert_int_equal(played.written, 0);
+	/* by the directory */
+	assert_int_equal(ask_one(scene, change_of("wrong", GOOD))->code, STATUS_CREDENTIAL_WRONG);
+	assert_false(entry_of(scene, &scene->results[scene->count - 1])->counts);
+	played.writing = WRITE_REJECTED;
+	assert_int_equal(ask_one(scene, change_of(OLD, GOOD))->code, STATUS_POLICY_HISTORY_OR_FILTER);
+	played.writing = WRITE_DENIED;
+	assert_int_equal(ask_one(scene, change_of(OLD, GOOD))->code, STATUS_DIRECTORY_DENIED);
+	played.alice.cannot_change = true;
+	assert_int_equal(ask_one(scene, change_of(OLD, GOOD))->code, STATUS_USER_CANNOT_CHANGE);
+	assert_int_equal(played.written, 3);
+}
+
+static void allow_verify(struct scene *scene)
+{
+	char *const operations[] = { strdup("verify"), strdup("change") };
+	for (size_t i = 0; i < scene->settings.operations.count; i++)
+		free(scene->settings.operations.items[i]);
+	memcpy(scene->settings.operations.items, operations, sizeof operations);
+	scene->settings.operations.count = 2;
+}
+
+static void test_verify(void **state)
+{
+	struct scene *scene = *state;
+	const struct ask right = { OP_VERIFY, .old_password = OLD }, wrong = { OP_VERIFY, .old_password = "wrong" };
+	played.right = OLD;
+	assert_int_equal(ask_one(scene, right)->code, STATUS_REQUEST_UNSUPPORTED); /* not unless it is written out */
+	assert_int_equal(played.verified, 0);
+	allow_verify(scene);
+	/* the directory judges the state, the agent the scope */
+	played.alice.uac |= UAC_ACCOUNTDISABLE;
+	const struct result *result = ask_one(scene, right);
+	assert_int_equal(result->code, STATUS_VERIFIED);
+	assert_string_equal(result->user_guid, ALICE);
+	assert_int_equal(entry_of(scene, result)->intent_at_ms, 0);
+	played.alice.admin_count = 1;
+	assert_int_equal(ask_one(scene, right)->code, STATUS_USER_PROTECTED);
+	assert_int_equal(played.verified, 1);
+	played.alice.admin_count = 0;
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(ask_one(scene, wrong)->code, STATUS_CREDENTIAL_WRONG);
+	/* one that is not answered may have been compared */
+	played.mute = true;
+	assert_int_equal(ask_one(scene, right)->code, STATUS_DIRECTORY_TIMEOUT);
+	played.mute = false;
+	result = ask_one(scene, right);
+	assert_int_equal(result->code, STATUS_AGENT_THROTTLED);
+	assert_in_range(result->retry_after, 3590, 3600);
+	played.alice.uac &= ~UAC_ACCOUNTDISABLE;
+	assert_int_equal(ask_one(scene, change_of(OLD, GOOD))->code, STATUS_AGENT_THROTTLED);
+	assert_int_equal(played.verified, 4);
+	assert_int_equal(played.written, 0);
+	/* those that the directory called wrong are in the journal */
+	close_scene(scene);
+	open_scene(scene);
+	assert_int_equal(ask_one(scene, wrong)->code, STATUS_CREDENTIAL_WRONG);
+	assert_int_equal(ask_one(scene, wrong)->code, STATUS_AGENT_THROTTLED);
+}
+
+/* Together they find no more places than one after the other. */
+static void test_guesses_at_once(void **state)
+{
+	struct scene *scene = *state;
+	const struct ask wrong = { OP_VERIFY, .old_password = "wrong" };
+	unsigned throttled = 0;
+	played.right = OLD;
+	allow_verify(scene);
+	for (unsigned i = 0; i < 2; i++)
+		ask_one(scene, wrong);
+	for (unsigned i = 0; i < 3; i++)
+		ask(scene, wrong);
+	run_until(scene, 5);
+	for (unsigned i = 0; i < scene->count; i++)
+		throttled += scene->results[i].code == STATUS_AGENT_THROTTLED;
+	assert_int_equal(throttled, 2);
+	assert_int_equal(played.verified, 3);
+}
+
+static void test_lookup(void **state)
+{
+	struct scene *scene = *state;
+	int64_t now_s = clock_now_ms() / 1000;
+	played.alice.user_principal_name = (char *)"alice@corp.example.com";
+	played.alice.uac |= UAC_ACCOUNTDISABLE;
+	played.alice.locked = true;
+	played.alice.pwd_last_set_s = now_s - 10;
+	played.alice.password_expires_s = INT64_MAX;
+	const struct result *result = ask_one(scene, (struct ask){ OP_LOOKUP });
+	assert_int_equal(result->code, STATUS_FOUND); /* whatever the state */
+	assert_string_equal(result->account->user_principal_name, "alice@corp.example.com");
+	assert_string_equal(result->account->sam_account_name, "alice");
+	assert_null(result->account->display_name);
+	assert_true(result->account->disabled && result->account->locked);
+	assert_false(result->account->expired || result->account->must_change || result->account->password_never_expires || result->account->cannot_change);
+	assert_int_equal(result->account->password_last_set, now_s - 10);
+	assert_int_equal(result->account->password_expires_at, 0);
+	assert_string_equal(result->user_guid, ALICE);
+	assert_int_equal(entry_of(scene, result)->state, JOURNAL_OUTCOME);
+	assert_int_equal(entry_of(scene, result)->intent_at_ms, 0);
+	played.alice.pwd_last_set_s = 0;
+	played.alice.account_expires_s = now_s - 1;
+	played.alice.password_expires_s = now_s + 5;
+	result = ask_one(scene, (struct ask){ OP_LOOKUP });
+	assert_true(result->account->expired && result->account->must_change);
+	assert_int_equal(result->account->password_expires_at, now_s + 5);
+	played.alice.uac |= UAC_DONT_EXPIRE_PASSWORD;
+	result = ask_one(scene, (struct ask){ OP_LOOKUP });
+	assert_true(result->account->password_never_expires && !result->account->must_change);
+	/* of who is protected nothing is told */
+	played.alice.admin_count = 1;
+	result = ask_one(scene, (struct ask){ OP_LOOKUP });
+	assert_int_equal(result->code, STATUS_USER_PROTECTED);
+	assert_null(result->account);
+	assert_string_equal(result->user_guid, "");
+	assert_int_equal(played.rechecked + played.written, 0);
+}
+
+static void test_policy(void **state)
+{
+	struct scene *scene = *state;
+	int64_t now_s = clock_now_ms() / 1000;
+	played.alice.policy = (struct password_policy){ .source = POLICY_PSO, .min_length = 16, .history = 24, .min_age_s = 86400, .max_age_s = 864000, .lockout_threshold = 5, .lockout_duration_s = 1800 };
+	played.alice.pwd_last_set_s = now_s - 3600;
+	const struct result *result = ask_one(scene, (struct ask){ OP_POLICY });
+	assert_int_equal(result->code, STATUS_FOUND);
+	const struct result_policy *policy = result->policy;
+	assert_int_equal(policy->source, RESULT_POLICY_PSO);
+	assert_int_equal(policy->min_length, 16);
+	assert_int_equal(policy->history, 24);
+	assert_int_equal(policy->min_age, 86400);
+	assert_int_equal(policy->max_age, 864000);
+	assert_int_equal(policy->possible_at, now_s - 3600 + 86400);
+	assert_int_equal(policy->lockout_threshold, 5);
+	assert_int_equal(policy->lockout_duration, 1800);
+	assert_true(policy->enforced && !policy->complexity);
+	played.policy_control = false;
+	played.alice.pwd_last_set_s = 0; /* must change: no age holds it back */
+	result = ask_one(scene, (struct ask){ OP_POLICY });
+	assert_false(result->policy->enforced);
+	assert_int_equal(result->policy->possible_at, 0);
+	played.alice.policy.source = POLICY_UNKNOWN;
+	result = ask_one(scene, (struct ask){ OP_POLICY });
+	assert_int_equal(result->code, STATUS_FOUND);
+	assert_int_equal(result->policy->source, RESULT_POLICY_UNKNOWN);
+	assert_int_equal(result->policy->min_length, 0);
+	assert_int_equal(result->warnings, WARNING_POLICY_UNREADABLE);
+}
+
+static void test_questions_a_minute(void **state)
+{
+	struct scene *scene = *state;
+	struct limits_settings limits;
+	settings_limits(&scene->settings, &limits);
+	limits.lookups_per_minute = 2;
+	limits_reconfigure(scene->limits, &limits);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_LOOKUP })->code, STATUS_FOUND);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_POLICY })->code, STATUS_FOUND);
+	unsigned located = played.located;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_LOOKUP })->code, STATUS_AGENT_THROTTLED);
+	assert_in_range(scene->results[scene->count - 1].retry_after, 1, 60);
+	assert_int_equal(played.located, located); /* the directory was not asked */
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
+}
+
+/* Settled as a reset is, but not tried elsewhere: the old password would be compared again. */
+static void test_lost_answer_of_a_change(void **state)
+{
+	struct scene *scene = *state;
+	played.writing = WRITE_LOST_APPLIED;
+	ask(scene, change_of(OLD, GOOD));
+	run_until(scene, 1);
+	assert_int_equal(scene->results[0].code, STATUS_SETTLING);
+	assert_int_equal(scene->results[scene->count - 1].code, STATUS_OK);
+	assert_int_equal(played.written, 1);
+}
+
 #define ROW(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 int main(void)
 {
@@ -1049,7 +1284,8 @@ int main(void)
 		ROW(test_no_second_write_over_another), ROW(test_no_second_write_where_it_would_not_stand), ROW(test_second_write_on_a_stale_server), ROW(test_no_second_write_out_of_scope),
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent),
-		ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded),
+		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
+		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded),
 	};
 	return cmocka_run_group_tests_name("request", tests, NULL, NULL);
 }

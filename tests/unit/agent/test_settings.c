@@ -65,7 +65,7 @@ static void test_defaults(void **state)
 	assert_good(file_with("", SELECTED), &settings);
 	assert_string_equal(settings.control_socket, "/run/writebackd/control.sock");
 	assert_string_equal(settings.channel_socket, "/run/writebackd/channel.sock");
-	assert_int_equal(settings_operations(&settings), 1u << OP_RESET | 1u << OP_UNLOCK | 1u << OP_CHECK);
+	assert_int_equal(settings_operations(&settings), ((1u << OP_COUNT) - 1) & ~(1u << OP_VERIFY)); /* verify only where it is written out */
 	assert_false(settings.allow_unenforced_policy);
 	assert_int_equal(settings.settling_delay_ms, 30000);
 	assert_int_equal(settings.settling_limit_ms, 900000);
@@ -105,6 +105,7 @@ static void test_everything(void **state)
 
 static void test_judgements(void **state)
 {
+	struct settings settings;
 	assert_bad(file_with("", "      users: selected\n"), 8, "needs scope.bases or scope.groups");
 	assert_bad(file_with("", "      users: all\n      bases: [\"DC=corp\"]\n"), 8, "only with \"selected\"");
 	assert_bad(file_with("", "      users: selected\n      bases: [People]\n"), 9, "not a DN");
@@ -116,7 +117,11 @@ static void test_judgements(void **state)
 	assert_bad(file_with("", SELECTED "      exempt_administrators: [S-1-5-21-1-2-3-516]\n"), 10, "not the SID of a protected group");
 	assert_bad(file_with("", SELECTED "      exempt_administrators: [Domain Admins]\n"), 10, "neither a SID");
 	assert_bad(file_with("", SELECTED "      exempt_administrators: [S-1-5-32-550]\n      protect: [S-1-5-32-550]\n"), 10, "which wins");
-	assert_bad(file_with("operations: [reset, change]\n", SELECTED), 1, "not an operation");
+	assert_bad(file_with("operations: [reset, Change]\n", SELECTED), 1, "not an operation");
+	assert_good(file_with("operations: [change, lookup, policy, verify]\nlimits: {wrong_per_user_hour: 0, lookups_per_minute: 1}\n", SELECTED), &settings);
+	assert_int_equal(settings_operations(&settings), 1u << OP_CHANGE | 1u << OP_LOOKUP | 1u << OP_POLICY | 1u << OP_VERIFY);
+	settings_clear(&settings);
+	assert_bad(file_with("limits: {wrong_per_user_hour: 33}\n", SELECTED), 1, "wrong_per_user_hour");
 	assert_bad(file_with("operations: [fly]\n", SELECTED), 1, "not an operation");
 	assert_bad(file_with("settling: {delay: 30s, limit: 30s}\n", SELECTED), 1, "longer than");
 	assert_bad(file_with("limits: {in_flight: 0}\n", SELECTED), 1, "");

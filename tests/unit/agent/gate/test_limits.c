@@ -10,7 +10,8 @@
 
 enum { MINUTE = 60000, HOUR = 3600000 };
 #define START INT64_C(1790000000000)
-static const struct limits_settings defaults = { .in_flight = 256, .waiting_per_user = 4, .per_minute = 120, .per_user_hour = 3, .latch_per_hour = 300, .unlocks_per_minute = 120 };
+static const struct limits_settings defaults = { .in_flight = 256, .waiting_per_user = 4, .per_minute = 120, .per_user_hour = 3, .latch_per_hour = 300, .unlocks_per_minute = 120,
+                                                 .wrong_per_user_hour = 3, .lookups_per_minute = 600 };
 
 static const char *guid(unsigned n)
 {
@@ -316,6 +317,71 @@ static void a_turn_may_end_in_its_own_callback(void **state)
 	limits_free(turns);
 }
 
+/* A wrong password at the directory counts towards the user's lockout there. */
+static enum status guess(struct limits *limits, unsigned user, bool wrong, int64_t now)
+{
+	enum status status = limits_admit_guess(limits, guid(user), now, &retry_after);
+	if (status == STATUS_OK)
+		limits_settle_guess(limits, guid(user), wrong, now);
+	return status;
+}
+
+static void wrong_passwords_are_few(void **state)
+{
+	struct limits *limits = limits_new(&defaults);
+	for (unsigned i = 0; i < 100; i++) /* right ones cost nothing */
+		assert_int_equal(guess(limits, 1, false, START), STATUS_OK);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(guess(limits, 1, true, START + i * MINUTE), STATUS_OK);
+	assert_int_equal(guess(limits, 1, false, START + 3 * MINUTE), STATUS_AGENT_THROTTLED);
+	assert_int_equal(retry_after, 57 * 60);
+	assert_int_equal(guess(limits, 2, true, START + 3 * MINUTE), STATUS_OK);
+	assert_int_equal(apply(limits, 1, START + 3 * MINUTE), STATUS_OK); /* a reset is another matter */
+	limits_resume(limits, START + 4 * MINUTE);
+	assert_int_equal(guess(limits, 1, false, START + 4 * MINUTE), STATUS_AGENT_THROTTLED); /* the directory did not forget */
+	assert_int_equal(guess(limits, 1, true, START + HOUR), STATUS_OK);
+	assert_int_equal(guess(limits, 1, true, START + HOUR), STATUS_AGENT_THROTTLED);
+	limits_free(limits);
+}
+
+/* Those under way together cannot pass the ceiling. */
+static void guesses_in_flight_have_their_places(void **state)
+{
+	struct limits *limits = limits_new(&defaults);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(limits_admit_guess(limits, guid(1), START, &retry_after), STATUS_OK);
+	assert_int_equal(limits_admit_guess(limits, guid(1), START, &retry_after), STATUS_AGENT_THROTTLED);
+	assert_int_equal(retry_after, 1);
+	limits_settle_guess(limits, guid(1), false, START);
+	assert_int_equal(limits_admit_guess(limits, guid(1), START, &retry_after), STATUS_OK);
+	limits_free(limits);
+	limits = limits_new(&defaults);
+	for (unsigned i = 0; i < 3; i++)
+		limits_restore_guess(limits, guid(1), START - i * MINUTE);
+	assert_int_equal(guess(limits, 1, false, START), STATUS_AGENT_THROTTLED);
+	assert_int_equal(retry_after, 58 * 60);
+	limits_free(limits);
+}
+
+static void questions_a_minute(void **state)
+{
+	struct limits_settings settings = defaults;
+	settings.lookups_per_minute = 2;
+	struct limits *limits = limits_new(&settings);
+	assert_int_equal(limits_admit_lookup(limits, START, &retry_after), STATUS_OK);
+	assert_int_equal(limits_admit_lookup(limits, START + 1, &retry_after), STATUS_OK);
+	assert_int_equal(limits_admit_lookup(limits, START + 2, &retry_after), STATUS_AGENT_THROTTLED);
+	assert_int_equal(retry_after, 60);
+	assert_int_equal(limits_admit_lookup(limits, START + MINUTE, &retry_after), STATUS_OK);
+	settings.lookups_per_minute = settings.wrong_per_user_hour = 0;
+	limits_reconfigure(limits, &settings);
+	for (unsigned i = 0; i < 100; i++) {
+		assert_int_equal(limits_admit_lookup(limits, START + MINUTE, &retry_after), STATUS_OK);
+		assert_int_equal(guess(limits, 1, true, START + MINUTE), STATUS_OK);
+	}
+	limits_free(limits);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -323,6 +389,7 @@ int main(void)
 		cmocka_unit_test(k25_three_for_one_user_an_hour), cmocka_unit_test(unlocks_are_counted_apart), cmocka_unit_test(k25_a_mass_reset_latches),
 		cmocka_unit_test(open_reservations_do_not_latch), cmocka_unit_test(no_limits_where_zero), cmocka_unit_test(restored_from_the_journal),
 		cmocka_unit_test(reconfigured), cmocka_unit_test(a_clock_set_back_holds_nobody_for_ever), cmocka_unit_test(memory_is_bounded),
+		cmocka_unit_test(wrong_passwords_are_few), cmocka_unit_test(guesses_in_flight_have_their_places), cmocka_unit_test(questions_a_minute),
 		cmocka_unit_test(one_at_a_time_in_order), cmocka_unit_test(a_turn_may_end_in_its_own_callback),
 	};
 	return cmocka_run_group_tests_name("limits", tests, NULL, NULL);
