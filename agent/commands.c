@@ -20,6 +20,12 @@ static json_t *describe_channel(const struct agent *agent)
 	return json_pack("{s:b,s:i,s:o}", "attached", link_attached(agent->link), "ready", (int)agent_sessions_ready(agent), "endpoints", endpoints);
 }
 
+static void add_server(const struct directory_server *server, void *arg)
+{
+	json_array_append_new(arg, json_pack("{s:s,s:s,s:b,s:b,s:b,s:b,s:b,s:s}", "name", server->name, "origin", server->origin, "up", server->up, "next", server->next, "pdc", server->pdc,
+	                                     "read_only", server->read_only, "unsynchronized", server->unsynchronized, "text", server->text));
+}
+
 static json_t *describe_directories(const struct agent *agent)
 {
 	json_t *directories = json_array();
@@ -37,6 +43,9 @@ static json_t *describe_directories(const struct agent *agent)
 			json_object_set_new(row, "exempt_administrators", json_string(exempt));
 		if (row && health.clock_skew_ms != INT64_MIN)
 			json_object_set_new(row, "clock_skew_ms", json_integer(health.clock_skew_ms));
+		json_t *list = json_array();
+		directory_each_server(realm_directory(realms_at(agent->realms, i)), add_server, list);
+		json_object_set_new(row, "list", list);
 		json_array_append_new(directories, row);
 	}
 	return directories;

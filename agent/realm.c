@@ -411,7 +411,8 @@ static enum status open_realm(struct event_base *base, struct realm *realm, cons
 	realm->servers = terminated(&from->servers);
 	realm->domains = terminated(&from->domains);
 	realm->directory_settings = (struct directory_settings){
-		.name = from->name, .kind = from->flavor, .servers = realm->servers, .base_dn = from->base_dn, .ca_file = from->ca_file, .crl_file = from->crl_file,
+		.name = from->name, .kind = from->flavor, .servers = realm->servers, .discover = from->discover_domain, .site = from->discover_site,
+		.prefer_pdc = from->prefer == PREFER_PDC, .base_dn = from->base_dn, .ca_file = from->ca_file, .crl_file = from->crl_file,
 		.bind_mechanism = from->bind_mechanism, .bind_dn = from->bind_dn, .bind_password_file = from->bind_password_file, .bind_principal = from->bind_principal,
 		.bind_keytab_file = from->bind_keytab, .bind_certificate_file = from->bind_certificate, .bind_key_file = from->bind_key, .domains = realm->domains, .policy_hints = from->policy_hints,
 		.connections = from->connections, .pipeline = from->pipeline, .queue_limit = from->queue, .connect_timeout_ms = from->connect_timeout_ms,
@@ -507,6 +508,28 @@ struct realm *realms_find(const struct realms *realms, const char *name)
 	return NULL;
 }
 
+/* The configuration's word counts before what the directories say of themselves, and that before a directory that takes everybody. A directory that is down and was never asked
+ * disturbs nobody whom another one claims. */
+static enum status choose_by_domain(const struct realms *realms, const char *domain, struct realm **ret_realm)
+{
+	enum directory_claim best = CLAIM_NONE;
+	size_t claiming = 0;
+	bool unasked = false;
+	for (size_t i = 0; i < realms->count; i++) {
+		enum directory_claim claim = directory_claims(realms->items[i].directory, domain);
+		unasked |= claim == CLAIM_UNKNOWN;
+		claim = claim == CLAIM_UNKNOWN ? CLAIM_OPEN : claim;
+		claiming = claim > best ? 1 : claiming + (claim == best);
+		if (claim > best)
+			*ret_realm = &realms->items[i];
+		best = claim > best ? claim : best;
+	}
+	if (best == CLAIM_NONE || claiming == 1)
+		return *ret_realm ? STATUS_OK : STATUS_USER_NOT_FOUND;
+	*ret_realm = NULL;
+	return best > CLAIM_OPEN ? STATUS_USER_AMBIGUOUS : unasked ? STATUS_DIRECTORY_UNAVAILABLE : STATUS_USER_NOT_FOUND;
+}
+
 enum status realms_choose(const struct realms *realms, const char *name, const char *domain, struct realm **ret_realm)
 {
 	*ret_realm = NULL;
@@ -518,11 +541,10 @@ enum status realms_choose(const struct realms *realms, const char *name, const c
 		*ret_realm = realm;
 		return STATUS_OK;
 	}
-	for (size_t i = 0; i < realms->count; i++)
-		if (!domain || directory_serves(realms->items[i].directory, domain)) {
-			if (*ret_realm)
-				return STATUS_USER_AMBIGUOUS;
-			*ret_realm = &realms->items[i];
-		}
-	return *ret_realm ? STATUS_OK : STATUS_USER_NOT_FOUND;
+	if (!domain || realms->count == 1) {
+		bool one = realms->count == 1 && (!domain || directory_serves(realms->items[0].directory, domain));
+		*ret_realm = one ? &realms->items[0] : NULL;
+		return one ? STATUS_OK : realms->count == 1 ? STATUS_USER_NOT_FOUND : STATUS_USER_AMBIGUOUS;
+	}
+	return choose_by_domain(realms, domain, ret_realm);
 }

@@ -21,8 +21,9 @@ void realms_on_health(struct realms *realms, void (*changed)(void *arg), void *a
 size_t realms_count(const struct realms *realms);
 struct realm *realms_at(const struct realms *realms, size_t index);
 struct realm *realms_find(const struct realms *realms, const char *name);
-/* The one realm for a user who is named so; `domain` NULL: not known. user.not_found where none, or not the one that is called
- * `name` (NULL: any), serves it, user.ambiguous where several do. */
+/* The one realm for a user who is named so; `domain` (UPN suffix, DNS or NetBIOS name) NULL: not known. Where several are configured: the one whose `domains` hold it; else, of those
+ * without `domains`, the one that goes by that name itself; else the only one without `domains`. user.not_found where none, or not the one that is called `name` (NULL: any), serves it,
+ * user.ambiguous where two claim it alike, directory.unavailable where it may belong to one that could not be asked yet. */
 enum status realms_choose(const struct realms *realms, const char *name, const char *domain, struct realm **ret_realm) MUST_USE;
 
 /* What the directory says of base_dn and of each name in the scope. */

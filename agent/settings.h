@@ -7,10 +7,13 @@
 #include "config/config.h"
 #include "config/file.h"
 
+enum server_preference { PREFER_LISTED, PREFER_PDC };
 struct settings_directory {
 	char *name;
 	int flavor;                     /* enum directory_kind */
-	struct config_strings servers;
+	struct config_strings servers;  /* empty where `discover_domain` names them */
+	char *discover_domain, *discover_site;
+	int prefer;                     /* enum server_preference */
 	char *base_dn, *ca_file, *crl_file;
 	int bind_mechanism;             /* enum bind_mechanism */
 	char *bind_dn, *bind_password_file, *bind_principal, *bind_keytab, *bind_certificate, *bind_key;

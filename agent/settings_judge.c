@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent/account.h"
+#include "agent/directory/directory.h"
 #include "agent/gate/scope.h"
 #include "proto/messages.h"
 
@@ -106,6 +107,33 @@ static bool equal_servers(const char *a, const char *b)
 	a_size -= a_size > 4 && strcmp(a + a_size - 4, ":636") == 0 ? 4 : 0;
 	b_size -= b_size > 4 && strcmp(b + b_size - 4, ":636") == 0 ? 4 : 0;
 	return a_size == b_size && strncasecmp(a, b, a_size) == 0;
+}
+
+static bool is_domain_name(const char *name)
+{
+	size_t size = strlen(name);
+	bool labels = name[0] != '.' && name[size - 1] != '.' && !strstr(name, "..");
+	for (const char *label = name; labels && *label; label += strcspn(label, ".") + (strchr(label, '.') != NULL))
+		labels = strcspn(label, ".") <= 63;
+	return labels && !name[strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")];
+}
+
+static void judge_discovery(const struct judgement *judgement, const struct settings_directory *directory)
+{
+	if (directory->servers.count > 0 && directory->discover_domain)
+		find_fault(judgement, "discover.domain", "servers are listed too: keep either servers or discover");
+	if (directory->servers.count == 0 && !directory->discover_domain)
+		find_fault(judgement, "servers", "list the domain controllers, host or host:port; or let DNS name them: discover: {domain: corp.example.com}");
+	if (directory->discover_domain && !is_domain_name(directory->discover_domain))
+		find_fault(judgement, "discover.domain", "\"%s\" is not the name of a DNS domain (corp.example.com)", directory->discover_domain);
+	if (directory->discover_site && !directory->discover_domain)
+		find_fault(judgement, "discover.site", "means something only with discover.domain: name the domain too");
+	if (directory->discover_site && (!is_domain_name(directory->discover_site) || strchr(directory->discover_site, '.')))
+		find_fault(judgement, "discover.site", "\"%s\" is not the name of a site (Berlin)", directory->discover_site);
+	if (directory->flavor == DIRECTORY_LDAP && directory->discover_site)
+		find_fault(judgement, "discover.site", "only Active Directory has sites: remove it");
+	if (directory->flavor == DIRECTORY_LDAP && directory->prefer == PREFER_PDC)
+		find_fault(judgement, "prefer", "only Active Directory has a PDC emulator: use \"listed\"");
 }
 
 static void judge_servers(const struct judgement *judgement, const struct config_strings *servers)
@@ -215,6 +243,7 @@ static void judge_directory(const struct settings *settings, const struct judgem
 		if (strcasecmp(settings_directory_at(settings, i)->name, directory->name) == 0)
 			find_fault(judgement, "name", "\"%s\" is the name of two directories: names must be unique", directory->name);
 	judge_servers(judgement, &directory->servers);
+	judge_discovery(judgement, directory);
 	if (directory->base_dn && !dn_valid(directory->base_dn))
 		find_fault(judgement, "base_dn", "\"%s\" is not a DN", directory->base_dn);
 	judge_pem(judgement, "ca_file", directory->ca_file, false);

@@ -67,6 +67,17 @@ static void print_identity(const json_t *identity)
 		printf("Key set    version %" PRId64 ", until %s\n", number_of(key_set, "version"), until);
 }
 
+/* "* dc1.corp.example.com (site Berlin, PDC): ready"; the star is where the next request goes. */
+static void print_servers(const json_t *servers)
+{
+	size_t index;
+	json_t *row;
+	json_array_foreach(servers, index, row)
+		printf("  %s %s (%s%s%s%s): %s\n", json_is_true(json_object_get(row, "next")) ? "*" : json_is_true(json_object_get(row, "up")) ? "+" : "-", text_of(row, "name"), text_of(row, "origin"),
+		       json_is_true(json_object_get(row, "pdc")) ? ", PDC" : "", json_is_true(json_object_get(row, "read_only")) ? ", read-only" : "",
+		       json_is_true(json_object_get(row, "unsynchronized")) ? ", not synchronized" : "", text_of(row, "text"));
+}
+
 static void print_status(const json_t *status)
 {
 	size_t index;
@@ -78,8 +89,10 @@ static void print_status(const json_t *status)
 	printf("Channel    %s\n", json_is_true(json_object_get(channel, "attached")) ? "writebackd-channel is connected" : "writebackd-channel is not connected");
 	json_array_foreach(json_object_get(channel, "endpoints"), index, row)
 		printf("  %-8" PRId64 " %s (%s)\n", number_of(row, "endpoint"), text_of(row, "state"), text_of(row, "text"));
-	json_array_foreach(json_object_get(status, "directories"), index, row)
+	json_array_foreach(json_object_get(status, "directories"), index, row) {
 		printf("Directory  %s: %" PRId64 " of %" PRId64 " servers, %s\n", text_of(row, "name"), number_of(row, "servers_up"), number_of(row, "servers"), text_of(row, "text"));
+		print_servers(json_object_get(row, "list"));
+	}
 	json_array_foreach(json_object_get(status, "directories"), index, row)
 		if (*text_of(row, "exempt_administrators"))
 			printf("Exempt     %s: ADMINISTRATORS MAY BE RESET: members of %s\n", text_of(row, "name"), text_of(row, "exempt_administrators"));

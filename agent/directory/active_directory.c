@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/directory/ad_names.h"
 #include "agent/directory/ad_rights.h"
 #include "agent/directory/ad_time.h"
 #include "agent/directory/flavor.h"
@@ -12,15 +13,18 @@
 /* LDAP_SERVER_POLICY_HINTS_OID and its first, deprecated number, MS-ADTS 3.1.1.3.4.1.27. */
 static const char *const POLICY_HINTS[] = { "1.2.840.113556.1.4.2239", "1.2.840.113556.1.4.2066", NULL };
 
+/* LDAP_CAP_ACTIVE_DIRECTORY_PARTIAL_SECRETS_OID, MS-ADTS 3.1.1.3.4.3.6: a read-only controller of Windows; Samba's does not say so. */
+#define PARTIAL_SECRETS "1.2.840.113556.1.4.1920"
+
 static const char *const ROOT_ATTRIBUTES[] = { "defaultNamingContext", "dnsHostName", "dsServiceName", "supportedControl", "isSynchronized", "currentTime",
 	"highestCommittedUSN", NULL };
-static const char *const FIRST_ATTRIBUTES[] = { "defaultNamingContext", "dnsHostName", "dsServiceName", "supportedControl", "isSynchronized", "currentTime",
-	"highestCommittedUSN", "tokenGroups", NULL };
+static const char *const FIRST_ATTRIBUTES[] = { "defaultNamingContext", "configurationNamingContext", "dnsHostName", "dsServiceName", "supportedControl", "supportedCapabilities",
+	"isSynchronized", "currentTime", "highestCommittedUSN", "tokenGroups", NULL };
 static const char *const SERVER_ATTRIBUTES[] = { "invocationId", "msDS-isRODC", NULL };
 static const char *const USER_ATTRIBUTES[] = { "objectGUID", "objectSid", "objectClass", "sAMAccountName", "userPrincipalName", "displayName", "userAccountControl",
 	"msDS-User-Account-Control-Computed", "accountExpires", "pwdLastSet", "lockoutTime", "adminCount", "servicePrincipalName", "isCriticalSystemObject", "primaryGroupID",
 	"tokenGroups", "replPropertyMetaData", "msDS-ResultantPSO", "nTSecurityDescriptor", "msDS-UserPasswordExpiryTimeComputed", NULL };
-static const char *const DOMAIN_ATTRIBUTES[] = { "objectSid", "minPwdLength", "pwdProperties", "pwdHistoryLength", "minPwdAge", "maxPwdAge", "lockoutThreshold",
+static const char *const DOMAIN_ATTRIBUTES[] = { "objectSid", "fSMORoleOwner", "minPwdLength", "pwdProperties", "pwdHistoryLength", "minPwdAge", "maxPwdAge", "lockoutThreshold",
 	"lockoutDuration", "nTSecurityDescriptor", NULL };
 static const char *const PSO_ATTRIBUTES[] = { "msDS-MinimumPasswordLength", "msDS-PasswordComplexityEnabled", "msDS-PasswordHistoryLength", "msDS-MinimumPasswordAge",
 	"msDS-MaximumPasswordAge", "msDS-LockoutThreshold", "msDS-LockoutDuration", NULL };
@@ -132,6 +136,8 @@ static void read_root(const struct directory_settings *settings, LDAP *ldap, LDA
 		.naming_context = entry_string(&entry, "defaultNamingContext"),
 		.host_name = entry_string(&entry, "dnsHostName"),
 		.service_name = entry_string(&entry, "dsServiceName"),
+		.configuration = entry_string(&entry, "configurationNamingContext"),
+		.read_only = entry_has_value(&entry, "supportedCapabilities", PARTIAL_SECRETS),
 		.synchronized = !entry_has_value(&entry, "isSynchronized", "FALSE"),
 	};
 	int64_t usn = 0;
@@ -155,6 +161,13 @@ static void read_server(LDAP *ldap, LDAPMessage *message, struct server_facts *r
 	entry_read(ldap, message, &entry);
 	*ret_facts = (struct server_facts){ .read_only = entry_true(&entry, "msDS-isRODC") };
 	ret_facts->invocation_known = entry_guid(&entry, "invocationId", ret_facts->invocation_id);
+}
+
+static char *read_role_owner(LDAP *ldap, LDAPMessage *message)
+{
+	AUTO_ENTRY struct entry entry;
+	entry_read(ldap, message, &entry);
+	return entry_string(&entry, "fSMORoleOwner");
 }
 
 static bool is_user(const struct entry *entry)
@@ -421,6 +434,9 @@ const struct flavor ACTIVE_DIRECTORY = {
 	.read_root = read_root,
 	.read_server = read_server,
 	.read_user = read_user,
+	.read_role_owner = read_role_owner,
+	.find_names = ad_names_search,
+	.read_names = ad_names_read,
 	.read_guid = read_guid,
 	.read_sid = read_sid,
 	.read_token = read_token,

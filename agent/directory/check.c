@@ -11,7 +11,9 @@
 struct check {
 	TAILQ_ENTRY(check) link;
 	struct directory *directory;
-	unsigned server;
+	char *servers[SERVERS_MAX];    /* those to be tried: a copy, for the set may change meanwhile */
+	unsigned server, server_count;
+	bool discovered;
 	struct connection *connection;
 	struct event *next; /* the connection's end is looked at from the loop's top level */
 	json_t *rows;
@@ -19,16 +21,22 @@ struct check {
 	void *arg;
 };
 
+static void add_text(struct check *check, const char *server, const char *step, bool ok, const char *text)
+{
+	char clean[720];
+	ad_answer_text(text, clean, sizeof clean);
+	json_array_append_new(check->rows, json_pack("{s:s, s:s, s:b, s:s}", "server", server, "step", step, "ok", ok, "text", clean));
+}
+
 static void add_row(struct check *check, const char *step, bool ok, const char *format, ...) __attribute__((format(printf, 4, 5)));
 static void add_row(struct check *check, const char *step, bool ok, const char *format, ...)
 {
-	char text[512], clean[512];
+	char text[512];
 	va_list arguments;
 	va_start(arguments, format);
 	vsnprintf(text, sizeof text, format, arguments);
 	va_end(arguments);
-	ad_answer_text(text, clean, sizeof clean);
-	json_array_append_new(check->rows, json_pack("{s:s, s:s, s:b, s:s}", "server", check->connection->name, "step", step, "ok", ok, "text", clean));
+	add_text(check, check->connection->name, step, ok, text);
 }
 
 static bool failed_in_tls(enum status status)
@@ -110,7 +118,9 @@ static void describe(struct check *check)
 	}
 	static const char *const STEPS[] = { [CONNECTION_DOWN] = "resolve", [CONNECTION_RESOLVE] = "resolve", [CONNECTION_CONNECT] = "connect", [CONNECTION_BIND_TURN] = "bind",
 		[CONNECTION_BIND] = "bind", [CONNECTION_EXPLORE] = "rootdse", [CONNECTION_READY] = "rootdse" };
-	add_row(check, failed_in_tls(connection->failure) ? "tls" : STEPS[reached], false, "%s: %s", status_code(connection->failure), connection->why);
+	/* The site's record names the read-only ones too: that they are passed over is as it should be. */
+	bool expected = connection->failure == STATUS_DIRECTORY_REFERRAL && check->directory->discovery != NULL;
+	add_row(check, failed_in_tls(connection->failure) ? "tls" : STEPS[reached], expected, "%s: %s", status_code(connection->failure), connection->why);
 }
 
 static void drop_connection(struct check *check)
@@ -130,6 +140,9 @@ static void end_check(struct check *check)
 	drop_connection(check);
 	TAILQ_REMOVE(&check->directory->checks, check, link);
 	event_free(check->next);
+	for (unsigned i = 0; i < check->server_count; i++) {
+		free(check->servers[i]);
+	}
 	free(check);
 	done(rows, arg);
 }
@@ -154,8 +167,8 @@ static void start_server(struct check *check)
 	setup.room = NULL;
 	setup.turn = on_check_turn;
 	setup.arg = check;
-	if (check->server >= check->directory->server_count ||
-	    connection_new(&setup, check->directory->settings->servers[check->server], check->directory, &check->connection) != STATUS_OK) {
+	if (check->server >= check->server_count ||
+	    connection_new(&setup, check->servers[check->server], check->directory, &check->connection) != STATUS_OK) {
 		end_check(check);
 		return;
 	}
@@ -163,9 +176,36 @@ static void start_server(struct check *check)
 	connection_start(check->connection);
 }
 
+static void add_lookup(const char *text, bool good, void *arg)
+{
+	struct check *check = arg;
+	add_text(check, check->directory->settings->discover, "srv", good, text);
+}
+
+static void take_servers(struct check *check)
+{
+	const struct directory *directory = check->directory;
+	check->discovered = true;
+	if (directory->discovery != NULL) {
+		discovery_each(directory->discovery, add_lookup, check);
+	}
+	for (unsigned i = 0; i < directory->server_count; i++) {
+		if ((check->servers[check->server_count] = strdup(directory->servers[i]->name)) != NULL) {
+			check->server_count++;
+		}
+	}
+}
+
 static void on_next(evutil_socket_t fd, short what, void *arg)
 {
 	struct check *check = arg;
+	const struct discovery *discovery = check->directory->discovery;
+	if (!check->discovered && discovery != NULL && discovery_is_running(discovery)) {
+		return; /* its end goes on */
+	}
+	if (!check->discovered) {
+		take_servers(check);
+	}
 	if (check->connection != NULL) {
 		describe(check);
 		drop_connection(check);
@@ -190,6 +230,9 @@ enum status directory_check(struct directory *directory, check_done done, void *
 		return STATUS_AGENT_INTERNAL;
 	}
 	TAILQ_INSERT_TAIL(&directory->checks, check, link);
+	if (directory->discovery != NULL) {
+		discovery_refresh(directory->discovery);
+	}
 	event_active(check->next, 0, 0);
 	return STATUS_OK;
 }
@@ -208,6 +251,16 @@ void checks_try_bind(struct directory *directory)
 	TAILQ_FOREACH(check, &directory->checks, link) {
 		if (check->connection != NULL) {
 			connection_try_bind(check->connection);
+		}
+	}
+}
+
+void checks_discovered(struct directory *directory)
+{
+	struct check *check;
+	TAILQ_FOREACH(check, &directory->checks, link) {
+		if (!check->discovered) {
+			event_active(check->next, 0, 0);
 		}
 	}
 }

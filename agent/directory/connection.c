@@ -11,16 +11,19 @@
 #include "base/clock.h"
 #include "base/tls.h"
 
-enum { PAUSE_MIN_MS = 200, PAUSE_MAX_MS = 30000 };
+enum { PAUSE_MIN_MS = 200, PAUSE_MAX_MS = 30000, PAUSE_READ_ONLY_MS = 600000, RESOLVE_AGAIN_MS = 300 };
+/* A peer whose cable is cut is known to be gone after half a minute, whatever the directory is asked meanwhile. */
+enum { KEEPALIVE_IDLE_S = 15, KEEPALIVE_INTERVAL_S = 5, KEEPALIVE_PROBES = 3, UNACKNOWLEDGED_MS = 15000 };
 
 static void enter_resolve(struct connection *connection);
 static void enter_connect(struct connection *connection);
 static void enter_bind_turn(struct connection *connection);
+static void on_resolve_timeout(struct connection *connection);
 static void on_state_timeout(struct connection *connection);
 static void on_idle(struct connection *connection);
 
 /* A state: how long it may last, what is done on entering it, and when its time is over. */
-enum limit { LIMIT_CONNECT, LIMIT_IDLE, LIMIT_PAUSE };
+enum limit { LIMIT_RESOLVE, LIMIT_CONNECT, LIMIT_IDLE, LIMIT_PAUSE };
 static const struct state_row {
 	const char *name;
 	enum limit limit;
@@ -28,7 +31,7 @@ static const struct state_row {
 	void (*timeout)(struct connection *connection);
 } STATES[] = {
 	[CONNECTION_DOWN] = { "down", LIMIT_PAUSE, NULL, connection_start },
-	[CONNECTION_RESOLVE] = { "resolve", LIMIT_CONNECT, enter_resolve, on_state_timeout },
+	[CONNECTION_RESOLVE] = { "resolve", LIMIT_RESOLVE, enter_resolve, on_resolve_timeout },
 	[CONNECTION_CONNECT] = { "connect", LIMIT_CONNECT, enter_connect, on_state_timeout },
 	[CONNECTION_BIND_TURN] = { "bind turn", LIMIT_CONNECT, enter_bind_turn, on_state_timeout },
 	[CONNECTION_BIND] = { "bind", LIMIT_CONNECT, bind_begin, on_state_timeout },
@@ -50,6 +53,9 @@ static int64_t pause_ms(const struct connection *connection)
 		pause *= 2;
 	}
 	pause = pause > PAUSE_MAX_MS ? PAUSE_MAX_MS : pause;
+	if (connection->failure == STATUS_DIRECTORY_REFERRAL) {
+		pause = PAUSE_READ_ONLY_MS; /* it will hardly become a writable one */
+	}
 	random_bytes(&jitter, sizeof jitter);
 	pause = pause * 3 / 4 + pause / 2 * jitter / UINT16_MAX;
 	return connection->failure == STATUS_DIRECTORY_CREDENTIAL && blocked > pause ? blocked : pause;
@@ -59,7 +65,10 @@ static void arm_timer(struct connection *connection)
 {
 	const struct directory_settings *settings = connection->setup.settings;
 	enum limit limit = STATES[connection->state].limit;
-	int64_t ms = limit == LIMIT_CONNECT ? settings->connect_timeout_ms : limit == LIMIT_IDLE ? settings->idle_probe_ms : pause_ms(connection);
+	int64_t ms = limit == LIMIT_IDLE ? settings->idle_probe_ms : limit == LIMIT_PAUSE ? pause_ms(connection) : settings->connect_timeout_ms;
+	if (limit == LIMIT_RESOLVE && connection->addresses.count > 0 && ms > RESOLVE_AGAIN_MS) {
+		ms = RESOLVE_AGAIN_MS;
+	}
 	struct timeval tv = { ms / 1000, ms % 1000 * 1000 };
 	if (limit == LIMIT_PAUSE && !connection->setup.retry) {
 		evtimer_del(connection->timer);
@@ -107,13 +116,11 @@ static void on_state_timeout(struct connection *connection)
 	connection_fail(connection, STATUS_DIRECTORY_TIMEOUT, "no answer in time: %s", step);
 }
 
+/* A busy one too: it may have lost its role, or its partners. */
 static void on_idle(struct connection *connection)
 {
-	int64_t quiet_us = clock_monotonic_us() - connection->last_read_us;
 	arm_timer(connection);
-	if (quiet_us >= connection->setup.settings->idle_probe_ms * 900 && connection->outstanding_count == 0) {
-		explore_probe(connection);
-	}
+	explore_probe(connection);
 }
 
 static void close_transport(struct connection *connection)
@@ -178,18 +185,35 @@ void connection_start(struct connection *connection)
 	}
 }
 
-static void on_resolved(const struct addresses *addresses, const char *why, void *arg)
+static void connect_to_addresses(struct connection *connection)
 {
-	struct connection *connection = arg;
-	if (why != NULL) {
-		connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "its name could not be resolved: %s", why);
-		return;
-	}
-	connection->addresses = *addresses;
 	connection->address = 0;
 	resolve_free(connection->resolve);
 	connection->resolve = NULL;
 	set_state(connection, CONNECTION_CONNECT);
+}
+
+/* DNS that fails or is silent does not keep the agent from a server whose addresses it knows: the certificate decides. */
+static void on_resolved(const struct addresses *addresses, const char *why, void *arg)
+{
+	struct connection *connection = arg;
+	if (why != NULL && connection->addresses.count == 0) {
+		connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "its name could not be resolved: %s", why);
+		return;
+	}
+	if (why == NULL) {
+		connection->addresses = *addresses;
+	}
+	connect_to_addresses(connection);
+}
+
+static void on_resolve_timeout(struct connection *connection)
+{
+	if (connection->addresses.count > 0) {
+		connect_to_addresses(connection);
+	} else {
+		on_state_timeout(connection);
+	}
 }
 
 static void enter_resolve(struct connection *connection)
@@ -266,11 +290,23 @@ static void on_event(struct bufferevent *bufferevent, short what, void *arg)
 	connection_unref(connection);
 }
 
+static void set_socket_options(int fd)
+{
+	static const struct {
+		int level, name, value;
+	} OPTIONS[] = {
+		{ IPPROTO_TCP, TCP_NODELAY, 1 }, { SOL_SOCKET, SO_KEEPALIVE, 1 }, { IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S }, { IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S },
+		{ IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES }, { IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS },
+	};
+	for (size_t i = 0; i < sizeof OPTIONS / sizeof OPTIONS[0]; i++) {
+		setsockopt(fd, OPTIONS[i].level, OPTIONS[i].name, &OPTIONS[i].value, sizeof OPTIONS[i].value);
+	}
+}
+
 static void enter_connect(struct connection *connection)
 {
 	const struct sockaddr *address = (const struct sockaddr *)&connection->addresses.items[connection->address];
 	SSL *ssl = NULL;
-	int one = 1;
 	if (tls_client_new(*connection->setup.tls, connection->host, &ssl) != STATUS_OK) {
 		connection_fail(connection, STATUS_AGENT_INTERNAL, "TLS could not be set up");
 		return;
@@ -290,7 +326,7 @@ static void enter_connect(struct connection *connection)
 		}
 		return;
 	}
-	setsockopt(bufferevent_getfd(connection->bufferevent), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	set_socket_options(bufferevent_getfd(connection->bufferevent));
 }
 
 void connection_bound(struct connection *connection)

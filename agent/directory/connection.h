@@ -16,6 +16,8 @@
 struct connection;
 enum connection_state { CONNECTION_DOWN, CONNECTION_RESOLVE, CONNECTION_CONNECT, CONNECTION_BIND_TURN, CONNECTION_BIND, CONNECTION_EXPLORE, CONNECTION_READY };
 
+enum pdc_role { PDC_UNKNOWN, PDC_IS_NOT, PDC_IS };
+
 /* Shared by the connections of a directory; borrowed. */
 struct connection_setup {
 	struct event_base *base;
@@ -90,7 +92,7 @@ struct connection {
 	int64_t started_us;        /* the last attempt */
 
 	struct resolve *resolve;
-	struct addresses addresses;
+	struct addresses addresses;/* of the last lookup that found any: they are used again while DNS is silent */
 	size_t address;
 	struct bufferevent *bufferevent;
 	struct ldap_io io;
@@ -110,6 +112,7 @@ struct connection {
 	struct server_facts server;
 	char self_name[512];       /* as whom it is bound; "": not known */
 	struct sid self[2];        /* whom the agent's own name may mean */
+	enum pdc_role pdc;         /* whether it is the domain's PDC emulator, as it says itself */
 	unsigned self_count;       /* 0: unknown */
 	struct sid domain;         /* size 0: unknown */
 	struct token token;        /* as bound */
@@ -157,7 +160,7 @@ void operations_fail_all(struct connection *connection);
 
 /* Called by connection.c after the bind: reads rootDSE, the server's own entry, the agent's own account and the domain's head, then makes it ready. */
 void explore_begin(struct connection *connection);
-/* Asks the rootDSE of a ready connection, for the clock and to see whether it lives. */
+/* Asks the rootDSE and the domain's head of a ready connection: for the clock, for whose role it is, and to see whether it lives. */
 void explore_probe(struct connection *connection);
 /* bind.c. Called by connection.c: binds by the configured mechanism and ends in connection_bound or connection_fail; what is under way is forgotten. */
 void bind_begin(struct connection *connection);

@@ -9,170 +9,7 @@
 #include "base/log.h"
 #include "base/tls.h"
 
-enum { KICK_PAUSE_US = 200000, PATIENCE = 3 };
-
-static bool server_usable(const struct server *server)
-{
-	for (unsigned i = 0; i < server->slots; i++) {
-		if (connection_usable(server->connections[i])) {
-			return true;
-		}
-	}
-	return false;
-}
-
-static bool server_is(const struct server *server, const char *name)
-{
-	const struct connection *first = server->connections[0];
-	return strcasecmp(first->name, name) == 0 || (first->root.host_name != NULL && strcasecmp(first->root.host_name, name) == 0);
-}
-
-/* The least loaded usable connection; where even that one is half full another one is opened for those who come next. */
-static struct connection *server_choose(struct server *server, unsigned pipeline)
-{
-	struct connection *best = NULL, *idle = NULL;
-	for (unsigned i = 0; i < server->slots; i++) {
-		struct connection *connection = server->connections[i];
-		if (connection_usable(connection) && (best == NULL || connection_load(connection) < connection_load(best))) {
-			best = connection;
-		} else if (connection->state == CONNECTION_DOWN && idle == NULL && i > 0) {
-			idle = connection;
-		}
-	}
-	if (best != NULL && idle != NULL && connection_load(best) * 2 >= pipeline && clock_monotonic_us() - idle->started_us > KICK_PAUSE_US) {
-		connection_start(idle);
-	}
-	return best != NULL && connection_load(best) < pipeline ? best : NULL;
-}
-
-struct connection *directory_choose(struct directory *directory, const char *prefer, const char *avoid, const char *exclude)
-{
-	struct server *chosen = NULL;
-	for (unsigned i = 0; i < directory->server_count; i++) {
-		struct server *server = &directory->servers[i];
-		const char *name = server->connections[0]->name;
-		if (!server_usable(server) || (exclude != NULL && server_is(server, exclude))) {
-			continue;
-		}
-		if (prefer != NULL && server_is(server, prefer) && (avoid == NULL || strcasecmp(avoid, name) != 0)) {
-			chosen = server;
-			break;
-		}
-		if (chosen == NULL || (avoid != NULL && strcasecmp(avoid, chosen->connections[0]->name) == 0)) {
-			chosen = server;
-		}
-	}
-	return chosen != NULL ? server_choose(chosen, directory->settings->pipeline) : NULL;
-}
-
-bool directory_has_beside(const struct directory *directory, const char *not_server)
-{
-	for (unsigned i = 0; i < directory->server_count; i++) {
-		if (!server_is(&directory->servers[i], not_server) && server_usable(&directory->servers[i])) {
-			return true;
-		}
-	}
-	return false;
-}
-
-bool directory_can_reach_beside(const struct directory *directory, const char *exclude)
-{
-	for (unsigned i = 0; i < directory->server_count; i++) {
-		const struct server *server = &directory->servers[i];
-		for (unsigned k = 0; k < server->slots && !server_is(server, exclude); k++) {
-			if (server->connections[k]->state != CONNECTION_DOWN) {
-				return true;
-			}
-		}
-	}
-	return false;
-}
-
-bool directory_has_other(const struct directory *directory, const struct connection *connection)
-{
-	for (unsigned i = 0; i < directory->server_count; i++) {
-		if (strcasecmp(directory->servers[i].connections[0]->name, connection->name) != 0 && server_usable(&directory->servers[i])) {
-			return true;
-		}
-	}
-	return false;
-}
-
-bool directory_has_usable(const struct directory *directory)
-{
-	for (unsigned i = 0; i < directory->server_count; i++) {
-		if (server_usable(&directory->servers[i])) {
-			return true;
-		}
-	}
-	return false;
-}
-
-/* A controller that restarts is back within a second or two: the first attempts, whose pauses are short, are waited for. */
-static bool is_worth_waiting(const struct connection *connection)
-{
-	return (connection->failure == STATUS_DIRECTORY_UNAVAILABLE && connection->attempts <= PATIENCE) || (connection->generation > 0 && connection->attempts <= 1 && connection->failure != STATUS_DIRECTORY_CREDENTIAL);
-}
-
-bool directory_is_hopeless(const struct directory *directory)
-{
-	for (unsigned i = 0; i < directory->server_count; i++) {
-		if (is_worth_waiting(directory->servers[i].connections[0])) {
-			return false;
-		}
-		for (unsigned k = 0; k < directory->servers[i].slots; k++) {
-			if (directory->servers[i].connections[k]->state != CONNECTION_DOWN) {
-				return false;
-			}
-		}
-	}
-	return true;
-}
-
-void directory_kick(struct directory *directory)
-{
-	int64_t now = clock_monotonic_us();
-	for (unsigned i = 0; i < directory->server_count && now >= directory->credential.blocked_until_us; i++) {
-		struct connection *connection = directory->servers[i].connections[0];
-		if (connection->state == CONNECTION_DOWN && now - connection->started_us > KICK_PAUSE_US) {
-			connection_start(connection);
-		}
-	}
-}
-
-/* The server whose state needs an administrator most. */
-static const struct connection *worst(const struct directory *directory)
-{
-	const struct connection *found = directory->servers[0].connections[0];
-	for (unsigned i = 1; i < directory->server_count; i++) {
-		const struct connection *connection = directory->servers[i].connections[0];
-		if (connection->failure != STATUS_OK && (found->failure == STATUS_OK || status_level(connection->failure) < status_level(found->failure))) {
-			found = connection;
-		}
-	}
-	return found;
-}
-
-enum status directory_outage(const struct directory *directory)
-{
-	enum status status = worst(directory)->failure;
-	bool travels = status == STATUS_DIRECTORY_CREDENTIAL || status == STATUS_DIRECTORY_REFERRAL || status == STATUS_DIRECTORY_ENCRYPTION || status == STATUS_DIRECTORY_BUSY ||
-	               status == STATUS_DIRECTORY_PROTOCOL;
-	return travels ? status : STATUS_DIRECTORY_UNAVAILABLE; /* tls.* are the agent's own; the health text names them */
-}
-
-static void log_change(struct directory *directory, struct server *server, const struct connection *connection)
-{
-	bool up = server_usable(server);
-	const struct log_field *fields = LOG_FIELDS({ "directory", directory->settings->name }, { LOG_SERVER, connection->name },
-	                                            { LOG_STATUS, up ? "up" : "down" }, { LOG_CODE, status_code(connection->failure) });
-	if (up && !server->was_up) {
-		log_event(LOG_NOTICE, "directory.up", fields, "%s is ready", connection->name);
-	} else if (!up && (server->was_up || connection->attempts == 1)) {
-		log_event(status_level(connection->failure), "directory.down", fields, "%s cannot be used: %s", connection->name, connection->why);
-	}
-	server->was_up = up;
-}
+enum { NEWS_AGAIN_S = 1 };
 
 static void on_connection_changed(struct connection *connection, void *arg)
 {
@@ -183,14 +20,8 @@ static void on_connection_changed(struct connection *connection, void *arg)
 	if (connection->domain.size > 0) {
 		directory->domain = connection->domain;
 	}
-	for (unsigned i = 0; i < directory->server_count; i++) {
-		struct server *server = &directory->servers[i];
-		for (unsigned k = 0; k < server->slots; k++) {
-			if (server->connections[k] == connection) {
-				log_change(directory, server, connection);
-			}
-		}
-	}
+	servers_note(directory, connection);
+	names_learn(directory, connection);
 	/* Not from here: this may be the middle of a call that goes on with the connection. */
 	event_active(directory->news, 0, 0);
 }
@@ -207,8 +38,8 @@ static void on_turn(void *arg)
 {
 	struct directory *directory = arg;
 	for (unsigned i = 0; i < directory->server_count; i++) {
-		for (unsigned k = 0; k < directory->servers[i].slots; k++) {
-			connection_try_bind(directory->servers[i].connections[k]);
+		for (unsigned k = 0; k < directory->servers[i]->slots; k++) {
+			connection_try_bind(directory->servers[i]->connections[k]);
 		}
 	}
 	checks_try_bind(directory);
@@ -218,8 +49,19 @@ static void on_news(evutil_socket_t fd, short what, void *arg)
 {
 	struct directory *directory = arg;
 	struct directory_health health;
+	servers_sort(directory);
+	bool more_news = servers_retire(directory);
 	calls_pump(directory);
 	directory_health(directory, &health);
+	if (health.servers_up == 0 && directory->told.servers_up > 0 && directory->discovery != NULL) {
+		discovery_refresh(directory->discovery);
+	}
+	for (unsigned i = 0; i < directory->server_count; i++) {
+		more_news |= server_usable(directory->servers[i]) && server_is_settling(directory->servers[i], clock_monotonic_us());
+	}
+	if (more_news) {
+		event_add(directory->news, &(struct timeval){ NEWS_AGAIN_S, 0 });
+	}
 	bool same = health.servers_up == directory->told.servers_up && health.status == directory->told.status && strcmp(health.text, directory->told.text) == 0;
 	directory->told = health;
 	if (!same && directory->changed != NULL) {
@@ -227,36 +69,22 @@ static void on_news(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
-static enum status make_servers(struct directory *directory, char **ret_why)
+static enum status add_listed(struct directory *directory, char **ret_why)
 {
-	const struct directory_settings *settings = directory->settings;
-	unsigned count = 0;
-	while (settings->servers != NULL && settings->servers[count] != NULL) {
-		count++;
-	}
-	directory->servers = calloc(count > 0 ? count : 1, sizeof *directory->servers);
-	if (count == 0 || directory->servers == NULL) {
-		*ret_why = strdup("no servers are configured");
-		return STATUS_LOCAL_CONFIG;
-	}
-	for (directory->server_count = 0; directory->server_count < count; directory->server_count++) {
-		struct server *server = &directory->servers[directory->server_count];
-		unsigned slots = settings->connections > 0 ? settings->connections : 1;
-		server->connections = calloc(slots, sizeof *server->connections);
-		for (server->slots = 0; server->connections != NULL && server->slots < slots; server->slots++) {
-			struct connection_setup setup = directory->setup;
-			setup.retry = server->slots == 0;
-			if (connection_new(&setup, settings->servers[directory->server_count], directory, &server->connections[server->slots]) != STATUS_OK) {
-				break;
-			}
-		}
-		if (server->slots < slots) {
-			directory->server_count++;
-			if (asprintf(ret_why, "'%s' is not a server's name, or memory is out", settings->servers[directory->server_count - 1]) < 0) {
+	const char *const *names = directory->settings->servers;
+	for (unsigned i = 0; names != NULL && names[i] != NULL; i++) {
+		struct server *server;
+		if (servers_add(directory, names[i], &server) != STATUS_OK) {
+			if (asprintf(ret_why, "'%s' is not a server's name, or memory is out", names[i]) < 0) {
 				*ret_why = NULL;
 			}
 			return STATUS_LOCAL_CONFIG;
 		}
+		server->places[ORIGIN_LISTED] = (struct server_place){ .named = true, .priority = i };
+	}
+	if (directory->server_count == 0 && directory->settings->discover == NULL) {
+		*ret_why = strdup("no servers are configured");
+		return STATUS_LOCAL_CONFIG;
 	}
 	return STATUS_OK;
 }
@@ -364,7 +192,10 @@ enum status directory_new(struct event_base *base, const struct directory_settin
 	directory->setup = (struct connection_setup){ .base = base, .flavor = directory->flavor, .settings = settings, .tls = &directory->tls, .credential = &directory->credential, .kerberos = directory->kerberos,
 		.policies = &directory->policies, .changed = on_connection_changed, .room = on_room, .turn = on_turn, .arg = directory };
 	if (status == STATUS_OK) {
-		status = make_servers(directory, why);
+		status = add_listed(directory, why);
+	}
+	if (status == STATUS_OK && settings->discover != NULL) {
+		status = discovery_new(directory, &directory->discovery);
 	}
 	if (status != STATUS_OK) {
 		directory_free(directory);
@@ -372,7 +203,7 @@ enum status directory_new(struct event_base *base, const struct directory_settin
 		return status;
 	}
 	for (unsigned i = 0; i < directory->server_count; i++) {
-		connection_start(directory->servers[i].connections[0]);
+		server_start(directory->servers[i]);
 	}
 	*ret_directory = directory;
 	return STATUS_OK;
@@ -385,20 +216,13 @@ void directory_free(struct directory *directory)
 	}
 	directory->closing = true;
 	checks_end(directory);
-	for (unsigned i = 0; i < directory->server_count; i++) {
-		for (unsigned k = 0; k < directory->servers[i].slots; k++) {
-			connection_stop(directory->servers[i].connections[k]);
-		}
-	}
+	discovery_free(directory->discovery);
+	directory->discovery = NULL;
+	servers_stop(directory);
 	calls_end(directory);
 	verifications_end(directory);
-	for (unsigned i = 0; i < directory->server_count; i++) {
-		for (unsigned k = 0; k < directory->servers[i].slots; k++) {
-			connection_unref(directory->servers[i].connections[k]);
-		}
-		free(directory->servers[i].connections);
-	}
-	free(directory->servers);
+	servers_free(directory);
+	names_clear(directory);
 	if (directory->news != NULL) {
 		event_free(directory->news);
 	}
@@ -417,26 +241,28 @@ const char *directory_name(const struct directory *directory)
 
 void directory_health(const struct directory *directory, struct directory_health *ret_health)
 {
-	const struct connection *first = NULL;
+	const struct server *next = servers_next(directory, NULL, NULL, NULL);
+	const struct connection *first = next != NULL ? next->connections[0] : NULL;
 	*ret_health = (struct directory_health){ .servers = directory->server_count, .clock_skew_ms = INT64_MIN };
 	for (unsigned i = 0; i < directory->server_count; i++) {
-		const struct connection *connection = directory->servers[i].connections[0];
-		if (server_usable(&directory->servers[i])) {
-			ret_health->servers_up++;
-			first = first != NULL ? first : connection;
-		}
+		ret_health->servers_up += server_usable(directory->servers[i]);
 	}
 	if (first != NULL) {
 		ret_health->clock_skew_ms = first->clock_skew_ms;
 		snprintf(ret_health->text, sizeof ret_health->text, "%.150s (LDAPS, %s%s)", first->name, bind_name(directory->settings->bind_mechanism), first->self_count == 0 ? "; the agent's own account cannot be found: everybody is protected" : "");
 		return;
 	}
-	first = worst(directory);
+	first = servers_worst(directory);
+	if (first == NULL) {
+		ret_health->status = STATUS_DIRECTORY_UNAVAILABLE;
+		discovery_describe(directory->discovery, ret_health->text, sizeof ret_health->text);
+		return;
+	}
 	ret_health->status = first->failure != STATUS_OK ? first->failure : STATUS_DIRECTORY_UNAVAILABLE;
 	snprintf(ret_health->text, sizeof ret_health->text, "%.120s: %.200s", first->name, first->failure != STATUS_OK ? first->why : "connecting");
-	struct timeval next;
-	if (first->state == CONNECTION_DOWN && evtimer_pending(first->timer, &next)) {
-		ret_health->next_try_s = next.tv_sec;
+	struct timeval retry;
+	if (first->state == CONNECTION_DOWN && evtimer_pending(first->timer, &retry)) {
+		ret_health->next_try_s = retry.tv_sec;
 	}
 }
 
@@ -452,8 +278,11 @@ void directory_retry(struct directory *directory)
 		kerberos_renew(directory->kerberos, false);
 	}
 	credential_retry(&directory->credential);
+	if (directory->discovery != NULL) {
+		discovery_refresh(directory->discovery);
+	}
 	for (unsigned i = 0; i < directory->server_count; i++) {
-		struct connection *connection = directory->servers[i].connections[0];
+		struct connection *connection = directory->servers[i]->connections[0];
 		connection->attempts = 0;
 		connection_start(connection);
 	}
@@ -463,20 +292,6 @@ void directory_on_health(struct directory *directory, void (*changed)(struct dir
 {
 	directory->changed = changed;
 	directory->changed_arg = arg;
-}
-
-bool directory_serves(const struct directory *directory, const char *domain)
-{
-	const char *const *domains = directory->settings->domains;
-	if (domains == NULL || domains[0] == NULL) {
-		return true;
-	}
-	for (size_t i = 0; domains[i] != NULL; i++) {
-		if (strcasecmp(domains[i], domain) == 0) {
-			return true;
-		}
-	}
-	return false;
 }
 
 void directory_forget_policies(struct directory *directory)

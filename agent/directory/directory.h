@@ -114,6 +114,19 @@ void directory_on_health(struct directory *directory, void (*changed)(struct dir
 
 /* True where `domain` (a UPN suffix, NetBIOS or DNS name; case-insensitive) is among settings->domains, or that list is empty. */
 bool directory_serves(const struct directory *directory, const char *domain);
+/* How far `domain` is the directory's own: not at all (others are configured); it has not been asked yet which names it goes by; it may be, since none are configured, and is not among
+ * those; it is among them (DNS and NetBIOS name, UPN suffixes of the forest); it is configured. */
+enum directory_claim { CLAIM_NONE, CLAIM_UNKNOWN, CLAIM_OPEN, CLAIM_LEARNED, CLAIM_CONFIGURED };
+enum directory_claim directory_claims(const struct directory *directory, const char *domain);
+/* Each server, the preferred one first. */
+struct directory_server {
+	const char *name;
+	char origin[160];              /* who names it: "listed", "site Berlin", "domain corp.example.com", "PDC record" */
+	char text[340];                /* its state in words: "ready", "down: …" */
+	bool up, next;                 /* next: a request would go there now */
+	bool pdc, read_only, unsynchronized;
+};
+void directory_each_server(const struct directory *directory, void (*visit)(const struct directory_server *server, void *arg), void *arg);
 
 /* Whom to look for; the same as proto's subject, without the dependency on who sent it. Strings are borrowed during the call only. */
 enum locate_by { LOCATE_OBJECT_GUID, LOCATE_CONSISTENCY_GUID, LOCATE_UPN, LOCATE_SAM, LOCATE_ENTRY_UUID, LOCATE_UID };

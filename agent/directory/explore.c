@@ -1,7 +1,9 @@
 /* The first look at a server, over a connection that has just been bound; and the probe of an idle one. */
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
+#include "agent/directory/ad_names.h"
 #include "agent/directory/connection.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -55,7 +57,7 @@ static void finish_one(struct connection *connection)
 	if (--connection->exploring > 0 || connection->state != CONNECTION_EXPLORE) {
 		return;
 	}
-	if (connection->server.read_only) {
+	if (connection->server.read_only || connection->root.read_only) {
 		connection_fail(connection, STATUS_DIRECTORY_REFERRAL, "it is a read-only domain controller");
 		return;
 	}
@@ -107,6 +109,15 @@ static void read_unexpire(struct connection *connection, const struct reply *rep
 	connection->setup.policies->unexpire = rights.answers[RIGHT_UNEXPIRE_PASSWORD];
 }
 
+/* PDC emulator: whose NTDS Settings the domain's head names (MS-ADTS 3.1.1.1.11). */
+static void read_role(struct connection *connection, const struct reply *reply)
+{
+	const struct flavor *flavor = connection->setup.flavor;
+	AUTO_FREE char *owner = flavor->read_role_owner != NULL ? flavor->read_role_owner(reply->ldap, reply->entries[0]) : NULL;
+	const char *own = connection->root.service_name;
+	connection->pdc = owner == NULL || own == NULL ? PDC_UNKNOWN : strcasecmp(owner, own) == 0 ? PDC_IS : PDC_IS_NOT;
+}
+
 static void on_domain(const struct reply *reply, void *arg)
 {
 	struct connection *connection = arg;
@@ -115,6 +126,7 @@ static void on_domain(const struct reply *reply, void *arg)
 		return;
 	}
 	if (has_entry(reply)) {
+		read_role(connection, reply);
 		read_unexpire(connection, reply);
 		connection->setup.flavor->read_policy(reply->ldap, reply->entries[0], false, &policy);
 		policy_cache_put(connection->setup.policies, domain_dn(connection), clock_monotonic_us(), &policy);
@@ -196,6 +208,15 @@ static void read_the_rest(struct connection *connection)
 	finish_one(connection);
 }
 
+/* What DNS named for a domain must be of that domain. */
+static bool serves_the_domain(const struct connection *connection)
+{
+	const struct directory_settings *settings = connection->setup.settings;
+	char context[1024];
+	return settings->discover == NULL || settings->kind != DIRECTORY_ACTIVE_DIRECTORY ||
+	       (ad_names_context(settings->discover, context, sizeof context) && strcasecmp(context, connection->root.naming_context) == 0);
+}
+
 static void on_root(const struct reply *reply, void *arg)
 {
 	struct connection *connection = arg;
@@ -217,6 +238,8 @@ static void on_root(const struct reply *reply, void *arg)
 		connection_fail(connection, STATUS_DIRECTORY_PROTOCOL, "it is neither OpenLDAP nor 389 Directory Server");
 	} else if (connection->root.naming_context == NULL) {
 		connection_fail(connection, STATUS_DIRECTORY_PROTOCOL, ldap ? "none of its naming contexts holds base_dn" : "its rootDSE names no defaultNamingContext");
+	} else if (!serves_the_domain(connection)) {
+		connection_fail(connection, STATUS_DIRECTORY_PROTOCOL, "it is a controller of %.120s, not of %.80s", connection->root.naming_context, connection->setup.settings->discover);
 	} else if (!connection->root.synchronized) {
 		connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "it is not synchronized (isSynchronized)");
 	} else {
@@ -228,9 +251,32 @@ void explore_begin(struct connection *connection)
 {
 	connection->server = (struct server_facts){ 0 };
 	connection->self_count = 0;
+	connection->pdc = PDC_UNKNOWN;
 	connection->domain.size = 0;
 	if (operation_read(connection, "", connection->setup.flavor->first_attributes, connection->setup.settings->connect_timeout_ms, on_root, connection, NULL) != STATUS_OK) {
 		connection_fail(connection, STATUS_AGENT_INTERNAL, "the server could not be looked at");
+	}
+}
+
+static void on_probe_domain(const struct reply *reply, void *arg)
+{
+	struct connection *connection = arg;
+	enum pdc_role before = connection->pdc;
+	if (!has_entry(reply)) {
+		return;
+	}
+	read_role(connection, reply);
+	if (connection->pdc != before && connection->setup.changed != NULL) {
+		connection->setup.changed(connection, connection->setup.arg);
+	}
+}
+
+static void probe_role(struct connection *connection)
+{
+	const struct flavor *flavor = connection->setup.flavor;
+	if (flavor->read_role_owner != NULL && operation_read(connection, connection->root.naming_context, flavor->domain_attributes,
+	                                                      connection->setup.settings->connect_timeout_ms, on_probe_domain, connection, NULL) != STATUS_OK) {
+		connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "it could not be probed");
 	}
 }
 
@@ -250,8 +296,11 @@ static void on_probe(const struct reply *reply, void *arg)
 	read_clock(connection);
 	bool synchronized = root.synchronized;
 	root_facts_clear(&root);
+	connection->root.synchronized = synchronized;
 	if (!synchronized) {
 		connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "it is no longer synchronized (isSynchronized)");
+	} else {
+		probe_role(connection);
 	}
 }
 

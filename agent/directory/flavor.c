@@ -14,6 +14,7 @@ void root_facts_clear(struct root_facts *facts)
 	free(facts->naming_context);
 	free(facts->host_name);
 	free(facts->service_name);
+	free(facts->configuration);
 	*facts = (struct root_facts){ 0 };
 }
 

@@ -25,8 +25,9 @@ void ldap_search_clear(struct ldap_search *search);
 enum server_kind { SERVER_UNKNOWN, SERVER_OPENLDAP, SERVER_389 };
 struct root_facts {
 	enum server_kind kind;
-	char *naming_context, *host_name, *service_name; /* NULL where absent */
+	char *naming_context, *host_name, *service_name, *configuration; /* NULL where absent */
 	bool synchronized;
+	bool read_only;                  /* it says of itself that it takes no writes */
 	int64_t current_time_s;          /* 0: unknown */
 	uint64_t highest_committed_usn;  /* 0: unknown */
 	const char *policy_control;      /* constant; NULL: none */
@@ -106,6 +107,11 @@ struct flavor {
 	void (*read_root)(const struct directory_settings *settings, LDAP *ldap, LDAPMessage *entry, struct root_facts *ret_facts);
 	void (*read_server)(LDAP *ldap, LDAPMessage *entry, struct server_facts *ret_facts);
 	enum status (*read_user)(const struct view *view, LDAP *ldap, LDAPMessage *entry, struct user_facts *ret_facts);
+	/* The server that has the PDC emulator's role, by the domain's head: the DN that is its rootDSE's dsServiceName, malloc'ed; NULL: unknown. NULL: the flavor knows no such role. */
+	char *(*read_role_owner)(LDAP *ldap, LDAPMessage *entry);
+	/* A search for the names that the directory goes by, and each of them in an entry of its answer. NULL: it cannot be asked for them. */
+	enum status (*find_names)(const struct root_facts *root, struct ldap_search *ret_search);
+	void (*read_names)(LDAP *ldap, LDAPMessage *entry, void (*visit)(const char *name, void *arg), void *arg);
 	bool (*read_guid)(LDAP *ldap, LDAPMessage *entry, uint8_t ret_guid[16]);
 	bool (*read_sid)(LDAP *ldap, LDAPMessage *entry, struct sid *ret_sid);
 	void (*read_token)(LDAP *ldap, LDAPMessage *entry, struct token *ret_token);

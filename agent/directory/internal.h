@@ -1,13 +1,17 @@
-/* internal: what directory.c (servers, choosing, health), call.c (the calls) and check.c share. */
+/* internal: what directory.c (the whole, health), servers.c (the set of servers, choosing), discovery.c, names.c, call.c (the calls) and check.c share. */
 #ifndef AGENT_DIRECTORY_INTERNAL_H
 #define AGENT_DIRECTORY_INTERNAL_H
 
-#include "agent/directory/connection.h"
+#include "agent/directory/discovery.h"
+#include "agent/directory/servers.h"
 
-struct server {
-	struct connection **connections; /* settings->connections of them; the first is always kept up, the others when there is work */
-	unsigned slots;
-	bool was_up;
+/* What the directory goes by, learned from itself. */
+enum { NAMES_MAX = 256 };
+struct names {
+	bool asking, known;
+	int64_t learned_us;
+	size_t count;
+	char *items[NAMES_MAX];
 };
 TAILQ_HEAD(calls, directory_call);
 TAILQ_HEAD(checks, check);
@@ -23,8 +27,10 @@ struct directory {
 	struct kerberos *kerberos; /* NULL: the mechanism needs none */
 	struct policy_cache policies;
 	struct connection_setup setup;
-	struct server *servers;
+	struct server *servers[SERVERS_MAX]; /* the preferred one first */
 	unsigned server_count;
+	struct discovery *discovery; /* NULL: they are listed */
+	struct names names;
 	struct calls calls;        /* all of them */
 	struct calls queue;        /* those that wait for a connection */
 	unsigned queued;
@@ -60,5 +66,11 @@ void calls_end(struct directory *directory);
 /* check.c: likewise; a bind has ended, another may begin. */
 void checks_end(struct directory *directory);
 void checks_try_bind(struct directory *directory);
+/* Likewise; a round of lookups has ended. */
+void checks_discovered(struct directory *directory);
+
+/* names.c: asks this connection, unless they are configured or were learned not long ago. */
+void names_learn(struct directory *directory, struct connection *connection);
+void names_clear(struct directory *directory);
 
 #endif

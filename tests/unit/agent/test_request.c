@@ -98,6 +98,7 @@ enum status directory_new(struct event_base *base, const struct directory_settin
 }
 void directory_free(struct directory *directory) {}
 void directory_on_health(struct directory *directory, void (*changed)(struct directory *, void *arg), void *arg) {}
+enum directory_claim directory_claims(const struct directory *directory, const char *domain) { return strcasecmp(domain, "corp.example.com") == 0 ? CLAIM_CONFIGURED : CLAIM_NONE; }
 bool directory_serves(const struct directory *directory, const char *domain) { return strcasecmp(domain, "corp.example.com") == 0; }
 void directory_health(const struct directory *directory, struct directory_health *ret_health)
 {

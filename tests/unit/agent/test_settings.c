@@ -141,6 +141,37 @@ static const char *directory_with(const char *name, const char *servers, const c
 	return text;
 }
 
+static const char *directory_found(const char *how)
+{
+	static char text[1024];
+	snprintf(text, sizeof text, "directories:\n  - name: corp\n    %s\n    bind:\n      dn: a@b\n      password_file: %s\n    scope:\n%sstate_directory: /nonexistent/state\n", how, password_file, SELECTED);
+	return text;
+}
+
+static void test_discovery(void **state)
+{
+	static const struct { const char *how; unsigned line; const char *says; } bad[] = {
+		{ "prefer: listed", 2, "servers: list the domain controllers, host or host:port; or let DNS name them: discover: {domain: corp.example.com}" },
+		{ "servers: [dc1]\n    discover: {domain: corp.example.com}", 4, "discover.domain: servers are listed too: keep either servers or discover" },
+		{ "discover: {domain: corp..com}", 3, "is not the name of a DNS domain" },
+		{ "discover: {domain: 'a b'}", 3, "is not the name of a DNS domain" },
+		{ "discover: {domain: .corp}", 3, "is not the name of a DNS domain" },
+		{ "servers: [dc1]\n    discover: {site: Berlin}", 4, "discover.site: means something only with discover.domain" },
+		{ "discover: {domain: corp.example.com, site: a.b}", 3, "\"a.b\" is not the name of a site" },
+		{ "servers: [dc1]\n    prefer: best", 4, "listed" },
+	};
+	struct settings settings;
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+		assert_bad(directory_found(bad[i].how), bad[i].line, bad[i].says);
+	assert_good(directory_found("discover: {domain: corp.example.com, site: Berlin}\n    prefer: pdc"), &settings);
+	const struct settings_directory *directory = settings_directory_at(&settings, 0);
+	assert_string_equal(directory->discover_domain, "corp.example.com");
+	assert_string_equal(directory->discover_site, "Berlin");
+	assert_int_equal(directory->prefer, PREFER_PDC);
+	assert_int_equal(directory->servers.count, 0);
+	settings_clear(&settings);
+}
+
 static void test_names_and_servers(void **state)
 {
 	static const struct { const char *servers, *says; } bad[] = {
@@ -356,7 +387,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything), cmocka_unit_test(test_judgements), cmocka_unit_test(test_missing_scope_is_an_error),
-		cmocka_unit_test(test_missing_file), cmocka_unit_test(test_names_are_unique), cmocka_unit_test(test_reloadable), cmocka_unit_test(test_names_and_servers), cmocka_unit_test(test_files), cmocka_unit_test(test_bind_keys), cmocka_unit_test(test_keytabs), cmocka_unit_test(test_client_certificates),
+		cmocka_unit_test(test_missing_file), cmocka_unit_test(test_names_are_unique), cmocka_unit_test(test_reloadable), cmocka_unit_test(test_discovery), cmocka_unit_test(test_names_and_servers), cmocka_unit_test(test_files), cmocka_unit_test(test_bind_keys), cmocka_unit_test(test_keytabs), cmocka_unit_test(test_client_certificates),
 		cmocka_unit_test(test_another_reader),
 	};
 	return cmocka_run_group_tests_name("settings", tests, make_file, remove_file);
