@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """populate.py SMB.CONF FOREST.JSON KEYTABS: writes the users, groups, policies and rights of mock-directory's forest file into a freshly provisioned Samba domain, straight
 into its database, so that the same tests run on both; into the folder KEYTABS those of the service account and of alice. What Samba cannot hold is left out with a line on
-standard output: password ages (Samba sets them itself) and second users with one userPrincipalName."""
-import json, os, re, sys
+standard output: second users with one userPrincipalName."""
+import json, os, re, sys, time
 
 import ldb
 import samba.sd_utils
@@ -17,6 +17,7 @@ from samba.samdb import SamDB
 TICKS = 10000000
 UNITS = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1, "": 1}
 FLAGS = {"disabled": 0x2, "password_not_required": 0x20, "dont_expire": 0x10000, "smartcard": 0x40000}
+BYPASS_LAST_SET = "local_oid:1.3.6.1.4.1.7165.4.3.20:0"  # Samba's own: pwdLastSet as a copy of another domain would bring it
 USER_CLASS = "bf967aba-0de6-11d0-a285-00aa003049e2"
 RIGHTS = {"reset-password": f"(OA;CIIO;CR;00299570-246d-11d0-a768-00aa006e0529;{USER_CLASS};%s)",
           "write-lockoutTime": f"(OA;CIIO;WP;28630ebf-41d5-11d1-a9c1-0000f80367c1;{USER_CLASS};%s)",
@@ -24,9 +25,17 @@ RIGHTS = {"reset-password": f"(OA;CIIO;CR;00299570-246d-11d0-a768-00aa006e0529;{
           "unexpire-password": "(OA;;CR;ccc2dc7d-a6ad-4a7a-8846-c04e3cc53501;;%s)", "read-pso": "(A;CI;RP;;;%s)"}
 
 
-def interval(text):
+def seconds(text):
     number, unit = re.fullmatch(r"(\d+)([a-z]*)", str(text)).groups()
-    return str(-int(number) * UNITS[unit] * TICKS)
+    return int(number) * UNITS[unit]
+
+
+def interval(text):
+    return str(-seconds(text) * TICKS)
+
+
+def filetime(when):
+    return str(int(when + 11644473600) * TICKS)
 
 
 class Domain:
@@ -38,12 +47,12 @@ class Domain:
         self.base = str(self.db.domain_dn())
         self.sd = samba.sd_utils.SDUtils(self.db)
 
-    def replace(self, dn, **attributes):
+    def replace(self, dn, controls=(), **attributes):
         message = ldb.Message()
         message.dn = ldb.Dn(self.db, dn)
         for name, value in attributes.items():
             message[name] = ldb.MessageElement(value, ldb.FLAG_MOD_REPLACE, name)
-        self.db.modify(message)
+        self.db.modify(message, list(controls))
 
     def below(self, ou, otherwise="CN=Users"):
         ou = ou or otherwise
@@ -94,8 +103,14 @@ class Domain:
             self.replace(dn, userAccountControl=str(0x200 | sum(FLAGS.get(f, 0) for f in flags)))
             if "must_change" in flags:
                 self.replace(dn, pwdLastSet="0")
+            elif user.get("password"):
+                self.replace(dn, [BYPASS_LAST_SET], pwdLastSet=filetime(time.time() - seconds(user.get("password_age", "10d"))))
             if "expired" in flags:
                 self.replace(dn, accountExpires="116444736010000000")
+            if "locked" in flags:
+                self.replace(dn, lockoutTime=filetime(time.time()), badPwdCount="5")
+            if "logon_hours" in flags:
+                self.replace(dn, logonHours=bytes(21))
         for group in user.get("member_of", []):
             self.join(dn, group)
         if user.get("admin_count"):
@@ -173,7 +188,7 @@ def main():
     for i in range(min(bench.get("count", 0), 60)):  # Samba takes 30 ms a user
         name = f"bench{i:03}"
         domain.add_user({"name": name, "ou": bench.get("ou", "OU=People"), "upn": f"{name}@{forest['domain']}", "display_name": f"Bench {i:03}",
-                         "password": bench.get("password", "Old-Marble-Step-7"), "member_of": bench.get("member_of", [])})
+                         "password": bench.get("password", "Old-Marble-Step-7"), "password_age": bench.get("password_age", "10d"), "member_of": bench.get("member_of", [])})
     for pso in forest.get("psos", []):
         domain.add_pso(pso, forest["policy"])
     domain.set_policy(forest["policy"])
