@@ -1,11 +1,14 @@
-import os, sys
+import contextlib, os, signal, sys
 
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+import capabilities
 import lab as lab_module
 
 BUILD = os.path.abspath(os.environ.get("BUILD_ROOT", os.path.join(lab_module.ROOT, "build")))
+KINDS = [kind for kind, (_, variable) in capabilities.KINDS.items() if variable is None or os.environ.get(variable)]
+tested_instead = []
 
 
 @pytest.fixture(scope="session")
@@ -23,14 +26,68 @@ def running_lab(kind, **options):
     return lab
 
 
-@pytest.fixture(scope="module", params=["mock", "samba"])
+def missing(kind):
+    """Why this machine has no directory of this kind, or None."""
+    if kind == "samba" and not os.path.exists("/usr/sbin/samba"):
+        return "Samba is not installed"
+    if kind == "samba-newer" and not lab_module.newer_samba():
+        return "no newer Samba: tests/support/samba/newer could not fetch one"
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def lab(request):
-    """A whole lab with each directory in turn: the same test runs on both."""
-    if request.param == "samba" and not os.path.exists("/usr/sbin/samba"):
-        pytest.skip("Samba is not installed")
-    lab = running_lab(request.param)
+    """A whole lab with each directory in turn: the same test runs on all of them (capabilities.py says which)."""
+    if missing(request.param):
+        pytest.skip(missing(request.param))
+    # Users are reset again and again here; the ceilings have tests of their own.
+    lab = running_lab(request.param, settings={"limits": {"per_user_hour": 0, "per_minute": 0, "latch_per_hour": 0, "unlocks_per_minute": 0}})
     yield lab
     lab.close()
+
+
+@pytest.fixture
+def can(request, lab):
+    """can(capability, instead): whether lab's directory can; where not, it is said at the end what was tested instead."""
+    def ask(capability, instead):
+        why = capabilities.lacks(capability, lab.kind)
+        if why:
+            name = f"{lab.directory.name} {lab.directory.version}".strip()
+            tested_instead.append(f"{request.node.name}: {name} {why}. Tested instead: {instead}.")
+        return not why
+    return ask
+
+
+@pytest.fixture
+def rescope(lab):
+    """Adds to the scope with SIGHUP, and puts everything back at the end."""
+    agent, entry = lab.agent, lab.agent.settings["directories"][0]
+    before = dict(entry["scope"])
+
+    def change(**more):
+        entry["scope"] = {k: v for k, v in {**before, **more}.items() if v is not None}
+        agent.write_config()
+        count = len(agent.writebackd.events(event="config.loaded"))
+        agent.writebackd.signal(signal.SIGHUP)
+        agent.writebackd.wait_event(event="config.loaded", count=count + 1)
+        agent.wait_ready()
+    yield change
+    change()
+
+
+@pytest.fixture
+def second_agent(lab, tmp_path):
+    """second_agent(…): another service and agent at lab's directory, with other settings (as lab.Agent's)."""
+    with contextlib.ExitStack() as stack:
+        def make(**options):
+            service = lab_module.Service(BUILD, str(tmp_path / "service"))
+            stack.callback(service.close)
+            agent = lab_module.Agent(BUILD, str(tmp_path / "agent"), lab.directory, f"wss://localhost:{service.port}/v1/agent", service.ca, **options)
+            stack.callback(agent.close)
+            agent.start()
+            agent.enroll(service.issuer, service.ticket())
+            agent.wait_ready()
+            return service
+        yield make
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +95,10 @@ def mock_lab():
     lab = running_lab("mock")
     yield lab
     lab.close()
+
+
+def pytest_terminal_summary(terminalreporter):
+    if tested_instead:
+        terminalreporter.section("what a directory cannot do")
+        for line in tested_instead:
+            terminalreporter.write_line(line)

@@ -15,6 +15,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 FOREST = os.path.join(HERE, "mock-directory", "users.yaml")
 DOMAIN, NETBIOS, BASE = "corp.example.test", "CORP", "DC=corp,DC=example,DC=test"
+UNICODE_PWD, PWD_LAST_SET, LOCKOUT_TIME, USER_ACCOUNT_CONTROL = 0x9005A, 0x90060, 0x90296, 0x90008  # as replication numbers them
 
 
 class Late(Exception):
@@ -183,15 +184,18 @@ class Directory:
     def guid(self, user):
         return str(uuid.UUID(bytes_le=self.read(user, "objectGUID")["objectGUID"][0]))
 
-    def password_record(self, user):
-        """(version, originating USN) of unicodePwd: how often it was written, as the directory itself counts."""
+    def records(self, user):
+        """{attribute's number: (version, originating USN)}: how often it was written, as the directory itself counts."""
         blob = self.read(user, "replPropertyMetaData")["replPropertyMetaData"][0]
-        count = struct.unpack_from("<I", blob, 8)[0]
-        for i in range(count):
+        found = {}
+        for i in range(struct.unpack_from("<I", blob, 8)[0]):
             attid, version, _, _, usn, _ = struct.unpack_from("<IIQ16sQQ", blob, 16 + 48 * i)
-            if attid == 0x0009005A:
-                return version, usn
-        return 0, 0
+            found[attid] = version, usn
+        return found
+
+    def password_record(self, user):
+        """Those of unicodePwd."""
+        return self.records(user).get(UNICODE_PWD, (0, 0))
 
     def locked(self, user):
         connection = self.connect()
@@ -209,7 +213,7 @@ def forest():
 
 
 class MockDirectory(Directory):
-    name, policy_hints = "mock-directory", True
+    name, version, policy_hints = "mock-directory", "", True
 
     def __init__(self, build, folder, *options):
         self.folder, self.bind_password = folder, forest_password("svc-writeback")
