@@ -31,7 +31,7 @@ struct password_policy {
 	unsigned history;            /* remembered passwords; 0: none */
 	int64_t min_age_s, max_age_s;/* 0: none */
 	unsigned lockout_threshold;  /* 0: never locked */
-	int64_t lockout_duration_s;
+	int64_t lockout_duration_s;  /* 0: until an administrator unlocks; means nothing where lockout_threshold is 0 */
 	bool must_change;            /* flavor ldap: it has users change a password that was reset (pwdMustChange, passwordMustChange) */
 };
 

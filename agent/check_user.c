@@ -74,11 +74,16 @@ static void describe_policy(struct user_check *check, const struct account *acco
 	static const char *const sources[] = { [POLICY_UNKNOWN] = "unknown", [POLICY_DOMAIN] = "domain", [POLICY_PSO] = "PSO", [POLICY_SUBENTRY] = "subentry" };
 	const struct password_policy *policy = &account->policy;
 	char text[512];
+	char lockout[96] = "no lockout";
+	if (policy->lockout_threshold && policy->lockout_duration_s)
+		snprintf(lockout, sizeof lockout, "locked for %lld s after %u wrong passwords", (long long)policy->lockout_duration_s, policy->lockout_threshold);
+	else if (policy->lockout_threshold)
+		snprintf(lockout, sizeof lockout, "locked after %u wrong passwords until an administrator unlocks", policy->lockout_threshold);
 	if (policy->source == POLICY_UNKNOWN)
 		snprintf(text, sizeof text, "could not be read");
 	else
-		snprintf(text, sizeof text, "%s (%s): at least %u characters, complexity %s, %u remembered, minimum age %lld s, lockout after %u", sources[policy->source],
-		         policy->source_name ? policy->source_name : "", policy->min_length, policy->complexity ? "on" : "off", policy->history, (long long)policy->min_age_s, policy->lockout_threshold);
+		snprintf(text, sizeof text, "%s (%s): at least %u characters, complexity %s, %u remembered, minimum age %lld s, %s", sources[policy->source],
+		         policy->source_name ? policy->source_name : "", policy->min_length, policy->complexity ? "on" : "off", policy->history, (long long)policy->min_age_s, lockout);
 	add_row(check, "policy", STATUS_OK, text);
 }
 

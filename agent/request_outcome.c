@@ -28,6 +28,8 @@ static void explain(const struct request *request, char *why, size_t capacity)
 			clock_format(result->rules[i].given * 1000, at);
 			snprintf(why, capacity, "possible from %s on", at);
 		}
+	if (!*why && result->code == STATUS_DIRECTORY_NO_POLICY_CONTROL)
+		snprintf(why, capacity, "%s", status_admin_text(result->code));
 	if (!*why && status_outcome(result->code) != OUTCOME_APPLIED && result->diagnostic) {
 		const char *name = strcasestr(result->diagnostic, "CN=");
 		snprintf(why, capacity, "%.*s%s", name ? (int)(name - result->diagnostic) : (int)strlen(result->diagnostic), result->diagnostic, name ? "…" : "");

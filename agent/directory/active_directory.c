@@ -84,7 +84,9 @@ static enum status find_user(const struct view *view, enum locate_by by, const c
 		return STATUS_OK;
 	}
 	AUTO_FREE char *escaped = ldap_filter_escape(is_guid ? bytes_of(ret_guid, 16) : value);
-	return escaped == NULL ? STATUS_AGENT_INTERNAL : subtree_search(view->base_dn, FILTERS[by], escaped, GUID_ATTRIBUTES, ret_search);
+	/* Who may write mS-DS-ConsistencyGuid may give another's to somebody: one that stands twice in the domain is refused, wherever users are looked for otherwise. */
+	const char *base_dn = by == LOCATE_CONSISTENCY_GUID && view->root->naming_context != NULL ? view->root->naming_context : view->base_dn;
+	return escaped == NULL ? STATUS_AGENT_INTERNAL : subtree_search(base_dn, FILTERS[by], escaped, GUID_ATTRIBUTES, ret_search);
 }
 
 /* bind_name: a DN, a userPrincipalName or DOMAIN\sAMAccountName. */
@@ -321,8 +323,13 @@ static void read_policy(LDAP *ldap, LDAPMessage *message, bool own, struct passw
 	*ret_policy = (struct password_policy){ .source_name = entry_dn(&entry) };
 	bool complexity_known = own ? entry_has(&entry, "msDS-PasswordComplexityEnabled") : entry_number(&entry, "pwdProperties", &properties);
 	/* A policy object that may not be read comes as an entry without attributes and with result 0. */
-	if (!complexity_known || !entry_has(&entry, names[0]) || !entry_has(&entry, names[1])) {
+	if (!complexity_known) {
 		return;
+	}
+	for (size_t i = 0; i < 6; i++) {
+		if (!entry_has(&entry, names[i])) {
+			return;
+		}
 	}
 	ret_policy->source = own ? POLICY_PSO : POLICY_DOMAIN;
 	ret_policy->complexity = own ? entry_true(&entry, "msDS-PasswordComplexityEnabled") : (properties & DOMAIN_PASSWORD_COMPLEX) != 0;
@@ -426,6 +433,7 @@ const struct flavor ACTIVE_DIRECTORY = {
 	.container_attributes = CONTAINER_ATTRIBUTES,
 	.container_rdn = "CN=Password Settings Container,CN=System",
 	.read_controls = read_controls,
+	.policy_rights = { "\"Read Domain Password & Lockout Policies\" on the domain's head", "\"Read all properties\" on CN=Password Settings Container,CN=System and what is below it" },
 	.find_user = find_user,
 	.find_self = find_self,
 	.find_object = find_object,

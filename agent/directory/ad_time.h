@@ -11,7 +11,7 @@ int64_t ad_time_from_1601(uint64_t seconds);
 int64_t ad_time_from_filetime(int64_t filetime);
 /* accountExpires: 0 and 0x7FFFFFFFFFFFFFFF are "never", INT64_MAX. */
 int64_t ad_time_expiry(int64_t filetime);
-/* minPwdAge, maxPwdAge, lockoutDuration: -100 ns as seconds; 0 and INT64_MIN ("never") are 0. */
+/* minPwdAge, maxPwdAge, lockoutDuration: -100 ns as seconds; 0 and INT64_MIN ("never": a password that does not expire, a lockout that does not end by itself) are 0. */
 int64_t ad_time_interval(int64_t interval);
 /* currentTime, "20261122120335.0Z" (RFC 4517 3.3.13, UTC only); false where malformed. */
 bool ad_time_generalized(const char *text, int64_t *ret_seconds);

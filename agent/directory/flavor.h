@@ -92,6 +92,7 @@ struct flavor {
 	const LDAPControl *const *bind_controls;
 	/* What a search for these attributes needs; NULL: nothing. Constant. */
 	const LDAPControl *const *(*read_controls)(const char *const *attributes);
+	const char *policy_rights[2]; /* what it takes to read the domain's policy, and one of a user's own: for the log; NULL: the right to read its entry */
 	/* A search for the user's GUID; a GUID itself needs none where it is a name: then ret_search->base is NULL and ret_guid is filled. STATUS_USER_NOT_FOUND for an id that names nobody. */
 	enum status (*find_user)(const struct view *view, enum locate_by by, const char *id, struct ldap_search *ret_search, uint8_t ret_guid[16]);
 	/* A search for the account that we bind as. */

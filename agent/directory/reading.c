@@ -3,6 +3,7 @@
 
 #include "agent/directory/call.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 enum { NAME_SIZE = 64 };
 
@@ -53,6 +54,17 @@ static const char *domain_dn(const struct directory_call *call)
 	return call->directory->flavor->domain_dn(&view);
 }
 
+/* A policy that may not be read comes as an entry without attributes, or not at all. Told as often as it is asked for: once in the cache's time. */
+static void warn_if_unreadable(const struct directory_call *call, const char *dn, const struct password_policy *policy, bool own)
+{
+	if (policy->source == POLICY_UNKNOWN) {
+		const char *right = call->directory->flavor->policy_rights[own];
+		log_event(LOG_WARNING, "policy.unreadable", LOG_FIELDS({ "directory", call->directory->settings->name }, { LOG_SERVER, call->connection->name }),
+		          "directory %s: the password policy %s cannot be read, so refusals are not explained and nothing is judged beforehand: grant the agent's account %s",
+		          call->directory->settings->name, dn, right != NULL ? right : "the right to read this entry");
+	}
+}
+
 static void on_policy(const struct reply *reply, void *arg)
 {
 	struct directory_call *call = arg;
@@ -62,10 +74,12 @@ static void on_policy(const struct reply *reply, void *arg)
 	}
 	if (reply->ldap_result == LDAP_SUCCESS && reply->count == 1) {
 		call->directory->flavor->read_policy(reply->ldap, reply->entries[0], true, &policy);
-		policy_cache_put(&call->directory->policies, call->user.policy_dn, clock_monotonic_us(), &policy);
-	} else {
+	}
+	if (policy.source_name == NULL) {
 		policy.source_name = strdup(call->user.policy_dn);
 	}
+	warn_if_unreadable(call, call->user.policy_dn, &policy, true);
+	policy_cache_put(&call->directory->policies, call->user.policy_dn, clock_monotonic_us(), &policy);
 	complete_reading(call, &policy);
 }
 
@@ -155,6 +169,7 @@ static void on_domain(const struct reply *reply, void *arg)
 		call->directory->flavor->read_rights(RIGHTS_OF_DOMAIN, reply->ldap, reply->entries[0], &call->connection->token, &rights);
 		call->directory->policies.unexpire = rights.answers[RIGHT_UNEXPIRE_PASSWORD];
 		call->directory->flavor->read_policy(reply->ldap, reply->entries[0], false, &policy);
+		warn_if_unreadable(call, domain_dn(call), &policy, false);
 		policy_cache_put(&call->directory->policies, domain_dn(call), clock_monotonic_us(), &policy);
 		free(policy.source_name);
 	}

@@ -133,6 +133,9 @@ static void send_domain(struct client *client, int id)
 	add_text(ber, "pwdProperties", "1");
 	add_text(ber, "pwdHistoryLength", "24");
 	add_text(ber, "minPwdAge", "-864000000000");
+	add_text(ber, "maxPwdAge", "-9223372036854775808"); /* never */
+	add_text(ber, "lockoutThreshold", "5");
+	add_text(ber, "lockoutDuration", "0"); /* until an administrator unlocks */
 	end_entry(client, ber);
 	send_result(client, id, LDAP_RES_SEARCH_RESULT, 0, NULL);
 }

@@ -183,6 +183,7 @@ static void reads_everything(void **state)
 	assert_int_equal(account->policy.source, POLICY_DOMAIN);
 	assert_int_equal(account->policy.min_length, 10);
 	assert_true(account->policy.complexity && account->policy.min_age_s == 86400);
+	assert_true(account->policy.max_age_s == 0 && account->policy.lockout_threshold == 5 && account->policy.lockout_duration_s == 0);
 	const struct server_position *position = located_position(located);
 	assert_string_equal(position->server, one.name);
 	assert_true(position->invocation_known && position->highest_committed_usn == 4123 && position->current_time_s == 1795349015);
