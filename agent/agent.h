@@ -1,5 +1,5 @@
 /* agent: writebackd's parts joined: which session feeds which request, what is repeated, what the notification says, how it all ends.
- * The struct is shared by main.c, agent.c, agent_describe.c, commands.c and check_user.c; nobody else includes this. */
+ * The struct is shared by main.c, agent.c, agent_describe.c, commands.c and those of check_user.h; nobody else includes this. */
 #ifndef AGENT_AGENT_H
 #define AGENT_AGENT_H
 
@@ -67,7 +67,8 @@ extern const struct control_command agent_commands[];
 /* For commands: the command line was wrong, not the agent, which is an exit status of its own. */
 void agent_refuse_usage(struct control_call *call, const char *text);
 void agent_refuse_directory(const struct agent *agent, struct control_call *call, const char *name);
-/* check_user.c: the command check-user. */
+/* check_user.c: the commands check-user and explain-user. */
 void agent_check_user(struct control_call *call, const json_t *input, void *arg);
+void agent_explain_user(struct control_call *call, const json_t *input, void *arg);
 
 #endif

@@ -330,6 +330,7 @@ const struct control_command agent_commands[] = {
 	{ "status", run_status },
 	{ "check", run_check },
 	{ "check-user", agent_check_user },
+	{ "explain-user", agent_explain_user },
 	{ "enroll-begin", run_enroll_begin },
 	{ "enroll-finish", run_enroll_finish },
 	{ "resume", run_resume },

@@ -142,7 +142,7 @@ static void describe_name(const struct name_list *list, size_t index, struct rea
 	const char *name = list->names->items[index];
 	char sid[SID_TEXT_MAX] = "";
 	bool foreign = is_foreign(list, index);
-	*ret_name = (struct realm_name){ .key = lists[list->which].key, .name = name, .good = (is_there(list, index) || foreign) && !is_misplaced(list, index), .asked = found->asked };
+	*ret_name = (struct realm_name){ .key = lists[list->which].key, .name = name, .good = (is_there(list, index) || foreign) && !is_misplaced(list, index), .asked = found->asked, .sid = found->sid };
 	if (found->sid.size && !is_sid_text(name))
 		sid_format(&found->sid, sid);
 	if (is_misplaced(list, index))

@@ -30,6 +30,7 @@ enum status realms_choose(const struct realms *realms, const char *name, const c
 struct realm_name {
 	const char *key, *name;        /* "scope.bases" and what is written there */
 	bool asked, good;              /* good: it is there; not asked: the directory could not be asked yet */
+	struct sid sid;                /* size 0: not known, or it has none */
 	char text[640];                /* a sentence for an administrator */
 };
 void realm_each_name(const struct realm *realm, void (*visit)(const struct realm_name *name, void *arg), void *arg);

@@ -21,7 +21,7 @@ struct options {
 struct command {
 	const char *name;
 	int (*run)(struct options *options, const char *argument);
-	bool wants_argument;
+	const char *argument; /* what it is, for whoever leaves it out; NULL: it takes none */
 };
 
 static const char usage[] =
@@ -29,7 +29,10 @@ static const char usage[] =
 	"  status                     is the agent ready?\n"
 	"  check [--directory NAME]   try everything that a reset needs\n"
 	"  check --user NAME [--directory NAME]\n"
-	"                             could this user be reset now? NAME: a userPrincipalName, DOMAIN\\name, an account name or an objectGUID\n"
+	"                             could this user be reset now, and has the agent's account each right that it needs, with the commands that grant what is missing?\n"
+	"                             NAME: a userPrincipalName, DOMAIN\\name, an account name or an objectGUID\n"
+	"  explain NAME [--directory NAME]\n"
+	"                             why this user can or cannot be reset: scope, protection, state, lock, password, policy, and when the next change is possible\n"
 	"  enroll URL [--ticket-file FILE] [--ca-file FILE] [--proxy HOST:PORT] [--name NAME] [--replace]\n"
 	"                             join a reset service. The ticket comes from FILE, else from standard input, else from a prompt.\n"
 	"                             --replace: become another agent where this one is enrolled already\n"
@@ -130,13 +133,28 @@ static void print_check(const json_t *answer)
 	printf("%" PRId64 " ok, %" PRId64 " failed\n", number_of(answer, "passed"), number_of(answer, "failed"));
 }
 
+static void print_grant(const json_t *row)
+{
+	static const char *const members[][2] = { { "windows", "Windows:" }, { "samba", "Samba:  " } };
+	const json_t *grant = json_object_get(row, "grant");
+	if (*text_of(row, "note"))
+		printf("     %s\n", text_of(row, "note"));
+	for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
+		if (*text_of(grant, members[i][0]))
+			printf("     %s  %s\n", members[i][1], text_of(grant, members[i][0]));
+}
+
 static void print_user(const json_t *answer)
 {
 	size_t index;
 	json_t *row;
-	printf("%s%s: %s\n", json_is_true(json_object_get(answer, "ok")) ? "" : "a reset would be refused: ", text_of(answer, "code"), text_of(answer, "text"));
-	json_array_foreach(json_object_get(answer, "rows"), index, row)
-		printf("%-4s %-15s %s\n", json_is_true(json_object_get(row, "ok")) ? "ok" : "FAIL", text_of(row, "question"), text_of(row, "text"));
+	printf("%s%s: %s\n", strcmp(text_of(answer, "code"), "plausible") == 0 ? "" : "a reset would be refused: ", text_of(answer, "code"), text_of(answer, "text"));
+	json_array_foreach(json_object_get(answer, "rows"), index, row) {
+		const char *right = text_of(row, "answer");
+		const char *mark = !json_is_true(json_object_get(row, "ok")) ? "FAIL" : strcmp(right, "no") == 0 ? "-" : strcmp(right, "unknown") == 0 ? "?" : "ok";
+		printf("%-4s %-*s %s\n", mark, *right ? 30 : 15, text_of(row, "question"), text_of(row, "text"));
+		print_grant(row);
+	}
 	static const char *const members[] = { "guid", "directory", "server", "diagnostic" };
 	for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
 		if (*text_of(answer, members[i]))
@@ -158,6 +176,37 @@ static int run_check(struct options *options, const char *argument)
 		print_user(answer);
 	else
 		print_check(answer);
+	int result = json_is_true(json_object_get(answer, "ok")) ? 0 : EXIT_DEGRADED;
+	json_decref(answer);
+	return result;
+}
+
+/* explain ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void print_explanation(const json_t *answer)
+{
+	size_t index;
+	json_t *row;
+	if (!json_object_get(answer, "explanation"))
+		printf("Reset now    NO: %s (%s)%s%s\n", text_of(answer, "text"), text_of(answer, "code"), *text_of(answer, "directory") ? ", directory " : "", text_of(answer, "directory"));
+	json_array_foreach(json_object_get(answer, "explanation"), index, row)
+		printf("%-12s %s\n", text_of(row, "topic"), text_of(row, "text"));
+	json_array_foreach(json_object_get(answer, "warnings"), index, row)
+		printf("%-12s %s\n", "Warning", json_string_value(row));
+}
+
+static int run_explain(struct options *options, const char *argument)
+{
+	json_t *answer, *input = json_pack("{s:s,s:s,s:s?}", "command", "explain-user", "user", argument, "directory", options->directory);
+	if (!input)
+		return report(options->json, EX_USAGE, "usage", "the user's or the directory's name is not UTF-8");
+	int failed = ask(options, input, &answer);
+	if (failed)
+		return failed;
+	if (options->json)
+		print_json(answer);
+	else
+		print_explanation(answer);
 	int result = json_is_true(json_object_get(answer, "ok")) ? 0 : EXIT_DEGRADED;
 	json_decref(answer);
 	return result;
@@ -205,7 +254,8 @@ static int run_journal(struct options *options, const char *argument)
 }
 
 static const struct command commands[] = {
-	{ "status", run_status, false }, { "check", run_check, false }, { "enroll", run_enroll, true }, { "resume", run_resume, false }, { "journal", run_journal, false },
+	{ "status", run_status, NULL }, { "check", run_check, NULL }, { "explain", run_explain, "user's name" }, { "enroll", run_enroll, "service's URL" }, { "resume", run_resume, NULL },
+	{ "journal", run_journal, NULL },
 };
 
 static int fail_usage(const struct options *options, const char *what, const char *word)
@@ -220,10 +270,11 @@ static int run(struct options *options, int count, char **words)
 	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
 		if (strcmp(commands[i].name, words[0]) != 0)
 			continue;
-		if (count < 1 + commands[i].wants_argument)
-			return fail_usage(options, "the service's URL is missing behind", words[0]);
-		if (count > 1 + commands[i].wants_argument)
-			return fail_usage(options, "this is one word too many:", words[1 + commands[i].wants_argument]);
+		int wanted = commands[i].argument ? 2 : 1;
+		if (count < wanted)
+			return report(options->json, EX_USAGE, "usage", "the %s is missing behind %s; see writebackctl --help", commands[i].argument, words[0]);
+		if (count > wanted)
+			return fail_usage(options, "this is one word too many:", words[wanted]);
 		return commands[i].run(options, words[1]);
 	}
 	return fail_usage(options, "unknown command", words[0]);

@@ -212,6 +212,7 @@ static void read_times(const struct entry *entry, struct account *account)
 	/* 0: it must be changed before anything else */
 	account->password_expires_s = entry_number(entry, "msDS-UserPasswordExpiryTimeComputed", &value) && value != 0 ? ad_time_expiry(value) : 0;
 	account->lockout_time_set = entry_number(entry, "lockoutTime", &value) && value != 0;
+	account->lockout_began_s = account->lockout_time_set ? ad_time_from_filetime(value) : 0;
 }
 
 static void read_password_record(const struct entry *entry, struct replication_record *ret_record)
