@@ -42,7 +42,7 @@ static void ask_state(struct user_check *check, const struct account *account)
 	enum status status = scope_judge_state(realm_scope(check->realm), account, true, false, clock_now_ms() / 1000);
 	char text[256];
 	snprintf(text, sizeof text, "%s%s%s", account->uac & UAC_ACCOUNTDISABLE ? "disabled, which the configuration allows" : "enabled", account->locked ? ", and locked: a reset unlocks it too" : "",
-	         account->cannot_change_known ? "" : "; whether the user may change the password could not be read");
+	         account->cannot_change_known || account->is_entry ? "" : "; whether the user may change the password could not be read");
 	check_add_row(check, "state", status, status != STATUS_OK ? status_admin_text(status) : text);
 }
 

@@ -196,7 +196,7 @@ static void explain_state(struct explanation *to)
 	if (account->uac & UAC_DONT_EXPIRE_PASSWORD)
 		add(&state, "the password never expires, so must_change is refused");
 	say(to, "State", "%s", state.text);
-	if (!account->cannot_change_known)
+	if (!account->cannot_change_known && !account->is_entry)
 		warn(to, "whether the user may change the password could not be read (the right Read permissions is missing); it is taken for yes");
 }
 
@@ -216,7 +216,7 @@ static void explain_lock(struct explanation *to)
 		snprintf(until.text, sizeof until.text, "until %.40s, or an unlock or a reset before", moment(ends_s).text);
 	else
 		snprintf(until.text, sizeof until.text, "until an unlock or a reset");
-	say(to, "Locked", "YES%s%s, %s", account->lockout_began_s ? " since " : "", account->lockout_began_s ? since.text : "", until.text);
+	say(to, "Locked", "YES%s%s, %s", account->lockout_began_s > 0 ? " since " : "", account->lockout_began_s > 0 ? since.text : "", until.text);
 }
 
 static int64_t expires_s(const struct account *account)
@@ -315,6 +315,10 @@ static void explain_rights(struct explanation *to)
 		size_t used = list ? strlen(list) : 0;
 		if (list)
 			snprintf(list + used, sizeof missing - used, "%s%s", used ? ", " : "", question + strlen("right: "));
+	}
+	if (to->account->is_entry) {
+		say(to, "Rights", "not known: this kind of directory does not tell them; a refusal names what is missing");
+		return;
 	}
 	say(to, "Rights", "%s%s%s%s%s", *missing ? "MISSING: " : *unknown ? "" : "the agent's account has all that it needs", missing, *missing && *unknown ? "; " : "", *unknown ? "not known: " : "", unknown);
 	if (*missing && to->check->status != STATUS_USER_PROTECTED && to->check->status != STATUS_USER_OUT_OF_SCOPE)

@@ -82,7 +82,8 @@ static json_t *grants(const struct user_check *check, const struct right_row *ro
 {
 	struct sid agent = located_agent(check->located);
 	char sid[SID_TEXT_MAX], domain[512];
-	const char *name = realm_settings(check->realm)->bind_dn;
+	const struct settings_directory *settings = realm_settings(check->realm);
+	const char *name = settings->bind_principal ? settings->bind_principal : settings->bind_dn;
 	sid_format(&agent, sid);
 	find_domain(located_account(check->located)->dn, domain, sizeof domain);
 	const char *const values[4] = { find_container(check), name && !strchr(name, '=') && is_plain(name) ? name : "DOMAIN\\ACCOUNT", *sid ? sid : "SID", domain };
@@ -161,6 +162,10 @@ void check_add_rights(struct user_check *check)
 {
 	if (!check->rights) {
 		check_add_row(check, "rights", STATUS_OK, "not known: they could not be read");
+		return;
+	}
+	if (located_account(check->located)->is_entry) {
+		check_add_row(check, "rights", STATUS_OK, "not known: this kind of directory does not tell them; a refusal names what is missing");
 		return;
 	}
 	for (size_t i = 0; i < sizeof ORDER / sizeof ORDER[0]; i++)
