@@ -1,5 +1,7 @@
 #include "attributes.h"
 
+#include "descriptor.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -236,6 +238,11 @@ GETTER(get_allowed)
 			values_add_text(out, rows[i].name);
 }
 
+GETTER(get_descriptor)
+{
+	descriptor_put(view->forest, view->who, object, view->descriptor_parts, out);
+}
+
 /* Layout of the NDR blob: u32 1, 0, count, 0; then of each attribute id, version, seconds since 1601, originator, its USN, ours (MS-ADTS 3.1.1.1.9). */
 static uint8_t *put_little(uint8_t *out, uint64_t number, unsigned octets)
 {
@@ -393,6 +400,7 @@ const struct attribute_row attribute_rows[] = {
 	{ "name", SYNTAX_TEXT, 0, get_name },
 	{ "nCName", SYNTAX_NAME, 0, NULL },
 	{ "nETBIOSName", SYNTAX_TEXT, 0, NULL },
+	{ "nTSecurityDescriptor", SYNTAX_OCTETS, CONSTRUCTED, get_descriptor },
 	{ "objectCategory", SYNTAX_CATEGORY, 0, get_category },
 	{ "objectClass", SYNTAX_TEXT, 0, get_class },
 	{ "objectGUID", SYNTAX_GUID, 0, get_guid },
@@ -440,7 +448,7 @@ const struct attribute_row *attribute_find(struct value name)
 
 void attribute_values(const struct attribute_row *row, const struct view *view, struct object *object, struct values *out)
 {
-	if (!row || (row->flags & SECRET) || (object->class == CLASS_PSO && !forest_may_read_policy(view->forest, view->who, object)))
+	if (!row || (row->flags & SECRET) || ((object->class == CLASS_PSO || object->class == CLASS_PSO_CONTAINER) && !forest_may_read_policy(view->forest, view->who, object)))
 		return;
 	if (row->get) {
 		row->get(view, object, out);

@@ -10,6 +10,7 @@ struct view {
 	struct object *who;  /* the bound one, NULL: anonymous */
 	struct arena *arena;
 	int64_t now;
+	unsigned descriptor_parts; /* SD flags that were asked for, MS-ADTS 3.1.1.3.4.1.11 */
 };
 
 enum syntax { SYNTAX_TEXT, SYNTAX_OCTETS, SYNTAX_INTEGER, SYNTAX_NAME, SYNTAX_CATEGORY, SYNTAX_GUID, SYNTAX_SID };

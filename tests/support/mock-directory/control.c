@@ -171,6 +171,10 @@ static bool set_one(struct command *command, struct object *object, const char *
 		return set_flag(account, UAC_DONT_EXPIRE, value);
 	} else if (!strcmp(key, "admin_count")) {
 		object->admin = strcmp(value, "0");
+	} else if (!strcmp(key, "cannot_change")) {
+		object->cannot_change = lock;
+	} else if (!strcmp(key, "sealed")) {
+		object->sealed = lock;
 	} else if (!strcmp(key, "must_change")) {
 		account->password_last_set = lock ? 0 : now;
 	} else if (!strcmp(key, "upn")) {
@@ -233,6 +237,25 @@ static void run_log(struct command *command)
 	evbuffer_add_printf(command->out, "ok\n");
 }
 
+/* "revoke NAME RIGHT", "grant NAME RIGHT": in every grant that the file gave to NAME. */
+static void run_right(struct command *command)
+{
+	struct forest *forest = command->server->forest;
+	struct object *who = named(command);
+	unsigned right = command->count == 3 ? right_from_text(command->words[2]) : 0;
+	if (!who || !right) {
+		if (who)
+			fail(command, "not understood", command->count > 2 ? command->words[2] : "");
+		return;
+	}
+	for (size_t i = 0; i < forest->grant_count; i++) {
+		struct grant *grant = &forest->grants[i];
+		if (grant->who == who && (right != RIGHT_UNEXPIRE) == (grant->where != forest->domain))
+			grant->rights = command->words[0][0] == 'g' ? grant->rights | right : grant->rights & ~right;
+	}
+	evbuffer_add_printf(command->out, "ok\n");
+}
+
 static void run_sdprop(struct command *command)
 {
 	forest_protect(command->server->forest);
@@ -243,7 +266,7 @@ static void run_line(struct control_socket *control, char *line, struct evbuffer
 {
 	static const struct { const char *verb; void (*run)(struct command *); } rows[] = {
 		{ "fault", run_fault }, { "clock", run_clock }, { "user", run_user }, { "set", run_set }, { "verify", run_verify },
-		{ "stats", run_stats }, { "log", run_log }, { "sdprop", run_sdprop },
+		{ "stats", run_stats }, { "log", run_log }, { "sdprop", run_sdprop }, { "grant", run_right }, { "revoke", run_right },
 	};
 	struct command command = { .server = control->server, .out = out };
 	arena_reset(&control->server->arena);

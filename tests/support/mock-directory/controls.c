@@ -2,12 +2,13 @@
 
 #include <string.h>
 
+#define SD_FLAGS "1.2.840.113556.1.4.801"
 #define POLICY_HINTS "1.2.840.113556.1.4.2239"
 #define POLICY_HINTS_DEPRECATED "1.2.840.113556.1.4.2066"
 
 const char *const controls_supported[] = {
 	LDAP_CONTROL_PAGEDRESULTS,  /* 1.2.840.113556.1.4.319 */
-	"1.2.840.113556.1.4.801",   /* security descriptor flags */
+	SD_FLAGS,
 	"1.2.840.113556.1.4.417",   /* show deleted */
 	"1.2.840.113556.1.4.1339",  /* domain scope: no references */
 	"1.2.840.113556.1.4.1340",  /* search options */
@@ -42,6 +43,13 @@ static bool read_hints(struct value value, ber_int_t *ret_flags)
 	bool good = ber_scanf(ber, "{i}", ret_flags) != LBER_ERROR;
 	ber_free(ber, 0);
 	return good;
+}
+
+unsigned controls_descriptor_parts(const struct request *request)
+{
+	const struct control *control = controls_find(request, SD_FLAGS);
+	ber_int_t parts = 0xf;
+	return control && control->has_value && read_hints(control->value, &parts) ? (unsigned)parts : 0xf;
 }
 
 bool controls_check(const struct operation *operation, struct answer *answer, bool *ret_hints)

@@ -67,6 +67,8 @@ struct object {
 	enum class_kind class;
 	bool configuration;      /* in the configuration's naming context, not the domain's */
 	bool admin;              /* adminCount=1: AdminSDHolder's descriptor is on it */
+	bool cannot_change;      /* its descriptor denies Change Password to SELF and Everyone */
+	bool sealed;             /* and gives ordinary accounts no READ_CONTROL: it is not shown */
 	uint8_t guid[16], anchor[16], sid[28];
 	bool anchor_set;
 	uint8_t sid_size;
@@ -89,6 +91,8 @@ struct object {
 };
 
 enum right { RIGHT_RESET_PASSWORD = 1, RIGHT_WRITE_LOCKOUT = 2, RIGHT_WRITE_LAST_SET = 4, RIGHT_READ_PSO = 8, RIGHT_UNEXPIRE = 16 };
+/* 0: no right is called so. */
+unsigned right_from_text(const char *name);
 struct grant {
 	struct object *who; /* an account or a group */
 	struct object *where;
@@ -151,6 +155,7 @@ void forest_mark_groups(struct forest *forest, struct object *object);
 bool forest_is_member(struct forest *forest, struct object *object, const struct object *group, bool primary_too);
 bool forest_is_administrator(struct forest *forest, struct object *who);
 bool forest_may(struct forest *forest, struct object *who, struct object *target, enum right right);
+/* A PSO, or their container. */
 bool forest_may_read_policy(struct forest *forest, struct object *who, struct object *pso);
 /* The PSO that applies (MS-ADTS 3.1.1.4.5.36), or NULL; and the policy in force. */
 struct object *forest_resultant_pso(struct forest *forest, struct object *object);

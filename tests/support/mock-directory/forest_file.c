@@ -214,12 +214,13 @@ struct flag_row {
 };
 static const struct flag_row flag_rows[] = {
 	{ "disabled", UAC_DISABLED }, { "smartcard", UAC_SMARTCARD }, { "dont_expire", UAC_DONT_EXPIRE }, { "password_not_required", UAC_PASSWORD_NOT_REQUIRED },
-	{ "must_change", 0 }, { "locked", 0 }, { "logon_hours", 0 }, { "workstation", 0 }, { "expired", 0 },
+	{ "must_change", 0 }, { "locked", 0 }, { "logon_hours", 0 }, { "workstation", 0 }, { "expired", 0 }, { "cannot_change", 0 },
 };
 
 static void read_account_flag(struct reader *reader, yaml_node_t *item, void *arg)
 {
-	struct account *account = arg;
+	struct object *object = arg;
+	struct account *account = object->account;
 	const char *name = text_of(reader, item);
 	size_t i = 0;
 	while (i < sizeof flag_rows / sizeof flag_rows[0] && strcmp(flag_rows[i].name, name))
@@ -237,6 +238,8 @@ static void read_account_flag(struct reader *reader, yaml_node_t *item, void *ar
 		account->expires = now - TICKS_PER_SECOND * 86400;
 	else if (!strcmp(name, "logon_hours"))
 		account->logon_hours_closed = true;
+	else if (!strcmp(name, "cannot_change"))
+		object->cannot_change = true;
 	else if (!strcmp(name, "workstation"))
 		account->workstation_bound = true;
 }
@@ -296,7 +299,7 @@ static void read_user(struct reader *reader, yaml_node_t *item, void *arg)
 		password_digest(value_of(password), &account->password);
 	account->history[0] = account->password;
 	read_identity(reader, item, object);
-	each(reader, item, "flags", read_account_flag, account);
+	each(reader, item, "flags", read_account_flag, object);
 	each(reader, item, "member_of", join, object);
 	each(reader, item, "spn", store_text, object);
 	const char *description = get_text(reader, item, "description", NULL), *mail = get_text(reader, item, "mail", NULL);
@@ -373,18 +376,22 @@ static void read_pso(struct reader *reader, yaml_node_t *item, void *arg)
 	each(reader, item, "readable_by", add_reader, pso);
 }
 
-static void add_right(struct reader *reader, yaml_node_t *item, void *arg)
+unsigned right_from_text(const char *name)
 {
 	static const struct { const char *name; enum right right; } rows[] = { { "reset-password", RIGHT_RESET_PASSWORD }, { "write-lockoutTime", RIGHT_WRITE_LOCKOUT },
 		{ "write-pwdLastSet", RIGHT_WRITE_LAST_SET }, { "read-pso", RIGHT_READ_PSO }, { "unexpire-password", RIGHT_UNEXPIRE } };
-	unsigned *rights = arg;
-	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-		if (!strcmp(text_of(reader, item), rows[i].name)) {
-			*rights |= rows[i].right;
-			return;
-		}
-	}
-	complain(reader, item, "unknown right", text_of(reader, item));
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+		if (!strcmp(name, rows[i].name))
+			return rows[i].right;
+	return 0;
+}
+
+static void add_right(struct reader *reader, yaml_node_t *item, void *arg)
+{
+	unsigned *rights = arg, right = right_from_text(text_of(reader, item));
+	*rights |= right;
+	if (!right)
+		complain(reader, item, "unknown right", text_of(reader, item));
 }
 
 static void read_grant(struct reader *reader, yaml_node_t *item, void *arg)

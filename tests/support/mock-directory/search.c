@@ -75,12 +75,30 @@ static void list_state(struct listing *listing, const struct server *server)
 	list_text(listing, "domainControllerFunctionality", "7");
 }
 
+/* Whom the server takes the connection for: only where it is asked for by name (MS-ADTS 3.1.1.3.2). */
+static void list_token(struct listing *listing, struct operation *operation)
+{
+	static const uint8_t well_known[][16] = { { 1, 1, 0, 0, 0, 0, 0, 1 }, { 1, 1, 0, 0, 0, 0, 0, 5, 11 }, { 1, 1, 0, 0, 0, 0, 0, 5, 15 }, { 1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0, 0x2a, 2 } };
+	struct view view = operation_view(operation);
+	bool asked = false;
+	for (size_t i = 0; i < listing->request->attributes.count; i++)
+		asked |= value_is(listing->request->attributes.items[i], "tokenGroups");
+	if (!asked || !view.who)
+		return;
+	struct values *values = list(listing, "tokenGroups");
+	values_add(values, view.who->sid, view.who->sid_size);
+	attribute_values(attribute_find(VALUE("tokenGroups")), &view, view.who, values);
+	for (size_t i = 0; i < 4; i++)
+		values_add_copy(values, well_known[i], i < 3 ? 12 : 16);
+}
+
 void root_dse_perform(struct operation *operation)
 {
 	const struct server *server = operation->server;
 	struct listing listing = { .request = operation->request, .arena = &operation->server->arena };
 	list_names(&listing, server->forest);
 	list_state(&listing, server);
+	list_token(&listing, operation);
 	struct values *values = list(&listing, "supportedLDAPVersion");
 	values_add_text(values, "3");
 	values_add_text(values, "2");

@@ -26,6 +26,9 @@ struct server {
 	LIST_HEAD(, connection) connections;
 };
 
+/* The SD flags control's value; all four parts without it. */
+unsigned controls_descriptor_parts(const struct request *request);
+
 struct operation {
 	struct server *server;
 	struct request *request;
@@ -38,7 +41,8 @@ struct operation {
 static inline struct view operation_view(const struct operation *operation)
 {
 	struct server *server = operation->server;
-	return (struct view){ .forest = server->forest, .who = *operation->bound, .arena = &server->arena, .now = forest_now(server->forest) };
+	return (struct view){ .forest = server->forest, .who = *operation->bound, .arena = &server->arena, .now = forest_now(server->forest),
+		.descriptor_parts = controls_descriptor_parts(operation->request) };
 }
 
 /* Each writes its answers to operation->out. */
