@@ -134,6 +134,7 @@ static enum status begin(struct kerberos *kerberos, struct negotiation *negotiat
 		status = tickets_for_server(kerberos->tickets, negotiation->host, answer->why, sizeof answer->why);
 	}
 	if (status != STATUS_OK) {
+		publish(kerberos);
 		return status;
 	}
 	negotiation->cache = tickets_cache_ref(kerberos->tickets);

@@ -320,6 +320,13 @@ enum status tickets_acquire(struct tickets *tickets, char *why, size_t capacity)
 	return code == 0 ? STATUS_OK : explain(tickets, code, "no ticket could be had", why, capacity);
 }
 
+/* The KDC does not take its own ticket back: it ran out, or the KDC's key is another one now. */
+static bool is_refused_ticket(krb5_error_code code)
+{
+	return code == KRB5KRB_AP_ERR_TKT_EXPIRED || code == KRB5KRB_AP_ERR_BAD_INTEGRITY || code == KRB5KRB_AP_ERR_MODIFIED || code == KRB5KRB_AP_ERR_BADKEYVER ||
+	       code == KRB5KDC_ERR_TGT_REVOKED;
+}
+
 enum status tickets_for_server(struct tickets *tickets, const char *host, char *why, size_t capacity)
 {
 	krb5_context context = tickets->cache->context;
@@ -333,6 +340,11 @@ enum status tickets_for_server(struct tickets *tickets, const char *host, char *
 	}
 	if (code == KRB5KDC_ERR_S_PRINCIPAL_UNKNOWN) {
 		snprintf(why, capacity, "the KDC knows no service ldap/%s: name the server in `servers` as its own account does (dc1.corp.example.com), not by an address or an alias", host);
+		return STATUS_DIRECTORY_UNAVAILABLE;
+	}
+	if (is_refused_ticket(code)) {
+		snprintf(why, capacity, "the KDC of %.100s does not take its ticket back (%s): a new one is asked for", realm_of(tickets), error_message(code));
+		tickets_discard(tickets);
 		return STATUS_DIRECTORY_UNAVAILABLE;
 	}
 	return code == 0 ? STATUS_OK : explain(tickets, code, "no ticket for the server could be had", why, capacity);

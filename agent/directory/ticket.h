@@ -27,7 +27,7 @@ void tickets_free(struct tickets *tickets);
 /* A new ticket for the account; the old one stays where none is given. `why` gets a sentence that names principal, keytab or KDC and says what to do: directory.credential (the key,
  * the account), directory.unavailable (no KDC answers), agent.clock_skew. */
 enum status tickets_acquire(struct tickets *tickets, char *why, size_t capacity) MUST_USE;
-/* A ticket for ldap/`host`, so that what a KDC says of it has a code. */
+/* A ticket for ldap/`host`, so that what a KDC says of it has a code. Where the KDC does not take its own ticket back, none is left. */
 enum status tickets_for_server(struct tickets *tickets, const char *host, char *why, size_t capacity) MUST_USE;
 /* They were refused: none is left. */
 void tickets_discard(struct tickets *tickets);

@@ -102,3 +102,14 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("what a directory cannot do")
         for line in tested_instead:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def tool(build):
+    tools = []
+
+    def make(*options, **more):
+        tools.append(lab_module.Tool(build, *options, **more))
+        return tools[-1]
+    yield make
+    lab_module.stop_all(t.close for t in tools if t.process.poll() is None)

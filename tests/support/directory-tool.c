@@ -11,10 +11,12 @@
  *     recheck | unlock | reset PASSWORD [unlock] [must-change] [enforce]
  *     flood N guid|anchor|upn|sam ID             N locates at once
  *     gap                                        the loop's longest gap in ms since the last `gap` */
+#include <event2/buffer.h>
 #include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "agent/directory/directory.h"
 #include "base/clock.h"
@@ -24,7 +26,9 @@ static struct {
 	struct loop *loop;
 	struct directory *directory;
 	struct located *located;
-	struct event *next;
+	struct event *next, *readable;
+	struct evbuffer *input;
+	bool ended;
 	int64_t started_us, timeout_ms;
 	unsigned flood, flood_ok;
 	char *text[16];
@@ -230,12 +234,32 @@ static enum status run_command(void)
 	return STATUS_OK;
 }
 
+/* The loop goes on while nobody says anything. A file can be read at once, and libevent takes none. */
+static void wait_for_line(void)
+{
+	if (event_add(tool.readable, NULL) != 0) {
+		event_active(tool.readable, EV_READ, 0);
+	}
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	tool.ended = evbuffer_read(tool.input, STDIN_FILENO, 4096) <= 0;
+	go_on();
+}
+
 static void on_next(evutil_socket_t fd, short what, void *arg)
 {
-	static char line[4096];
+	static char *line;
 	char *save = NULL;
-	if (fgets(line, sizeof line, stdin) == NULL) {
+	free(line);
+	line = evbuffer_readln(tool.input, NULL, EVBUFFER_EOL_LF);
+	if (line == NULL && tool.ended) {
 		loop_end(tool.loop);
+		return;
+	}
+	if (line == NULL) {
+		wait_for_line();
 		return;
 	}
 	tool.words = 0;
@@ -318,11 +342,15 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	tool.next = evtimer_new(loop_base(tool.loop), on_next, NULL);
+	tool.readable = event_new(loop_base(tool.loop), STDIN_FILENO, EV_READ, on_readable, NULL);
+	tool.input = evbuffer_new();
 	go_on();
 	loop_run(tool.loop);
 	directory_free(tool.directory);
 	located_free(tool.located);
 	event_free(tool.next);
+	event_free(tool.readable);
+	evbuffer_free(tool.input);
 	loop_free(tool.loop);
 	return 0;
 }

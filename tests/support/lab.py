@@ -347,6 +347,58 @@ def forest_password(user):
     return next(u["password"] for u in forest()["users"] if u["name"] == user)
 
 
+class Tool:
+    """tests/support/directory-tool, asked line by line."""
+
+    def __init__(self, build, *options, inside=(), env=None):
+        self.log = tempfile.NamedTemporaryFile("w+", prefix="directory-tool-", suffix=".log")
+        extra = [f"{key}={value}" for key, value in (env or {}).items()]
+        self.process = subprocess.Popen([*inside, "env", *extra, os.path.join(build, "tests/support/directory-tool"), "--timeout", "3000", *options], text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
+
+    def ask(self, command):
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise Late(f"directory-tool ended: {self.log_text()[-3000:]}")
+        return json.loads(line)
+
+    def tell(self, command):
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+
+    def health(self):
+        return self.ask("health")
+
+    def wait_up(self, timeout=10):
+        try:
+            return wait_for("the server to be up", lambda: (h := self.health())["up"] and h, timeout)
+        except Late as late:
+            raise Late(f"{late}: {self.health()['text']}\n{self.log_text()[-2000:]}") from None
+
+    def wait_down(self, words, timeout=10):
+        return wait_for(f"the server to be down: {words}", lambda: not (h := self.health())["up"] and words in h["text"] and h, timeout)
+
+    def rows(self):
+        return {row["step"]: row for row in self.ask("check")["rows"]}
+
+    def log_text(self):
+        with open(self.log.name, encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def close(self):
+        """How long it took to go."""
+        began = time.monotonic()
+        self.process.stdin.close()
+        try:
+            assert self.process.wait(15) == 0, self.log_text()[-3000:]
+        finally:
+            self.process.kill()
+            self.process.stdout.close()
+        return time.monotonic() - began
+
+
 # The service -------------------------------------------------------------------------------------------------------------------------------
 
 class Service:
