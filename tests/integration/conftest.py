@@ -8,6 +8,8 @@ import lab as lab_module
 
 BUILD = os.path.abspath(os.environ.get("BUILD_ROOT", os.path.join(lab_module.ROOT, "build")))
 KINDS = [kind for kind, (_, variable) in capabilities.KINDS.items() if variable is None or os.environ.get(variable)]
+# Users are reset again and again here; the ceilings have tests of their own.
+LAB_OPTIONS = {"settings": {"limits": {"per_user_hour": 0, "per_minute": 0, "latch_per_hour": 0, "unlocks_per_minute": 0}}}
 tested_instead = []
 
 
@@ -36,11 +38,10 @@ def missing(kind):
 
 @pytest.fixture(scope="module", params=KINDS)
 def lab(request):
-    """A whole lab with each directory in turn: the same test runs on all of them (capabilities.py says which)."""
+    """A whole lab with each directory in turn: the same test runs on all of them (capabilities.py says which). A module's LAB_OPTIONS are those of lab.Agent."""
     if missing(request.param):
         pytest.skip(missing(request.param))
-    # Users are reset again and again here; the ceilings have tests of their own.
-    lab = running_lab(request.param, settings={"limits": {"per_user_hour": 0, "per_minute": 0, "latch_per_hour": 0, "unlocks_per_minute": 0}})
+    lab = running_lab(request.param, **{**LAB_OPTIONS, **getattr(request.module, "LAB_OPTIONS", {})})
     yield lab
     lab.close()
 

@@ -6,6 +6,8 @@ demo_packages="python3-ldap python3-yaml openssl"
 samba_packages="samba samba-ad-dc samba-ad-provision samba-dsdb-modules samba-vfs-modules winbind krb5-user ldap-utils python3-samba"
 test_packages="python3-pytest python3-jsonschema python3-jwcrypto python3-cryptography python3-websockets python3-seccomp jose systemd procps libasan8 libubsan1"
 
+newer_packages="mmdebstrap"
+
 programs="agent/writebackd agent/channel/writebackd-channel agent/ctl/writebackctl service/reset-service tests/support/mock-directory/mock-directory"
 
 say() { printf '%s\n' "$*" >&2; }
