@@ -143,6 +143,16 @@ static void take_answer(struct lookup *lookup, const struct srv_answer *answer)
 
 /* Rounds ------------------------------------------------------------------------------------------------------------------------------ */
 
+static bool names_any(const struct discovery *discovery)
+{
+	for (unsigned i = 0; i < discovery->count; i++) {
+		if (discovery->lookups[i].good) {
+			return true;
+		}
+	}
+	return false;
+}
+
 static void plan(struct discovery *discovery)
 {
 	int64_t seconds = TTL_CEILING_S;
@@ -152,7 +162,7 @@ static void plan(struct discovery *discovery)
 		complete &= lookup->answered;
 		seconds = lookup->good && lookup->ttl_s < seconds ? lookup->ttl_s : seconds;
 	}
-	complete &= discovery->directory->server_count > 0;
+	complete &= names_any(discovery);
 	discovery->failures = complete ? 0 : discovery->failures + 1;
 	seconds = seconds < TTL_FLOOR_S ? TTL_FLOOR_S : seconds;
 	for (unsigned i = 0; !complete && i < discovery->failures; i++) {
@@ -162,16 +172,6 @@ static void plan(struct discovery *discovery)
 		seconds = RETRY_MAX_S;
 	}
 	event_add(discovery->timer, &(struct timeval){ seconds, 0 });
-}
-
-static bool names_any(const struct discovery *discovery)
-{
-	for (unsigned i = 0; i < discovery->count; i++) {
-		if (discovery->lookups[i].good) {
-			return true;
-		}
-	}
-	return false;
 }
 
 /* At the first, and where things went wrong just now. */
@@ -208,14 +208,14 @@ static void end_round(struct discovery *discovery)
 static void on_answer(const struct srv_answer *answer, const char *why, void *arg)
 {
 	struct lookup *lookup = arg;
-	resolve_free(lookup->resolve);
-	lookup->resolve = NULL;
 	lookup->ended = true;
 	lookup->answered = answer != NULL;
 	snprintf(lookup->text, sizeof lookup->text, "%s", why != NULL ? why : "");
 	if (why == NULL) {
 		take_answer(lookup, answer);
 	}
+	resolve_free(lookup->resolve);
+	lookup->resolve = NULL;
 	if (--lookup->discovery->running == 0) {
 		end_round(lookup->discovery);
 	}

@@ -480,6 +480,7 @@ class Agent:
     def __init__(self, build, folder, directory, endpoint, service_ca, settings=None, directory_settings=None, scope=None, channel_settings=None):
         os.makedirs(folder, exist_ok=True)
         self.build, self.folder, self.directory = build, folder, directory
+        self.wrapper = []  # what writebackd is started by
         self.control = os.path.join(folder, "control.sock")
         self.service_ca = service_ca
         os.makedirs(os.path.join(folder, "state"), mode=0o700, exist_ok=True)
@@ -504,7 +505,7 @@ class Agent:
                 yaml.safe_dump(value, f, sort_keys=False)
 
     def start_writebackd(self):
-        self.writebackd = Program(self.folder, "writebackd", [os.path.join(self.build, "agent/writebackd"), "--config", self.writebackd_config,
+        self.writebackd = Program(self.folder, "writebackd", [*self.wrapper, os.path.join(self.build, "agent/writebackd"), "--config", self.writebackd_config,
                                                               "--log-format", "json"])
         def listens():
             if self.writebackd.process.poll() is not None:

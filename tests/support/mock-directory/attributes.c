@@ -65,6 +65,12 @@ GETTER(get_dc)
 		values_add_text(out, object->rdn);
 }
 
+GETTER(get_role_owner)
+{
+	if (object == view->forest->domain)
+		values_add_text(out, view->forest->role_owner);
+}
+
 GETTER(get_name)
 {
 	values_add_text(out, object->rdn);
@@ -366,7 +372,7 @@ const struct attribute_row attribute_rows[] = {
 	{ "dNSHostName", SYNTAX_TEXT, 0, NULL },
 	{ "dnsRoot", SYNTAX_TEXT, 0, NULL },
 	{ "dSHeuristics", SYNTAX_TEXT, 0, NULL },
-	{ "fSMORoleOwner", SYNTAX_NAME, 0, NULL },
+	{ "fSMORoleOwner", SYNTAX_NAME, 0, get_role_owner },
 	{ "groupType", SYNTAX_INTEGER, 0, get_group_type },
 	{ "invocationId", SYNTAX_OCTETS, 0, NULL },
 	{ "lDAPAdminLimits", SYNTAX_TEXT, 0, NULL },
@@ -419,6 +425,7 @@ const struct attribute_row attribute_rows[] = {
 	{ "systemFlags", SYNTAX_INTEGER, 0, NULL },
 	{ "tokenGroups", SYNTAX_SID, CONSTRUCTED | BASE_ONLY, get_token_groups },
 	{ "unicodePwd", SYNTAX_OCTETS, SECRET, NULL },
+	{ "uPNSuffixes", SYNTAX_TEXT, 0, NULL },
 	{ "userAccountControl", SYNTAX_INTEGER, 0, get_control },
 	{ "userPassword", SYNTAX_OCTETS, SECRET, NULL },
 	{ "userPrincipalName", SYNTAX_TEXT, 0, get_upn },

@@ -262,11 +262,29 @@ static void run_sdprop(struct command *command)
 	evbuffer_add_printf(command->out, "ok\n");
 }
 
+/* What an administrator, or replication, makes of the controller. */
+static void run_server(struct command *command)
+{
+	struct forest *forest = command->server->forest;
+	const char *word = command->count == 2 ? command->words[1] : "";
+	if (!strcmp(word, "synchronized=true") || !strcmp(word, "synchronized=false")) {
+		forest->unsynchronized = !strcmp(word, "synchronized=false");
+	} else if (!strncmp(word, "pdc=", 4) && word[4]) {
+		free(forest->role_owner);
+		if (asprintf(&forest->role_owner, "CN=NTDS Settings,CN=%s,CN=Servers,CN=Default-First-Site-Name,CN=Sites,%s", word + 4, forest->configuration->dn) < 0)
+			abort();
+	} else {
+		fail(command, "not understood", word);
+		return;
+	}
+	evbuffer_add_printf(command->out, "ok\n");
+}
+
 static void run_line(struct control_socket *control, char *line, struct evbuffer *out)
 {
 	static const struct { const char *verb; void (*run)(struct command *); } rows[] = {
 		{ "fault", run_fault }, { "clock", run_clock }, { "user", run_user }, { "set", run_set }, { "verify", run_verify },
-		{ "stats", run_stats }, { "log", run_log }, { "sdprop", run_sdprop }, { "grant", run_right }, { "revoke", run_right },
+		{ "stats", run_stats }, { "log", run_log }, { "sdprop", run_sdprop }, { "grant", run_right }, { "revoke", run_right }, { "server", run_server },
 	};
 	struct command command = { .server = control->server, .out = out };
 	arena_reset(&control->server->arena);

@@ -175,6 +175,7 @@ void forest_free(struct forest *forest)
 	free(forest->grants);
 	free(forest->objects);
 	free(forest->dns_name);
+	free(forest->role_owner);
 	free(forest->netbios);
 	free(forest->host);
 	free(forest->server_name);

@@ -101,7 +101,7 @@ struct grant {
 
 struct forest {
 	char *dns_name, *netbios, *host, *server_name; /* "corp.example.test", "CORP", "dc1.corp.example.test", "DC1" */
-	struct object *domain, *configuration, *ntds, *server;
+	struct object *domain, *configuration, *partitions, *ntds, *server;
 	uint8_t domain_sid[24], invocation_id[16];
 	struct object **objects; /* parents before children */
 	size_t count, capacity;
@@ -113,6 +113,8 @@ struct forest {
 	size_t filter_count;
 	unsigned idle_seconds;   /* MaxConnIdleTime */
 	bool read_only;          /* an RODC */
+	bool unsynchronized;     /* its first replication has not ended */
+	char *role_owner;        /* whose NTDS Settings has the PDC emulator's role */
 	bool unexpire_needed;    /* a reset without Unexpire-Password leaves pwdLastSet 0 */
 	unsigned unknown_user;   /* sub-code of a bind by nobody: 0x52e or 0x525 */
 	uint64_t usn;

@@ -88,8 +88,9 @@ static void add_configuration(struct forest *forest, struct object *controller)
 	object_store_text(forest->ntds, "msDS-isRODC", forest->read_only ? "TRUE" : "FALSE");
 	object_store_text(forest->ntds, "options", forest->read_only ? "37" : "1");
 	object_store_text(forest->ntds, "msDS-Behavior-Version", "7");
-	object_store_text(forest->domain, "fSMORoleOwner", forest->ntds->dn);
-	struct object *crossref = child(forest, child(forest, forest->configuration, "Partitions", CLASS_PARTITIONS), forest->netbios, CLASS_CROSSREF);
+	forest->role_owner = must_strdup(forest->ntds->dn);
+	forest->partitions = child(forest, forest->configuration, "Partitions", CLASS_PARTITIONS);
+	struct object *crossref = child(forest, forest->partitions, forest->netbios, CLASS_CROSSREF);
 	object_store_text(crossref, "nETBIOSName", forest->netbios);
 	object_store_text(crossref, "nCName", forest->domain->dn);
 	object_store_text(crossref, "dnsRoot", forest->dns_name);

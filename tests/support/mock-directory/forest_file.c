@@ -413,10 +413,16 @@ static void add_word(struct reader *reader, yaml_node_t *item, void *arg)
 	forest->filter_words[forest->filter_count++] = must_strdup(text_fold(&forest->arena, value_of(text_of(reader, item))).data);
 }
 
+static void add_suffix(struct reader *reader, yaml_node_t *item, void *arg)
+{
+	struct forest *forest = arg;
+	object_store_text(forest->partitions, "uPNSuffixes", text_of(reader, item));
+}
+
 static void read_domain(struct reader *reader, yaml_node_t *root)
 {
 	struct forest *forest = reader->forest;
-	allow_only(reader, root, "domain netbios sid read_only policy psos ous groups users bench rights");
+	allow_only(reader, root, "domain netbios sid upn_suffixes read_only policy psos ous groups users bench rights");
 	forest->dns_name = must_strdup(get_text(reader, root, "domain", "corp.example.test"));
 	forest->netbios = must_strdup(get_text(reader, root, "netbios", "CORP"));
 	forest->read_only = get_flag(reader, root, "read_only", false);
@@ -438,6 +444,7 @@ static void read_domain(struct reader *reader, yaml_node_t *root)
 	*forest->domain->policy = (struct policy){ .min_length = 10, .complexity = true, .history = 5, .min_age = 86400 * TICKS_PER_SECOND,
 		.max_age = 90 * 86400 * TICKS_PER_SECOND, .lockout_threshold = 5, .lockout_duration = 1800 * TICKS_PER_SECOND, .lockout_window = 1800 * TICKS_PER_SECOND };
 	read_policy(reader, policy, forest->domain->policy);
+	each(reader, root, "upn_suffixes", add_suffix, forest);
 	each(reader, policy, "filter", add_word, forest);
 	each(reader, root, "ous", read_unit, NULL);
 	each(reader, root, "groups", read_group, NULL);

@@ -68,7 +68,7 @@ static void list_state(struct listing *listing, const struct server *server)
 	strftime(text, 32, "%Y%m%d%H%M%S.0Z", &tm);
 	list_text(listing, "currentTime", text);
 	list_text(listing, "highestCommittedUSN", arena_printf(listing->arena, "%" PRIu64, forest->usn));
-	list_text(listing, "isSynchronized", "TRUE");
+	list_text(listing, "isSynchronized", forest->unsynchronized ? "FALSE" : "TRUE");
 	list_text(listing, "isGlobalCatalogReady", "TRUE");
 	list_text(listing, "domainFunctionality", "7");
 	list_text(listing, "forestFunctionality", "7");

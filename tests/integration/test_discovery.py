@@ -1,0 +1,388 @@
+"""Finding and keeping servers: SRV records from a DNS server of the test's own (the agent runs in a mount namespace with a resolv.conf that names it), several controllers,
+and every way for one of them, or for DNS, to fail."""
+import json, os, shutil, subprocess, tempfile, time
+
+import pytest
+import yaml
+
+from lab import Agent, DOMAIN, FOREST, HERE, MockDirectory, Program, Service, forest, stop_all, wait_for
+
+DC, SITE, PDC = f"_ldap._tcp.dc._msdcs.{DOMAIN}", f"_ldap._tcp.Berlin._sites.dc._msdcs.{DOMAIN}", f"_ldap._tcp.pdc._msdcs.{DOMAIN}"
+OTHER = "other.example.test"
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs port 53 and a mount namespace: run as root")
+
+
+def address(n):
+    """127.0.0.0/8 has enough of them for every process of the tests."""
+    pid = os.getpid()
+    return f"127.{60 + (pid >> 12) % 120}.{(pid >> 4) % 256}.{pid % 16 * 16 + n}"
+
+
+class Controller(MockDirectory):
+    """A mock with a host name, on port 636 of an address of its own."""
+
+    def __init__(self, build, folder, host, number, users=FOREST):
+        self.name, self.address, self.users = host, address(number), users
+        super().__init__(build, folder, "--host", host)
+
+    def start(self):
+        argv = [self.users if word == FOREST else word for word in self.argv]
+        self.program = Program(self.folder, "mock-directory", [*argv, "--listen", f"{self.address}:636"])
+        self.program.wait_output("ready")
+
+    def stats(self):
+        return json.loads(self.control("stats"))
+
+    def close(self):
+        self.program.signal(18)
+        super().close()
+
+
+class Network:
+    """The service, a DNS server, controllers as they are wanted, and an agent that is started anew for each test."""
+
+    def __init__(self, build):
+        self.build, self.folder = build, tempfile.mkdtemp(prefix="writebackd-discovery-")
+        self.controllers, self.dns, self.agent, self.records = {}, None, None, {}
+        self.service = Service(build, os.path.join(self.folder, "service"))
+        self.resolv = os.path.join(self.folder, "resolv.conf")
+        with open(self.resolv, "w", encoding="utf-8") as f:
+            f.write(f"nameserver {address(1)}\n")
+        self.zone({})
+        self.dns = Program(self.folder, "dns-server", [os.path.join(HERE, "dns-server"), f"{address(1)}:53", os.path.join(self.folder, "zone.json")])
+        self.dns.wait_output("ready")
+
+    def zone(self, records):
+        self.records = records
+        hosts = {c.name: {"a": c.address} for c in self.controllers.values()}
+        with open(os.path.join(self.folder, "zone.new"), "w", encoding="utf-8") as f:
+            json.dump({**hosts, **records}, f)
+        os.rename(os.path.join(self.folder, "zone.new"), os.path.join(self.folder, "zone.json"))
+
+    def controller(self, host, suffix=DOMAIN, **forest_changes):
+        users = FOREST
+        if forest_changes:
+            users = os.path.join(self.folder, f"{host}.yaml")
+            with open(users, "w", encoding="utf-8") as f:
+                yaml.safe_dump({**forest(), **forest_changes}, f)
+        made = self.controllers[host] = Controller(self.build, os.path.join(self.folder, host), f"{host}.{suffix}", len(self.controllers) + 2, users)
+        return made
+
+    def start_agent(self, *entries, settings=None):
+        """entries: what each directory has in place of `servers`."""
+        folder = os.path.join(self.folder, "agent")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder)
+        ca = os.path.join(folder, "ca.pem")
+        with open(ca, "w", encoding="utf-8") as f:
+            f.write("".join(open(c.ca, encoding="utf-8").read() for c in self.controllers.values()))
+        first = next(iter(self.controllers.values()))
+        self.agent = Agent(self.build, folder, first, f"wss://localhost:{self.service.port}/v1/agent", self.service.ca,
+                           settings={"limits": {"per_user_hour": 0}, **(settings or {})})
+        sample = self.agent.settings["directories"][0]
+        del sample["servers"]
+        # A copy of each, lest YAML writes an alias.
+        self.agent.settings["directories"] = [json.loads(json.dumps({**sample, "ca_file": ca, **entry})) for entry in entries]
+        for entry in self.agent.settings["directories"]:
+            if entry["domains"] is None:
+                del entry["domains"]
+        self.agent.write_config()
+        self.agent.wrapper = ["unshare", "-m", "sh", "-c", f'mount --bind {self.resolv} /etc/resolv.conf && exec "$@"', "sh"]
+        self.agent.start()
+        self.agent.enroll(self.service.issuer, self.service.ticket())
+        return self.agent
+
+    def servers(self, directory=0):
+        return {row["name"].split(".")[0]: row for row in self.agent.status()["directories"][directory]["list"]}
+
+    def next(self, directory=0):
+        return next((name for name, row in self.servers(directory).items() if row["next"]), None)
+
+    def wait_next(self, name, timeout=15):
+        wait_for(f"{name} to be next", lambda: self.next() == name, timeout)
+
+    def check(self, user, wait=20):
+        return self.service.operate("check", user, wait=wait, new_password="Gr33n-Field-Harbour")
+
+    def ask(self, user=f"alice@{DOMAIN}"):
+        """A request that only reads: (code, seconds)."""
+        began = time.monotonic()
+        answer = self.check(user)
+        return answer["code"], time.monotonic() - began
+
+    def stop_agent(self):
+        if self.agent:
+            self.agent.close()
+            self.agent = None
+
+    def close(self):
+        try:
+            self.dns.signal(18)
+            stop_all([self.stop_agent, self.dns.kill, self.service.close, *[c.close for c in self.controllers.values()]])
+        finally:
+            if not os.environ.get("KEEP_LAB"):
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def network(build):
+    made = Network(build)
+    try:
+        made.controller("dc1")
+        made.controller("dc2")
+        made.controller("dc3", read_only=True)
+        made.controller("dc4")
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def net(network):
+    yield network
+    network.dns.signal(18)
+    for controller in network.controllers.values():
+        controller.program.signal(18)
+        if controller.program.process.poll() is not None:
+            controller.start()
+        controller.control("server synchronized=true")
+    network.stop_agent()
+
+
+def srv(*hosts, ttl=60):
+    """Each a host, or (priority, host); port 389 as Active Directory registers it."""
+    rows = [host if isinstance(host, tuple) else (0, host) for host in hosts]
+    return {"ttl": ttl, "srv": [[priority, 100, 389, host if "." in host else f"{host}.{DOMAIN}"] for priority, host in rows]}
+
+
+def say(capsys, text):
+    with capsys.disabled():
+        print("\n" + text, end="", flush=True)
+
+
+def corp(**changes):
+    return {"discover": {"domain": DOMAIN, "site": "Berlin"}, **changes}
+
+
+# Finding -------------------------------------------------------------------------------------------------------------------------------------
+
+def test_site_before_domain_and_none_that_is_unfit(net):
+    net.controllers["dc4"].control("server synchronized=false")
+    net.zone({SITE: srv("dc2", "dc3"), DC: srv((5, "dc1"), "dc2", (1, "dc4"), "evil.example.net", f"evil{DOMAIN}")})
+    agent = net.start_agent(corp())
+    net.wait_next("dc2")
+    wait_for("dc1 to stand by", lambda: net.servers()["dc1"]["up"])
+    wait_for("the read-only one to be known", lambda: net.servers()["dc3"]["read_only"])
+    wait_for("the unsynchronized one to be known", lambda: net.servers()["dc4"]["unsynchronized"])
+    rows = net.servers()
+    assert list(rows) == ["dc2", "dc3", "dc4", "dc1"]
+    assert [rows[name]["up"] for name in rows] == [True, False, False, True]
+    assert rows["dc2"]["origin"] == f"site Berlin, domain {DOMAIN}" and rows["dc1"]["origin"] == f"domain {DOMAIN}"
+    refused = {event["msg"] if "msg" in event else event.get("message", "") for event in agent.writebackd.events(event="directory.srv_refused")}
+    assert len(refused) == 2 and all("outside" in text for text in refused), refused
+    assert net.ask()[0] == "plausible"
+    answer = net.service.operate("reset", f"carol@{DOMAIN}", new_password="Gr33n-Field-Harbour")
+    assert answer["status"] == "applied" and net.controllers["dc2"].stats()["passwordWrites"] == 1
+    shown = agent.ctl("status", check=False)
+    assert f"* dc2.{DOMAIN} (site Berlin, domain {DOMAIN}" in shown and "read-only): it is a read-only domain controller" in shown and "not synchronized): " in shown, shown
+    checked = agent.ctl("check", check=False, timeout=60)
+    assert f"{DC}: " in checked and f"{SITE}: dc2.{DOMAIN}, dc3.{DOMAIN} (valid for 60 s)" in checked and "outside the domain" in checked, checked
+
+
+def test_the_pdc_emulator_comes_first_where_it_is_wanted(net):
+    for controller in net.controllers.values():
+        controller.control("server pdc=DC1")
+    # The record is stale: the role has moved to dc1.
+    net.zone({PDC: srv("dc2"), SITE: srv("dc2"), DC: srv("dc1", "dc2")})
+    net.start_agent(corp(prefer="pdc"))
+    net.wait_next("dc1")
+    wait_for("both to be up", lambda: all(row["up"] for row in net.servers().values()))
+    rows = net.servers()
+    assert rows["dc1"]["pdc"] and not rows["dc2"]["pdc"]
+    net.stop_agent()
+    listed = [f"{net.controllers[name].name}" for name in ("dc2", "dc1")]
+    net.start_agent({"servers": listed, "prefer": "pdc"})
+    net.wait_next("dc1")
+    net.stop_agent()
+    net.start_agent({"servers": listed})
+    net.wait_next("dc2")
+
+
+def test_records_are_looked_up_again(net):
+    net.zone({DC: srv("dc1", "dc4", ttl=1)})
+    agent = net.start_agent({"discover": {"domain": DOMAIN}})
+    wait_for("both", lambda: len(net.servers()) == 2)
+    net.zone({DC: srv("dc1", "dc2", ttl=1)})
+    wait_for("dc2 to come", lambda: "dc2" in net.servers() and net.servers()["dc2"]["up"], 12)
+    wait_for("dc4 to go", lambda: "dc4" not in net.servers(), 12)
+    assert agent.writebackd.events(event="directory.retired")
+    # Neither an empty answer nor a failure takes anything away; nor does one that names strangers only.
+    for records in ({}, {DC: {"code": 2}}, {DC: srv("evil.example.net", ttl=1)}):
+        asked = net.dns.output().count(DC.lower())
+        net.zone(records)
+        wait_for("another lookup", lambda: net.dns.output().count(DC.lower()) > asked, 15)
+        assert net.ask()[0] == "plausible"
+        assert set(net.servers()) == {"dc1", "dc2"}
+
+
+def test_a_controller_of_another_domain_is_refused(net):
+    stranger = net.controllers.get("stranger") or net.controller("stranger", suffix=OTHER)
+    net.zone({DC: srv("dc1"), f"_ldap._tcp.dc._msdcs.{OTHER}": srv(stranger.name)})
+    net.start_agent({"discover": {"domain": OTHER}})
+    wait_for("the refusal", lambda: "it is a controller of DC=corp" in net.servers().get("stranger", {"text": ""})["text"])
+    assert net.servers()["stranger"]["up"] is False
+
+
+# Keeping -------------------------------------------------------------------------------------------------------------------------------------
+
+def test_failover_and_return(net, capsys):
+    net.zone({SITE: srv("dc2"), DC: srv("dc1", "dc2")})
+    agent = net.start_agent(corp())
+    net.wait_next("dc2")
+    wait_for("dc1 to stand by", lambda: net.servers()["dc1"]["up"])
+    assert net.ask()[0] == "plausible"
+    # One request is under way when the server dies: it moves, too.
+    net.controllers["dc2"].control("fault add on=search user=bob delay=5000 count=1")
+    began = time.monotonic()
+    pending = net.check(f"bob@{DOMAIN}", wait=0)
+    wait_for("the request to wait at dc2", lambda: not net.controllers["dc2"].faults() or time.monotonic() - began > 2)
+    began = time.monotonic()
+    net.controllers["dc2"].program.kill()
+    code, took = net.ask()
+    assert code == "plausible" and took < 1
+    moved = net.service.wait_final(pending["operation_id"])
+    say(capsys, f"failover after kill -9: a new request was answered after {took * 1000:.0f} ms, the one under way after {(time.monotonic() - began) * 1000:.0f} ms (must be below 1000)")
+    assert moved["code"] == "plausible" and time.monotonic() - began < 1
+    assert net.next() == "dc1"
+    # Back, it is preferred again once it has stayed up for a while; and it is not stormed.
+    net.controllers["dc2"].start()
+    wait_for("dc2 to be up", lambda: net.servers()["dc2"]["up"], 10)
+    up = time.monotonic()
+    assert net.next() == "dc1"
+    net.wait_next("dc2", 10)
+    assert time.monotonic() - up > 1
+    assert net.ask()[0] == "plausible"
+    assert net.controllers["dc2"].stats()["connections"] <= 3
+    assert len(agent.writebackd.events(event="directory.down")) == 1
+
+
+def test_a_silent_server_is_not_asked_again(net, capsys):
+    net.zone({SITE: srv("dc2"), DC: srv("dc1", "dc2")})
+    net.start_agent(corp(connections=2))
+    net.wait_next("dc2")
+    wait_for("dc1 to stand by", lambda: net.servers()["dc1"]["up"])
+    net.controllers["dc2"].pause()
+    code, first = net.ask()
+    assert code == "plausible" and first < 2.5
+    times = [net.ask() for _ in range(5)]
+    say(capsys, f"silence: the first request was answered after {first * 1000:.0f} ms, the others after {max(took for _, took in times) * 1000:.0f} ms at most")
+    assert all(code == "plausible" and took < 1 for code, took in times)
+    assert net.next() == "dc1"
+    net.controllers["dc2"].go()
+    net.wait_next("dc2", 40)
+
+
+def test_dns_that_is_stopped_stops_nothing(net, capsys):
+    net.zone({SITE: srv("dc2", ttl=1), DC: srv("dc1", "dc2", ttl=1)})
+    agent = net.start_agent(corp(timeouts={"connect": "2s"}))
+    net.wait_next("dc2")
+    wait_for("dc1 to stand by", lambda: net.servers()["dc1"]["up"])
+    net.dns.signal(19)
+    assert net.ask()[0] == "plausible"
+    # Their addresses are known: they are found again without DNS.
+    for name in ("dc2", "dc1"):
+        net.controllers[name].program.kill()
+        assert net.ask()[0] == "plausible"
+        net.controllers[name].start()
+        wait_for(f"{name} to be up again", lambda: net.servers()[name]["up"], 15)
+    wait_for("a lookup to fail", lambda: "no answer from DNS in time" in agent.writebackd.log_text(), 15)
+    assert net.ask()[0] == "plausible" and set(net.servers()) == {"dc1", "dc2"}
+    agent.close()
+    gap = float(agent.writebackd.events(event="loop.gap")[-1]["longest_gap_ms"])
+    net.agent = None
+    say(capsys, f"DNS stopped: longest gap of the agent's loop: {gap:.1f} ms (aim: below 50)")
+    assert gap < 1000
+
+
+def test_dns_that_is_down_at_the_start_is_asked_again(net):
+    net.zone({DC: srv("dc1")})
+    net.dns.signal(19)
+    agent = net.start_agent({"discover": {"domain": DOMAIN}, "timeouts": {"connect": "1s"}})
+    wait_for("the reason", lambda: "DNS names no server" in agent.status()["directories"][0]["text"])
+    assert net.ask()[0] == "directory.unavailable"
+    net.dns.signal(18)
+    net.wait_next("dc1")
+    assert net.ask()[0] == "plausible"
+
+
+def test_a_server_with_another_certificate_is_left_out(net):
+    net.zone({SITE: srv("dc2"), DC: srv("dc1", "dc2")})
+    net.start_agent(corp())
+    net.wait_next("dc2")
+    wait_for("dc1 to stand by", lambda: net.servers()["dc1"]["up"])
+    dc2 = net.controllers["dc2"]
+    kept = {name: open(os.path.join(dc2.folder, name), "rb").read() for name in ("ca.pem", "ca.key", "dc.pem", "dc.key")}
+    for name in kept:
+        os.unlink(os.path.join(dc2.folder, name))
+    try:
+        assert net.ask()[0] == "plausible"  # the connection that stands is as good as before
+        dc2.program.kill()
+        dc2.start()
+        wait_for("the certificate to be refused", lambda: "certificate" in net.servers()["dc2"]["text"] or "issuer" in net.servers()["dc2"]["text"], 15)
+        assert net.ask()[0] == "plausible" and net.next() == "dc1" and not net.servers()["dc2"]["up"]
+    finally:
+        dc2.program.kill()
+        for name, content in kept.items():
+            with open(os.path.join(dc2.folder, name), "wb") as f:
+                f.write(content)
+        dc2.start()
+    net.wait_next("dc2", 40)
+
+
+# Several directories ---------------------------------------------------------------------------------------------------------------------------
+
+def other_users():
+    return [{**user, "upn": user["upn"].replace(DOMAIN, OTHER)} if "upn" in user else user for user in forest()["users"]]
+
+
+def test_forests_side_by_side(net):
+    """Without `domains` each is asked which names it goes by; and what befalls the one does not touch the other."""
+    other = net.controllers.get("odc1") or net.controller("odc1", suffix=OTHER, domain=OTHER, netbios="OTHER", upn_suffixes=["brand.example", "shared.example"],
+                                                         sid="S-1-5-21-1004336348-1177238915-682003331", users=other_users())
+    net.zone({DC: srv("dc1"), f"_ldap._tcp.dc._msdcs.{OTHER}": srv(other.name)})
+    base = "DC=other,DC=example,DC=test"
+    agent = net.start_agent(
+        {"name": "corp", "discover": {"domain": DOMAIN}, "domains": None},
+        {"name": "other", "discover": {"domain": OTHER}, "domains": None, "scope": {"users": "selected", "bases": [f"OU=People,{base}"]},
+         "bind": {"dn": f"CN=svc-writeback,OU=Service,{base}", "password_file": os.path.join(net.folder, "agent", "bind-password")}})
+    agent.wait_ready()
+    wait_for("corp to be asked for its names", lambda: net.ask()[0] == "plausible")
+    wait_for("other to be asked for its names", lambda: net.ask(f"alice@{OTHER}")[0] == "plausible")
+    directory_of = lambda sub_id: net.check(sub_id)["directory"]["name"]
+    assert directory_of(f"alice@{OTHER}") == "other" and directory_of(f"alice@{DOMAIN}") == "corp"
+    sam = lambda domain: {"format": "sAMAccountName", "domain": domain, "id": "alice"}
+    assert directory_of(sam("OTHER")) == "other" and directory_of(sam("CORP")) == "corp"
+    assert net.ask("alice@nowhere.example")[0] == "user.not_found"
+    assert net.ask("alice@brand.example")[0] == "user.not_found"  # the suffix is other's; nobody has that name there
+    other.pause()
+    code, took = net.ask()
+    assert code == "plausible" and took < 1
+    other.program.kill()
+    code, took = net.ask()
+    assert code == "plausible" and took < 1
+    assert net.ask(f"alice@{OTHER}")[0] == "directory.unavailable"
+
+
+def test_a_name_that_two_claim_is_ambiguous(net):
+    net.controllers.get("twin") or net.controller("twin", upn_suffixes=["shared.example"])
+    base = {"servers": [net.controllers["dc1"].name], "domains": None}
+    net.zone({})
+    agent = net.start_agent({**base, "name": "one"}, {"name": "two", "servers": [net.controllers["twin"].name], "domains": None})
+    agent.wait_ready()
+    wait_for("both to be asked for their names", lambda: net.ask()[0] == "user.ambiguous")
+    assert net.ask("alice@shared.example")[0] == "user.not_found"  # two's alone
+    net.stop_agent()
+    net.start_agent({**base, "name": "one"}, {"name": "two", "servers": [net.controllers["twin"].name], "domains": [DOMAIN]}).wait_ready()
+    answer = net.check(f"alice@{DOMAIN}")
+    assert answer["code"] == "plausible" and answer["directory"]["name"] == "two"  # the configuration decides
