@@ -113,7 +113,7 @@ SIGNED = {
     "lives too long": ("request.invalid", lambda s, c: {**c, "exp": c["iat"] + 3600}),
     "unknown member": ("request.invalid", changed(colour="green")),
     "unknown operation": ("request.unsupported", lambda s, c: {**c, "op": "delete"}),
-    "operation that is off": ("request.unsupported", lambda s, c: {**{k: v for k, v in c.items() if k != "secret"}, "op": "lookup"}),
+    "operation that is off": ("request.unsupported", lambda s, c: {**c, "op": "verify"}),
     "no secret": ("request.invalid", lambda s, c: {k: v for k, v in c.items() if k != "secret"}),
     "sub_id of an unknown format": ("request.invalid", changed(sub_id={"format": "email", "id": USER})),
     "boolean as text": ("request.invalid", changed(must_change="true")),

@@ -199,7 +199,7 @@ def test_names_to_bind_by(mock, name):
 
 def test_bind_sub_codes(mock):
     expected = {"nobody@corp.example.test": "52e", r"OTHER\alice": "52e", "twin@corp.example.test": "52e", dn("disabled1"): "533", "locked1@corp.example.test": "775",
-                "must1@corp.example.test": "773", "stale1@corp.example.test": "532", "expired1@corp.example.test": "701", "hours1@corp.example.test": "530",
+                "must1@corp.example.test": "773", "stale1@corp.example.test": "532", "expired1@corp.example.test": "701", "hours1@corp.example.test": "530", "workstation1@corp.example.test": "531",
                 "never1@corp.example.test": None, dn("smart1"): "52e", dn("twin1"): None}
     assert {name: bind_data(mock, name) for name in expected} == expected
     # All but 52e and 775 need the right password.

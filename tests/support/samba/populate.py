@@ -111,6 +111,8 @@ class Domain:
                 self.replace(dn, lockoutTime=filetime(time.time()), badPwdCount="5")
             if "logon_hours" in flags:
                 self.replace(dn, logonHours=bytes(21))
+            if "workstation" in flags:
+                self.replace(dn, userWorkstations="ANOTHER")
         for group in user.get("member_of", []):
             self.join(dn, group)
         if user.get("admin_count"):

@@ -730,6 +730,104 @@ static void knows_its_domains(void **state)
 }
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+static void begin_verify(const char *password, int64_t timeout_ms)
+{
+	assert_int_equal(directory_verify(located, bytes_of_string(password), timeout_ms, on_end, NULL, NULL), STATUS_OK);
+}
+
+static void verify_now(const char *password, int64_t timeout_ms)
+{
+	unsigned before = end.fired;
+	begin_verify(password, timeout_ms);
+	assert_int_equal(end.fired, before);
+	wait_for(before + 1, timeout_ms + 200);
+}
+
+/* On a connection of its own: whatever the server says of the user, the agent's own one goes on. */
+static void verifies(void **state)
+{
+	start();
+	locate_well();
+	unsigned connections = one.connections, binds = one.binds;
+	verify_now("Canary-77", 1000);
+	assert_int_equal(end.status, STATUS_VERIFIED);
+	assert_int_equal(one.connections, connections + 1);
+	one.bind_result = 49;
+	verify_now("Canary-78", 1000);
+	assert_int_equal(end.status, STATUS_CREDENTIAL_WRONG);
+	assert_int_equal(end.answer.win32, 0x52e);
+	assert_true(end.answer.sent && end.answer.answered);
+	assert_int_equal(one.binds, binds + 2);
+	/* an empty one would be an anonymous bind, which succeeds */
+	one.bind_result = 0;
+	assert_int_equal(directory_verify(located, bytes_of_string(""), 1000, on_end, NULL, NULL), STATUS_CREDENTIAL_WRONG);
+	assert_int_equal(one.binds, binds + 2);
+	write_now(&UNLOCK, 1000);
+	assert_int_equal(end.status, STATUS_OK);
+	assert_int_equal(one.connections, connections + 2);
+}
+
+static void verifies_a_few_at_once(void **state)
+{
+	start();
+	locate_well();
+	unsigned connections = one.connections, before = end.fired;
+	for (unsigned i = 0; i < 20; i++)
+		begin_verify("Canary-77", 2000);
+	wait_for(before + 20, 2500);
+	assert_int_equal(end.status, STATUS_VERIFIED);
+	assert_int_equal(one.connections, connections + 20);
+	one.stalled = true;
+	for (unsigned i = 0; i < 8 + 4; i++)
+		begin_verify("Canary-77", i < 8 ? 3000 : 300);
+	wait_for(before + 24, 1000);
+	assert_int_equal(one.connections, connections + 28); /* eight have a place */
+	assert_int_equal(end.status, STATUS_DIRECTORY_BUSY);
+	assert_false(end.answer.sent);
+	for (unsigned i = 0; i < 16; i++)
+		begin_verify("Canary-77", 3000);
+	assert_int_equal(directory_verify(located, bytes_of_string("Canary-77"), 300, on_end, NULL, NULL), STATUS_AGENT_OVERLOADED);
+	directory_free(directory);
+	directory = NULL;
+	assert_int_equal(end.fired, before + 24 + 24);
+	assert_int_equal(end.status, STATUS_DIRECTORY_UNAVAILABLE);
+}
+
+/* The password may have been tried: the answer says so. */
+static void verifies_without_an_answer(void **state)
+{
+	start();
+	locate_well();
+	one.stalled = true;
+	verify_now("Canary-77", 300);
+	assert_int_equal(end.status, STATUS_DIRECTORY_TIMEOUT);
+	assert_true(end.answer.sent && !end.answer.answered);
+	unsigned before = end.fired, connections = one.connections;
+	begin_verify("Canary-77", 1000);
+	for (int64_t begin = clock_monotonic_us(); one.connections == connections && clock_monotonic_us() - begin < 500000;)
+		event_base_loop(base, EVLOOP_ONCE);
+	fake_hang_up(&one);
+	wait_for(before + 1, 1200);
+	assert_int_equal(end.status, STATUS_DIRECTORY_UNAVAILABLE);
+}
+
+/* Canceled, and after the server is gone. */
+static void verifies_no_more(void **state)
+{
+	struct directory_call *call;
+	start();
+	locate_well();
+	unsigned before = end.fired;
+	one.stalled = true;
+	assert_int_equal(directory_verify(located, bytes_of_string("Canary-77"), 1000, on_end, NULL, &call), STATUS_OK);
+	directory_cancel(call);
+	fake_hang_up(&one);
+	for (int64_t begin = clock_monotonic_us(); clock_monotonic_us() - begin < 100000;)
+		event_base_loop(base, EVLOOP_NONBLOCK);
+	assert_int_equal(directory_verify(located, bytes_of_string("Canary-77"), 1000, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
+	assert_int_equal(end.fired, before);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { CASE(reads_everything), CASE(reads_one_byte_at_a_time), CASE(the_agents_own_account), CASE(names_that_match_not_once), CASE(unreadable_policy_is_unknown),
@@ -738,6 +836,6 @@ int main(void)
 		CASE(two_reads_stall_together), CASE(a_malformed_answer_to_a_write_is_none),
 		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
 		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_server_may_be_excluded), CASE(an_excluded_server_is_not_asked), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
-		CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
+		CASE(verifies), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
 	return cmocka_run_group_tests(tests, set_up_once, tear_down_once);
 }

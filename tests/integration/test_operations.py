@@ -1,0 +1,238 @@
+"""change, lookup, verify and policy, from the service's HTTP interface to the directory and back, on mock-directory and on a real Samba domain controller."""
+import base64, concurrent.futures, glob, os, time
+
+import pytest
+
+from conftest import running_lab
+from lab import DOMAIN, forest, forest_password, wait_for
+
+NEW = "Gr33n-Field-Harbour"
+OLD = forest()["bench"]["password"]
+ALL = ["reset", "change", "unlock", "check", "lookup", "policy", "verify"]
+
+
+@pytest.fixture(scope="module", params=["mock", "samba"])
+def lab(request):
+    if request.param == "samba" and not os.path.exists("/usr/sbin/samba"):
+        pytest.skip("Samba is not installed")
+    lab = running_lab(request.param, settings={"operations": ALL})
+    yield lab
+    lab.close()
+
+
+def upn(user):
+    return f"{user}@{DOMAIN}"
+
+
+def ask(lab, op, user, **members):
+    """(status, code), and the whole answer."""
+    answer = lab.service.operate(op, upn(user), **members)
+    return (answer["status"], answer["code"]), answer
+
+
+def bad_tries(lab, user):
+    return int(lab.directory.read(user, "badPwdCount").get("badPwdCount", [b"0"])[0])
+
+
+def refused(lab, op, user, code, **members):
+    """Refused with this code, and the password was not written."""
+    before = lab.directory.password_record(user)
+    outcome, answer = ask(lab, op, user, **members)
+    assert outcome == ("refused", code)
+    assert lab.directory.password_record(user) == before
+    return answer
+
+
+# Change ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_change(lab):
+    version, _ = lab.directory.password_record("bench020")
+    outcome, answer = ask(lab, "change", "bench020", old_password=OLD, new_password=NEW)
+    assert outcome == ("applied", "ok") and "was_locked" not in answer
+    assert lab.directory.opens("bench020", NEW)
+    assert lab.directory.password_record("bench020")[0] == version + 1
+    # and back: the whole of it is in Unicode
+    odd = "Ünïcode \"quoted\" \\ 🔑"
+    assert ask(lab, "change", "bench020", old_password=NEW, new_password=odd)[0] == ("applied", "ok")
+    assert ask(lab, "change", "bench020", old_password=odd, new_password=OLD)[0] == ("applied", "ok")
+    assert lab.directory.opens("bench020", OLD)
+
+
+def test_a_wrong_old_password(lab):
+    refused(lab, "change", "bench021", "credential.wrong", old_password="wrong", new_password=NEW)
+    assert bad_tries(lab, "bench021") == 1
+    assert ask(lab, "change", "bench021", old_password=OLD, new_password=NEW)[0] == ("applied", "ok")
+
+
+def test_a_locked_account_is_not_changed_and_not_tried(lab):
+    lab.directory.lock("bench022")
+    tries = bad_tries(lab, "bench022")
+    refused(lab, "change", "bench022", "user.locked", old_password=OLD, new_password=NEW)
+    refused(lab, "change", "bench022", "user.locked", old_password="wrong", new_password=NEW)
+    assert lab.directory.locked("bench022") and bad_tries(lab, "bench022") == tries
+
+
+def test_the_policy_holds_for_a_change(lab):
+    short = refused(lab, "change", "dave", "policy.too_short", old_password=forest_password("dave"), new_password="Sh0rt!")
+    assert {"rule": "min_length", "required": 10, "given": 6} in short["rules"]
+    refused(lab, "change", "dave", "policy.complexity", old_password=forest_password("dave"), new_password="alllowercaseletters")
+    # whether the server has the policy-hints control or not
+    young = refused(lab, "change", "erin", "policy.too_recent", old_password=forest_password("erin"), new_password=NEW)
+    rule = next(rule for rule in young["rules"] if rule["rule"] == "min_age")
+    assert rule["seconds"] == 86400 and rule["possible_at"] > time.time()
+    assert bad_tries(lab, "dave") == bad_tries(lab, "erin") == 0
+    # Of a policy that may not be read the agent judges nothing: the directory does.
+    outcome, answer = ask(lab, "change", "bench023", old_password=OLD, new_password="Sh0rt!")
+    assert outcome == ("refused", "policy.rejected" if lab.kind == "mock" else "policy.too_short") and answer["warnings"] == ["policy_unreadable"]
+    assert answer["directory"]["result_code"] == 19 and not lab.directory.opens("bench023", "Sh0rt!")
+
+
+def test_the_history_holds_for_a_change(lab):
+    # Samba's text names the rule, Windows' does not.
+    rule = "history_or_filter" if lab.kind == "mock" else "history"
+    answer = refused(lab, "change", "bob", f"policy.{rule}", old_password=forest_password("bob"), new_password=forest_password("bob"))
+    assert answer["rules"] == [{"rule": rule, "remembered": 5}]
+    assert answer["directory"]["result_code"] == 19
+
+
+@pytest.mark.parametrize("user,code", [("adm-amy", "user.protected"), ("outsider", "user.out_of_scope"), ("disabled1", "user.disabled"), ("expired1", "user.expired"), ("smart1", "user.smartcard")])
+def test_refused_users(lab, user, code):
+    refused(lab, "change", user, code, old_password=OLD, new_password=NEW)
+    assert bad_tries(lab, user) == 0
+
+
+# Verify ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_verify(lab):
+    outcome, answer = ask(lab, "verify", "alice", old_password=forest_password("alice"))
+    assert outcome == ("answered", "verified") and answer["directory"]["result_code"] == 0
+    outcome, answer = ask(lab, "verify", "alice", old_password="wrong")
+    assert outcome == ("refused", "credential.wrong") and answer["directory"]["result_code"] == 49
+    assert bad_tries(lab, "alice") == 1
+    assert ask(lab, "verify", "alice", old_password=forest_password("alice"))[0] == ("answered", "verified")
+
+
+@pytest.mark.parametrize("user,code", [("disabled1", "user.disabled"), ("must1", "credential.must_change"), ("stale1", "credential.expired"), ("expired1", "user.expired"),
+                                       ("hours1", "user.logon_hours"), ("workstation1", "user.logon_workstation")])
+def test_what_the_directory_says_of_a_right_password(lab, user, code):
+    refused(lab, "verify", user, code, old_password=forest_password(user))
+    # Nothing of that is said to who does not know it.
+    refused(lab, "verify", user, "credential.wrong", old_password="wrong")
+
+
+def test_verify_of_a_locked_account(lab):
+    lab.directory.lock("bench024")
+    refused(lab, "verify", "bench024", "user.locked", old_password=OLD)
+
+
+@pytest.mark.parametrize("user,code", [("adm-amy", "user.protected"), ("outsider", "user.out_of_scope")])
+def test_who_is_not_verified(lab, user, code):
+    refused(lab, "verify", user, code, old_password=OLD)
+    assert bad_tries(lab, user) == 0
+
+
+def test_wrong_passwords_never_lock(lab):
+    """Three an hour of one user, by verify and change together, also those that come at once; then the directory is not asked, not even for a right one. A restart forgets nothing."""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(lambda number: ask(lab, "verify", "bench025", old_password=f"wrong {number}")[0][1], range(8)))
+    assert sorted(codes) == ["agent.throttled"] * 5 + ["credential.wrong"] * 3
+    assert bad_tries(lab, "bench025") == 3 and not lab.directory.locked("bench025")
+    for op, members in ("verify", {}), ("change", {"new_password": NEW}):
+        outcome, answer = ask(lab, op, "bench025", old_password=OLD, **members)
+        assert outcome == ("failed", "agent.throttled") and 3000 < answer["retry_after"] <= 3600
+    lab.agent.writebackd.stop()
+    lab.agent.start_writebackd()
+    lab.agent.wait_ready()
+    assert ask(lab, "verify", "bench025", old_password=OLD)[0] == ("failed", "agent.throttled")
+    assert bad_tries(lab, "bench025") == 3 and lab.directory.opens("bench025", OLD)
+    assert ask(lab, "verify", "bench026", old_password=OLD)[0] == ("answered", "verified")
+
+
+def test_verifications_leave_the_agents_own_connections_alone(lab):
+    seen = len(lab.agent.writebackd.events(event="directory.down"))
+    users = [f"bench{number:03}" for number in range(29, 49)]
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        codes = set(pool.map(lambda user: ask(lab, "verify", user, old_password=OLD if user[-1] in "02468" else "wrong")[0][1], users))
+    assert codes == {"verified", "credential.wrong"}
+    assert len(lab.agent.writebackd.events(event="directory.down")) == seen
+    assert lab.agent.status()["directories"][0]["servers_up"] == 1
+
+
+# Lookup and policy ----------------------------------------------------------------------------------------------------------------
+
+
+def test_lookup(lab):
+    outcome, answer = ask(lab, "lookup", "alice")
+    account = answer["account"]
+    assert outcome == ("answered", "found")
+    assert (account["user_principal_name"], account["sam_account_name"], account["display_name"]) == (upn("alice"), "alice", "Alice Archer")
+    assert not any(account[name] for name in ("locked", "disabled", "expired", "must_change", "password_never_expires", "cannot_change"))
+    assert account["password_expires_at"] - account["password_last_set"] == 90 * 86400
+    assert abs(account["password_last_set"] - (time.time() - 10 * 86400)) < 3600
+
+
+@pytest.mark.parametrize("user,true", [("disabled1", "disabled"), ("expired1", "expired"), ("must1", "must_change"), ("never1", "password_never_expires"), ("bench027", "locked")])
+def test_lookup_whatever_the_state(lab, user, true):
+    if true == "locked":
+        lab.directory.lock(user)
+    outcome, answer = ask(lab, "lookup", user)
+    assert outcome == ("answered", "found")
+    assert [name for name, value in answer["account"].items() if value is True] == [true]
+    assert ("password_last_set" in answer["account"]) == (user != "must1")
+    assert ("password_expires_at" in answer["account"]) == (user not in ("must1", "never1"))
+
+
+@pytest.mark.parametrize("op", ["lookup", "policy"])
+@pytest.mark.parametrize("user,code", [("adm-amy", "user.protected"), ("outsider", "user.out_of_scope"), ("nobody", "user.not_found")])
+def test_nothing_is_told_of_others(lab, op, user, code):
+    outcome, answer = ask(lab, op, user)
+    assert outcome == ("refused", code) and "account" not in answer and "policy" not in answer
+    assert "Amy" not in str(answer) and "Olga" not in str(answer)
+
+
+def test_policy(lab):
+    outcome, answer = ask(lab, "policy", "alice")
+    assert outcome == ("answered", "found")
+    assert answer["policy"] == {"source": "domain", "min_length": 10, "complexity": True, "history": 5, "min_age": 86400, "max_age": 90 * 86400, "lockout_threshold": 5, "lockout_duration": 1800,
+                                "enforced": lab.directory.policy_hints}
+    frank = ask(lab, "policy", "frank")[1]["policy"]
+    assert (frank["source"], frank["min_length"]) == ("pso", 16)
+    assert ask(lab, "policy", "disabled1")[0] == ("answered", "found")
+    assert abs(ask(lab, "policy", "erin")[1]["policy"]["possible_at"] - time.time() - 86400) < 2 * 3600
+
+
+# Traces ---------------------------------------------------------------------------------------------------------------------------
+
+
+def forms(password):
+    return [password.encode(), password.encode("utf-16-le"), password.encode().hex().encode(), password.encode("utf-16-le").hex().encode(), base64.b64encode(password.encode()),
+            base64.b64encode(f'"{password}"'.encode("utf-16-le"))]
+
+
+def test_no_password_is_left_anywhere(lab):
+    canaries = ["Canary-Old-In-The-Coal-93", "Canary-New-In-The-Coal-94", "Canary-Wrong-In-The-Coal-95"]
+    old, new, wrong = canaries
+    assert ask(lab, "change", "bench028", old_password=OLD, new_password=old)[0] == ("applied", "ok")
+    assert ask(lab, "verify", "bench028", old_password=old)[0] == ("answered", "verified")
+    assert ask(lab, "change", "bench028", old_password=wrong, new_password=new)[0] == ("refused", "credential.wrong")
+    assert ask(lab, "verify", "bench028", old_password=wrong)[0] == ("refused", "credential.wrong")
+    assert ask(lab, "change", "bench028", old_password=old, new_password=new)[0] == ("applied", "ok")
+    looked_at = 0
+    for path in glob.glob(lab.folder + "/agent/**", recursive=True) + glob.glob(lab.folder + "/service/**", recursive=True):
+        if os.path.isfile(path):
+            looked_at += 1
+            data = open(path, "rb").read()
+            assert not [form for canary in canaries for form in forms(canary) if form in data], path
+    assert looked_at > 10
+
+
+def test_it_all_came_to_rest(lab):
+    wait_for("the journal to be acknowledged", lambda: lab.agent.status()["journal"]["unacknowledged"] == 0)
+
+
+def test_verify_is_off_unless_it_is_written_out(mock_lab):
+    answer = mock_lab.service.operate("verify", upn("alice"), old_password=forest_password("alice"), wait=2)
+    assert answer["code"] == "service.no_agent"
+    assert sorted(mock_lab.service.agents()[0]["operations"]) == sorted(set(ALL) - {"verify"})
