@@ -219,7 +219,7 @@ enum status policy_hint(const char *diagnostic)
 		{ "the password is too short", STATUS_POLICY_TOO_SHORT },
 		{ "does not meet the complexity criteria", STATUS_POLICY_COMPLEXITY },
 		{ "password is too young to change", STATUS_POLICY_TOO_RECENT },
-		{ "was already used (in history)", STATUS_POLICY_HISTORY },
+		{ "was already used", STATUS_POLICY_HISTORY }, /* "(in history)"; "(previous password)" of a change */
 	};
 	const char *restrictions = diagnostic ? strstr(diagnostic, "check_password_restrictions:") : NULL;
 	for (size_t i = 0; restrictions && i < sizeof sentences / sizeof *sentences; i++) {

@@ -159,6 +159,7 @@ static void hints(void **state)
 		STATUS_POLICY_COMPLEXITY);
 	assert_int_equal(policy_hint("0000052D: Unwilling to perform - check_password_restrictions: password is too young to change!"), STATUS_POLICY_TOO_RECENT);
 	assert_int_equal(policy_hint("0000052D: Unwilling to perform - check_password_restrictions: the password was already used (in history)!"), STATUS_POLICY_HISTORY);
+	assert_int_equal(policy_hint("0000052D: Constraint violation - check_password_restrictions: the password was already used (previous password)!"), STATUS_POLICY_HISTORY);
 	assert_int_equal(policy_hint("0000052D: SvcErr: DSID-031A12D2, problem 5003 (WILL_NOT_PERFORM), data 0\n"), STATUS_OK);
 	assert_int_equal(policy_hint("the password is too short"), STATUS_OK); /* not behind Samba's function name */
 	assert_int_equal(policy_hint(""), STATUS_OK);
