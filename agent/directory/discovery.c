@@ -34,7 +34,8 @@ struct lookup {
 	struct resolve *resolve;
 	bool ended, answered, good;    /* in this round; good: it named a server */
 	uint32_t ttl_s;
-	char text[320], refused[256];  /* how it ended; the last target that was refused */
+	char text[320];                /* how it ended */
+	char told[320];                /* the answer that was looked at last: what is wrong with it is logged once */
 };
 struct discovery {
 	struct directory *directory;
@@ -54,16 +55,6 @@ static bool is_inside(const char *target, const char *domain)
 	return size > tail + 1 && target[size - tail - 1] == '.' && strcasecmp(target + size - tail, domain) == 0;
 }
 
-static void refuse(struct lookup *lookup, const char *target)
-{
-	const struct directory_settings *settings = lookup->discovery->directory->settings;
-	if (strcmp(lookup->refused, target) != 0) {
-		log_event(LOG_WARNING, "directory.srv_refused", LOG_FIELDS({ "directory", settings->name }, { LOG_SERVER, target }),
-		          "%s names %s, which is outside %s: it is not used", lookup->name, target, settings->discover);
-	}
-	snprintf(lookup->refused, sizeof lookup->refused, "%s", target);
-}
-
 static struct server *take_server(struct lookup *lookup, const struct srv *srv)
 {
 	struct directory *directory = lookup->discovery->directory;
@@ -73,13 +64,10 @@ static struct server *take_server(struct lookup *lookup, const struct srv *srv)
 	snprintf(name, sizeof name, port == LDAPS_PORT ? "%s" : "%s:%u", srv->target, port);
 	struct server *server = servers_find(directory, name);
 	if (server == NULL) {
-		enum status status = servers_add(directory, name, &server);
-		log_event(status == STATUS_OK ? LOG_NOTICE : LOG_WARNING, status == STATUS_OK ? "directory.discovered" : "directory.srv_refused",
-		          LOG_FIELDS({ "directory", directory->settings->name }, { LOG_SERVER, name }, { LOG_CODE, status_code(status) }),
-		          status == STATUS_OK ? "%s is named by %s" : status == STATUS_AGENT_OVERLOADED ? "%s is named by %s, and is one too many" : "%s, named by %s, cannot be used", name, lookup->name);
-		if (status != STATUS_OK) {
+		if (servers_add(directory, name, &server) != STATUS_OK) {
 			return NULL;
 		}
+		log_event(LOG_NOTICE, "directory.discovered", LOG_FIELDS({ "directory", directory->settings->name }, { LOG_SERVER, name }), "%s is named by %s", name, lookup->name);
 	}
 	server->vanished = false;
 	server->places[lookup->origin] = (struct server_place){ true, srv->priority, srv_key(srv->weight, server->random) };
@@ -107,31 +95,54 @@ static void forget_others(struct lookup *lookup, struct server *const *named, si
 	}
 }
 
+/* What is not used of an answer, once for each answer. */
+static void log_refusals(struct lookup *lookup, const struct srv_answer *answer, unsigned left_out)
+{
+	const struct directory_settings *settings = lookup->discovery->directory->settings;
+	if (strcmp(lookup->told, lookup->text) == 0) {
+		return;
+	}
+	snprintf(lookup->told, sizeof lookup->told, "%s", lookup->text);
+	for (size_t i = 0; i < answer->count; i++) {
+		const char *target = answer->items[i].target;
+		if (!is_inside(target, settings->discover)) {
+			log_event(LOG_WARNING, "directory.srv_refused", LOG_FIELDS({ "directory", settings->name }, { LOG_SERVER, target }), "%s names %s, which is outside %s: it is not used", lookup->name,
+			          target, settings->discover);
+		}
+	}
+	if (left_out > 0) {
+		log_event(LOG_WARNING, "directory.srv_refused", LOG_FIELDS({ "directory", settings->name }), "%s: %u servers are left out: at most %d are used", lookup->name, left_out, SERVERS_MAX);
+	}
+}
+
 static void take_answer(struct lookup *lookup, const struct srv_answer *answer)
 {
 	struct directory *directory = lookup->discovery->directory;
 	struct server *named[SRV_MAX];
 	size_t count = 0;
+	unsigned left_out = 0;
 	char tail[64];
 	lookup->text[0] = 0;
 	for (size_t i = 0; i < answer->count; i++) {
 		const struct srv *srv = &answer->items[i];
 		struct server *server = NULL;
 		if (!is_inside(srv->target, directory->settings->discover)) {
-			refuse(lookup, srv->target);
 			add_text(lookup, srv->target);
 			add_text(lookup, "which is outside the domain and not used");
 		} else if ((server = take_server(lookup, srv)) != NULL) {
 			named[count++] = server;
 			add_text(lookup, server->name);
+		} else {
+			left_out++;
 		}
 	}
+	log_refusals(lookup, answer, left_out);
 	lookup->good = count > 0;
 	lookup->ttl_s = answer->ttl_s;
 	if (count == 0) {
 		return;
 	}
-	snprintf(tail, sizeof tail, " (valid for %u s%s)", answer->ttl_s, answer->cut ? "; more than 64 are left out" : "");
+	snprintf(tail, sizeof tail, " (valid for %u s%s)", answer->ttl_s, answer->cut || left_out > 0 ? "; more than 64 are left out" : "");
 	size_t used = strlen(lookup->text), room = sizeof lookup->text - strlen(tail) - 1;
 	strcpy(lookup->text + (used < room ? used : room), tail);
 	forget_others(lookup, named, count);

@@ -271,12 +271,20 @@ static void on_probe_domain(const struct reply *reply, void *arg)
 	}
 }
 
+/* A queue that is full is no fault of the server's. */
+static void fail_probe(struct connection *connection, enum status status)
+{
+	if (status != STATUS_OK && status != STATUS_AGENT_OVERLOADED) {
+		connection_fail(connection, status, "it could not be probed");
+	}
+}
+
 static void probe_role(struct connection *connection)
 {
 	const struct flavor *flavor = connection->setup.flavor;
-	if (flavor->read_role_owner != NULL && operation_read(connection, connection->root.naming_context, flavor->domain_attributes,
-	                                                      connection->setup.settings->connect_timeout_ms, on_probe_domain, connection, NULL) != STATUS_OK) {
-		connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "it could not be probed");
+	if (flavor->read_role_owner != NULL) {
+		fail_probe(connection, operation_read(connection, connection->root.naming_context, flavor->domain_attributes, connection->setup.settings->connect_timeout_ms, on_probe_domain,
+		                                      connection, NULL));
 	}
 }
 
@@ -306,9 +314,5 @@ static void on_probe(const struct reply *reply, void *arg)
 
 void explore_probe(struct connection *connection)
 {
-	enum status status =
-		operation_read(connection, "", connection->setup.flavor->root_attributes, connection->setup.settings->connect_timeout_ms, on_probe, connection, NULL);
-	if (status != STATUS_OK) {
-		connection_fail(connection, status, "it could not be probed");
-	}
+	fail_probe(connection, operation_read(connection, "", connection->setup.flavor->root_attributes, connection->setup.settings->connect_timeout_ms, on_probe, connection, NULL));
 }
