@@ -171,6 +171,7 @@ def hellos():
     frames.refuse_signatures()
     frames.refuse_iat_and_aud()
     hello_members(frames)
+    frames.accept("every operation", hello(operations=["reset", "unlock", "check", "change", "lookup", "verify", "policy"]))
     frames.refuse("iss of another agent", "kid", jws(SIGNING, frames.typ, hello(iss=OTHER_AGENT, decryption_key=OTHER_DECRYPTION.kid)))
     frames.refuse("signature by another agent's key under the kid of iss", "signature", join(header_of(OTHER_SIGNING, frames.typ), hello(iss=OTHER_AGENT, decryption_key=OTHER_DECRYPTION.kid), es256(SIGNING)))
     frames.refuse("iss of nobody", "iss", jws(STRANGER, frames.typ, hello(iss="00000000-0000-4000-8000-000000000000")), close=4001)

@@ -127,9 +127,19 @@ SIGNED = {
     "unpaired surrogate": ("request.undecryptable", lambda s, c: {**c, "secret": other_secret(s, c, new_password="Xx-12345678\ud800")}),
     "NUL in the password": ("request.undecryptable", lambda s, c: {**c, "secret": other_secret(s, c, new_password="Xx-12345678\0")}),
     "empty password": ("request.undecryptable", lambda s, c: {**c, "secret": other_secret(s, c, new_password="")}),
+    "change without an old password": ("request.undecryptable", lambda s, c: change_of(s, c)),
+    "change with an empty old password": ("request.undecryptable", lambda s, c: change_of(s, c, old_password="")),
+    "change that must be changed": ("request.invalid", lambda s, c: {**change_of(s, c, old_password="x"), "must_change": True}),
+    "reset with an old password": ("request.undecryptable", lambda s, c: {**c, "secret": other_secret(s, c, old_password="x")}),
+    "lookup with a secret": ("request.invalid", lambda s, c: {**c, "op": "lookup"}),
     "unknown user": ("user.not_found", None),
     "two users with one UPN": ("user.ambiguous", None),
 }
+
+
+def change_of(s, c, **members):
+    c = {**c, "op": "change"}
+    return {**c, "secret": s.secret(c, NEW, **members)}
 
 
 def zipped(s, c):
@@ -193,6 +203,20 @@ def test_replays(scripted):
     refusal = s.ask_by_frame(s.sign("wb-request+jwt", {**claims, "exp": claims["exp"] + 1}))
     assert refusal["code"] == "request.replayed" and "request_id" not in refusal
     assert directory.password_record("alice")[0] == version + 1
+
+
+def test_a_lookup_that_is_delivered_again(scripted):
+    """An answer with more than a code in it is remembered whole."""
+    s = scripted.service
+    claims = s.claims(USER, op="lookup")
+    frame = s.sign("wb-request+jwt", claims)
+    s.send(frame)
+    first = s.result(claims["jti"])
+    assert first["code"] == "found" and first["account"]["sam_account_name"] == "alice"
+    count = len(s.results)
+    s.send(frame)
+    lab_module.wait_for("the answer again", lambda: len(s.results) > count)
+    assert s.results[-1]["account"] == first["account"] and s.results[-1]["request_id"] == claims["jti"]
 
 
 @pytest.mark.applies

@@ -15,7 +15,7 @@ ALL = ["reset", "change", "unlock", "check", "lookup", "policy", "verify"]
 def lab(request):
     if request.param == "samba" and not os.path.exists("/usr/sbin/samba"):
         pytest.skip("Samba is not installed")
-    lab = running_lab(request.param, settings={"operations": ALL})
+    lab = running_lab(request.param, settings={"operations": ALL, "settling": {"delay": "1s", "limit": "5s"}})
     yield lab
     lab.close()
 
@@ -102,6 +102,21 @@ def test_refused_users(lab, user, code):
     assert bad_tries(lab, user) == 0
 
 
+def test_a_change_whose_answer_is_lost(lab):
+    """Settled by the record of the very server, as a reset is."""
+    if lab.kind == "samba":
+        pytest.skip("Samba cannot be told to lose an answer")
+    lab.directory.control("fault add on=modify user=bench052 cut-after")
+    assert ask(lab, "change", "bench052", old_password=OLD, new_password=NEW)[0] == ("applied", "ok")
+    assert lab.directory.opens("bench052", NEW)
+    lab.directory.control("fault add on=modify user=bench053 cut-before")
+    outcome, _ = ask(lab, "change", "bench053", old_password=OLD, new_password=NEW)
+    assert outcome[0] == "failed" and lab.directory.opens("bench053", OLD)
+    # It may have been compared, and counts: two more tries, and no third.
+    codes = [ask(lab, "change", "bench053", old_password="wrong", new_password=NEW)[0][1] for _ in range(3)]
+    assert codes == ["credential.wrong", "credential.wrong", "agent.throttled"]
+
+
 # Verify ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +135,16 @@ def test_what_the_directory_says_of_a_right_password(lab, user, code):
     refused(lab, "verify", user, code, old_password=forest_password(user))
     # Nothing of that is said to who does not know it.
     refused(lab, "verify", user, "credential.wrong", old_password="wrong")
+
+
+def test_a_directory_that_cannot_say(lab):
+    if lab.kind == "samba":
+        pytest.skip("Samba cannot be told to be busy")
+    lab.directory.control("fault add on=bind user=bench054 result=51")
+    assert ask(lab, "verify", "bench054", old_password=OLD)[0] == ("failed", "directory.busy")
+    lab.directory.control("fault add on=bind user=bench054 cut-before")
+    assert ask(lab, "verify", "bench054", old_password=OLD)[0] == ("failed", "directory.unavailable")
+    assert ask(lab, "verify", "bench054", old_password=OLD)[0] == ("answered", "verified")
 
 
 def test_verify_of_a_locked_account(lab):
