@@ -167,7 +167,7 @@ void bind_realm(const struct connection *connection, char *out, size_t capacity)
 	snprintf(out, capacity, "%s", facts.realm[0] != 0 ? facts.realm : at != NULL ? at + 1 : "the realm");
 }
 
-/* The name by which the agent's own account is looked for. EXTERNAL without one: the server is asked. */
+/* The name by which the agent's own account is looked for. Where only the server knows it (a certificate; a principal outside Active Directory) it is asked. */
 bool bind_self(const struct connection *connection, char *out, size_t capacity)
 {
 	const struct directory_settings *settings = connection->setup.settings;
@@ -175,7 +175,8 @@ bool bind_self(const struct connection *connection, char *out, size_t capacity)
 	if (connection->setup.kerberos != NULL) {
 		kerberos_facts(connection->setup.kerberos, &facts);
 	}
-	const char *name = settings->bind_dn != NULL ? settings->bind_dn : facts.principal[0] != 0 ? facts.principal : settings->bind_principal;
+	bool principal_tells = settings->kind == DIRECTORY_ACTIVE_DIRECTORY;
+	const char *name = settings->bind_dn != NULL ? settings->bind_dn : !principal_tells ? NULL : facts.principal[0] != 0 ? facts.principal : settings->bind_principal;
 	snprintf(out, capacity, "%s", name != NULL ? name : "");
 	return name != NULL;
 }

@@ -284,7 +284,10 @@ static void on_event(struct bufferevent *bufferevent, short what, void *arg)
 	} else if ((what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) != 0) {
 		operations_receive(connection); /* answers that came before the end */
 		if (connection->bufferevent == bufferevent) {
-			connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "it closed the connection");
+			/* TLS 1.3 tells only now that the server does not take a client's certificate. */
+			bool by_certificate = connection->state <= CONNECTION_BIND && connection->setup.settings->bind_mechanism == BIND_EXTERNAL;
+			connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "it closed the connection%s%.120s", by_certificate ? " during the bind: it may not trust the certificate in " : "",
+			                by_certificate ? connection->setup.settings->bind_certificate_file : "");
 		}
 	}
 	connection_unref(connection);

@@ -378,7 +378,10 @@ class Tool:
             raise Late(f"{late}: {self.health()['text']}\n{self.log_text()[-2000:]}") from None
 
     def wait_down(self, words, timeout=10):
-        return wait_for(f"the server to be down: {words}", lambda: not (h := self.health())["up"] and words in h["text"] and h, timeout)
+        try:
+            return wait_for(f"the server to be down: {words}", lambda: not (h := self.health())["up"] and words in h["text"] and h, timeout)
+        except Late as late:
+            raise Late(f"{late}: {self.health()['text']}\n{self.log_text()[-2000:]}") from None
 
     def rows(self):
         return {row["step"]: row for row in self.ask("check")["rows"]}
