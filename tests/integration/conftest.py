@@ -8,6 +8,7 @@ import lab as lab_module
 
 BUILD = os.path.abspath(os.environ.get("BUILD_ROOT", os.path.join(lab_module.ROOT, "build")))
 KINDS = [kind for kind, (_, variable) in capabilities.KINDS.items() if variable is None or os.environ.get(variable)]
+SAMBAS = [kind for kind in KINDS if kind.startswith("samba")]
 # Users are reset again and again here; the ceilings have tests of their own.
 LAB_OPTIONS = {"settings": {"limits": {"per_user_hour": 0, "per_minute": 0, "latch_per_hour": 0, "unlocks_per_minute": 0}}}
 tested_instead = []

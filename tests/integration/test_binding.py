@@ -4,6 +4,7 @@ import contextlib, os, shutil, socket, ssl, struct, subprocess, tempfile, thread
 import pytest
 
 import lab as lab_module
+from conftest import SAMBAS, missing
 from lab import SambaDirectory, newer_samba, samba_template
 from relay import Relay
 
@@ -13,11 +14,11 @@ HOSTILE = {"LDAPTLS_REQCERT": "never", "LDAPTLS_CACERT": "/nonexistent", "LDAPUR
            "KRB5CCNAME": "FILE:/nonexistent/cache", "KRB5_KTNAME": "FILE:/nonexistent/keytab", "KRB5_CLIENT_KTNAME": "FILE:/nonexistent/keytab"}
 
 
-@pytest.fixture(scope="module", params=["samba", "samba-newer"])
+@pytest.fixture(scope="module", params=SAMBAS)
 def samba(request):
+    if missing(request.param):
+        pytest.skip(missing(request.param))
     root = newer_samba() if request.param == "samba-newer" else ""
-    if root is None or not os.path.exists("/usr/sbin/samba"):
-        pytest.skip(f"{request.param} is not installed")
     folder = tempfile.mkdtemp(prefix="writebackd-binding-")
     directory = SambaDirectory(os.path.join(folder, "dc"), like=samba_template(root), root=root)
     directory.is_newer = request.param == "samba-newer"
