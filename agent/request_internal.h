@@ -38,9 +38,11 @@ struct request {
 	int64_t settle_began_us;
 	struct attempt attempts[ATTEMPTS];
 	int asked;                        /* whose server is read */
+	bool record_known;                /* unicodePwd's, before the first write */
+	bool sought;                      /* looked for on the server that the user was written to last */
 	bool moved, moving;               /* its server was lost before anything was sent: another one, once */
 	bool second_running, second_over; /* over: it was sent, or refused */
-	int64_t record_time_s;            /* of unicodePwd's record before the first write, by that server's clock */
+	int64_t record_time_s, server_time_s; /* of unicodePwd's record before the first write; when that was read, both by that server's clock */
 	struct event *timer;
 	struct journal_entry entry;
 	char why[256];                    /* the scope's rule in words: for the log, never for the service */
@@ -50,6 +52,13 @@ struct request {
 /* The journal's number that former_exp comes from. */
 #define REFUSED_EXP "refused_exp"
 #define RECENT_WRITES 256
+struct recent_write {
+	char guid[UUID_SIZE];
+	int64_t ended_us;
+	char server[256];
+	uint32_t version;                 /* of unicodePwd there since, at least; 0: unknown */
+	int64_t time_s;                   /* by the server's clock, about */
+};
 struct requests {
 	struct requests_world world;
 	struct request *first;
@@ -58,8 +67,8 @@ struct requests {
 	bool closing;
 	uint64_t counts[STATUS_COUNT];
 	int64_t last_ms;
-	/* Who was written to lately: a user read before that is read again. */
-	struct { char guid[UUID_SIZE]; int64_t ended_us; } recent[RECENT_WRITES];
+	/* Who was written to lately: a user read before that is read again, and on that server. */
+	struct recent_write recent[RECENT_WRITES];
 	unsigned recent_next;
 	unsigned looks;                   /* under way after a write */
 	double unverified_tokens;

@@ -113,6 +113,7 @@ static enum status record_intent(struct request *request)
 	memcpy(entry->second_invocation_id, position->invocation_id, sizeof entry->second_invocation_id);
 	entry->second_committed_usn = position->highest_committed_usn;
 	entry->second_password_version = record->version;
+	request->server_time_s = position->current_time_s;
 	memcpy(entry->second_password_originator, record->originator, sizeof entry->second_password_originator);
 	entry->second_password_originating_usn = record->originating_usn;
 	entry->second_at_ms = clock_now_ms();

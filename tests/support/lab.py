@@ -6,7 +6,7 @@ Used by ./demo and by tests/integration. Every wait has a deadline; everything t
         lab.start()
         print(lab.service.operate("reset", "alice@corp.example.test", new_password="…"))
 """
-import atexit, contextlib, functools, http.client, json, os, shutil, signal, socket, ssl, struct, subprocess, sys, tempfile, time, urllib.parse, uuid
+import atexit, contextlib, functools, http.client, json, os, shutil, signal, socket, ssl, struct, subprocess, sys, tempfile, threading, time, urllib.parse, uuid
 
 import ldap
 import yaml
@@ -213,29 +213,35 @@ def forest():
 
 
 class MockDirectory(Directory):
+    """One controller; or a further one `of` another's domain, which replicates with it (MockReplication)."""
     name, version, policy_hints = "mock-directory", "", True
 
-    def __init__(self, build, folder, *options):
+    def __init__(self, build, folder, *options, of=None):
         self.folder, self.bind_password = folder, forest_password("svc-writeback")
         os.makedirs(folder, exist_ok=True)
         self.control_path = os.path.join(folder, "control.sock")
         self.argv = [os.path.join(build, "tests/support/mock-directory/mock-directory"), "--users", FOREST, "--tls-dir", folder,
-                     "--control", self.control_path, *options]
+                     "--control", self.control_path, "--state", os.path.join(folder, "state"), *options]
         self.host, self.port = "127.0.0.1", 0
         self.ca = os.path.join(folder, "ca.pem")
+        self.held, self.group = False, of.group if of else [self]
+        if of:
+            self.group.append(self)
+            self.argv += ["--host", f"dc{len(self.group)}.{DOMAIN}"]
+            for name in ("ca.pem", "ca.key"):
+                shutil.copy(os.path.join(of.folder, name), folder)
         self.start()
 
     def start(self):
-        listen = f"127.0.0.1:{self.port}"
-        self.program = Program(self.folder, "mock-directory", [*self.argv, "--listen", listen])
+        self.program = Program(self.folder, "mock-directory", [*self.argv, "--listen", f"127.0.0.1:{self.port}"])
         self.program.wait_output("ready")
         for line in self.program.output().splitlines():
             if line.startswith("listening ldaps://"):
                 self.port = int(line.rsplit(":", 1)[1])
 
-    def control(self, command):
+    def control(self, command, timeout=10):
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(10)
+            s.settimeout(timeout)
             s.connect(self.control_path)
             s.sendall(command.encode() + b"\n")
             answer = s.makefile(encoding="utf-8").readline().strip()
@@ -262,8 +268,61 @@ class MockDirectory(Directory):
     def go(self):
         self.program.signal(signal.SIGCONT)
 
+    def kill(self):
+        self.program.kill()
+
+    def stop(self):
+        self.program.stop()
+
+    def hold(self):
+        """What the others write does not arrive here any more, until release."""
+        self.held = True
+
+    def release(self):
+        self.held = False
+
+    def certificate(self, foreign=False):
+        """A new certificate, by another authority where `foreign`; in force after stop and start."""
+        folder = os.path.join(self.folder, "foreign") if foreign else self.folder
+        os.makedirs(folder, exist_ok=True)
+        self.argv[self.argv.index("--tls-dir") + 1] = folder
+        for name in ("dc.pem", "dc.key"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, name))
+
     def close(self):
         self.program.stop()
+
+
+class MockReplication:
+    """Carries what is written on one controller of a domain to the others, every 50 ms; what cannot be reached is tried again."""
+
+    def __init__(self, group):
+        self.group, self.taken, self.running = group, {}, True
+        self.thread = threading.Thread(target=self.run, name="replication", daemon=True)
+        self.thread.start()
+
+    def pull(self, sink, source):
+        key = (sink.folder, source.folder)
+        changes = json.loads(source.control(f"changes {self.taken.get(key, 0)}", 0.5))
+        for account in changes["accounts"]:
+            if account["name"].endswith("$"):  # the controllers' own
+                continue
+            sink.control("replicate " + json.dumps(account), 0.5)
+        self.taken[key] = changes["usn"]
+
+    def run(self):
+        while self.running:
+            for sink in self.group:
+                for source in self.group:
+                    if sink is not source and not sink.held and self.running:
+                        with contextlib.suppress(OSError, ValueError):
+                            self.pull(sink, source)
+            time.sleep(0.05)
+
+    def close(self):
+        self.running = False
+        self.thread.join(20)
 
 
 class SambaDirectory(Directory):
@@ -319,6 +378,10 @@ class SambaDirectory(Directory):
     def sync(self):
         """Takes over now what the others wrote; it does so by itself within seconds."""
         self.run("sync")
+
+    def certificate(self, foreign=False):
+        """As of MockDirectory."""
+        self.run("certificate", *([self.dns_name, "other-ca"] if foreign else []))
 
     def close(self):
         self.run("destroy")

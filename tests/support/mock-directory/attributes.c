@@ -259,8 +259,9 @@ static uint8_t *put_little(uint8_t *out, uint64_t number, unsigned octets)
 
 GETTER(get_metadata)
 {
-	struct replication creation = { 1, object->usn_created, object->when_created }, none = { 0 };
+	struct replication creation = { .version = 1, .usn = object->usn_created, .local = object->usn_created, .time = object->when_created }, none = { 0 };
 	const struct account *account = object->account;
+	memcpy(creation.originator, view->forest->founder, sizeof creation.originator);
 	const struct { uint32_t id; const struct replication *record; } rows[] = {
 		{ 0x00000000, &creation }, { 0x00000003, &creation }, { 0x00020001, &creation }, { 0x00090008, account ? &creation : &none },
 		{ 0x0009005A, account ? &account->password_record : &none }, { 0x00090060, account ? &account->last_set_record : &none },
@@ -274,9 +275,9 @@ GETTER(get_metadata)
 		at = put_little(at, rows[i].id, 4);
 		at = put_little(at, rows[i].record->version, 4);
 		at = put_little(at, (uint64_t)(rows[i].record->time / TICKS_PER_SECOND), 8);
-		memcpy(at, view->forest->invocation_id, 16);
+		memcpy(at, rows[i].record->originator, 16);
 		at = put_little(at + 16, rows[i].record->usn, 8);
-		at = put_little(at, rows[i].record->usn, 8);
+		at = put_little(at, rows[i].record->local, 8);
 		count++;
 	}
 	put_little(put_little(put_little(put_little(blob, 1, 4), 0, 4), count, 4), 0, 4);

@@ -11,6 +11,8 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "replication.h"
+
 #define OUTPUT_MAX (8 * 1024 * 1024)
 
 /* An operation put off by a fault. */
@@ -219,6 +221,7 @@ static void suffer(struct connection *connection, struct operation *operation, c
 		nowhere = evbuffer_new();
 		operation->out = nowhere;
 		row->perform(operation);
+		state_keep(connection->server->state);
 		evbuffer_free(nowhere);
 		if (fault->action == FAULT_CUT_AFTER)
 			close_after_output(connection);
@@ -252,6 +255,7 @@ static void handle(struct connection *connection, const uint8_t *pdu, size_t siz
 		return;
 	}
 	row->perform(&operation);
+	state_keep(server->state);
 	log_operation(&operation, row, "");
 }
 

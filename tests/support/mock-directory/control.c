@@ -12,6 +12,7 @@
 
 #include "connection.h"
 #include "password.h"
+#include "replication.h"
 
 #define WORDS_MAX 32
 #define LINE_MAX_SIZE 65536
@@ -127,12 +128,14 @@ static void run_user(struct command *command)
 		return;
 	const struct account *account = object->account;
 	json_t *groups = json_array();
+	char originator[33];
+	replication_hex(account->password_record.originator, 16, originator);
 	for (size_t i = 0; i < object->member_of_count; i++)
 		json_array_append_new(groups, json_string(object->member_of[i]->rdn));
-	json_t *state = json_pack("{s:s, s:s, s:b, s:I, s:I, s:i, s:I, s:i, s:I, s:i, s:b, s:o}", "name", account->sam, "dn", object->dn,
+	json_t *state = json_pack("{s:s, s:s, s:b, s:I, s:I, s:i, s:I, s:i, s:s, s:I, s:i, s:b, s:o}", "name", account->sam, "dn", object->dn,
 		"locked", account_locked(account, forest_policy(forest, object), forest_now(forest)), "lockoutTime", (json_int_t)account->lockout_time,
 		"pwdLastSet", (json_int_t)account->password_last_set, "badPwdCount", (int)account->bad_password_count, "uac", (json_int_t)account->control,
-		"version", (int)account->password_record.version, "usn", (json_int_t)account->password_record.usn, "writes", (int)account->password_writes,
+		"version", (int)account->password_record.version, "originator", originator, "usn", (json_int_t)account->password_record.usn, "writes", (int)account->password_writes,
 		"protected", object->admin, "memberOf", groups);
 	char *text = json_dumps(state, JSON_COMPACT);
 	evbuffer_add_printf(command->out, "ok %s\n", text);
@@ -231,6 +234,32 @@ static void run_stats(struct command *command)
 		counted->password_writes, counted->faults);
 }
 
+/* changes USN: what was written or came here since, one object an account; replicate OBJECT: takes what is newer. Together they are replication, which a test may hold. */
+static void run_changes(struct command *command)
+{
+	json_t *changes = json_object();
+	char invocation[33];
+	replication_hex(command->server->forest->invocation_id, 16, invocation);
+	json_object_set_new(changes, "invocation_id", json_string(invocation));
+	json_object_set_new(changes, "usn", json_integer((json_int_t)command->server->forest->usn));
+	json_object_set_new(changes, "accounts", replication_changes(command->server->forest, command->count > 1 ? strtoull(command->words[1], NULL, 10) : 0));
+	char *text = json_dumps(changes, JSON_COMPACT);
+	evbuffer_add_printf(command->out, "ok %s\n", text);
+	free(text);
+	json_decref(changes);
+}
+
+static void run_replicate(struct command *command, const char *text)
+{
+	json_t *account = json_loads(text, 0, NULL);
+	int taken = account ? replication_take(command->server->forest, account) : -1;
+	json_decref(account);
+	if (taken < 0)
+		fail(command, "no such account, or not understood", "replicate");
+	else
+		evbuffer_add_printf(command->out, "ok %d\n", taken);
+}
+
 static void run_log(struct command *command)
 {
 	command->server->log = command->count > 1 && !strcmp(command->words[1], "on");
@@ -284,10 +313,14 @@ static void run_line(struct control_socket *control, char *line, struct evbuffer
 {
 	static const struct { const char *verb; void (*run)(struct command *); } rows[] = {
 		{ "fault", run_fault }, { "clock", run_clock }, { "user", run_user }, { "set", run_set }, { "verify", run_verify },
-		{ "stats", run_stats }, { "log", run_log }, { "sdprop", run_sdprop }, { "grant", run_right }, { "revoke", run_right }, { "server", run_server },
+		{ "changes", run_changes }, { "stats", run_stats }, { "log", run_log }, { "sdprop", run_sdprop }, { "grant", run_right }, { "revoke", run_right }, { "server", run_server },
 	};
 	struct command command = { .server = control->server, .out = out };
 	arena_reset(&control->server->arena);
+	if (!strncmp(line, "replicate ", 10)) {
+		run_replicate(&command, line + 10);
+		return;
+	}
 	if (!split(line, &command)) {
 		fail(&command, "not understood", "quotes");
 		return;
@@ -315,6 +348,7 @@ static void on_lines(struct bufferevent *channel, void *arg)
 	size_t size;
 	while ((line = evbuffer_readln(bufferevent_get_input(channel), &size, EVBUFFER_EOL_LF))) {
 		run_line(client->control, line, bufferevent_get_output(channel));
+		state_keep(client->control->server->state);
 		OPENSSL_cleanse(line, size);
 		free(line);
 	}

@@ -404,7 +404,8 @@ bool account_expired_password(const struct account *account, const struct policy
 void replication_write(struct forest *forest, struct object *object, struct replication *record, uint64_t usn)
 {
 	record->version++;
-	record->usn = usn;
+	record->usn = record->local = usn;
+	memcpy(record->originator, forest->invocation_id, sizeof record->originator);
 	record->time = object->when_changed = forest_now(forest);
 	object->usn_changed = usn;
 }

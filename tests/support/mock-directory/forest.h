@@ -25,8 +25,9 @@ struct policy {
 /* One attribute's record of replPropertyMetaData. Version 0: never written. */
 struct replication {
 	uint32_t version;
-	uint64_t usn;
+	uint64_t usn, local; /* the originator's; this server's own */
 	int64_t time; /* FILETIME */
+	uint8_t originator[16]; /* invocationId */
 };
 
 /* A password is kept as its digest only; it compares, it cannot be read. */
@@ -103,6 +104,7 @@ struct forest {
 	char *dns_name, *netbios, *host, *server_name; /* "corp.example.test", "CORP", "dc1.corp.example.test", "DC1" */
 	struct object *domain, *configuration, *partitions, *ntds, *server;
 	uint8_t domain_sid[24], invocation_id[16];
+	uint8_t founder[16]; /* invocationId of the domain's first server, dc1: what the file says was written there */
 	struct object **objects; /* parents before children */
 	size_t count, capacity;
 	struct object *hash[1024];

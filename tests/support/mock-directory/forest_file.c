@@ -271,9 +271,12 @@ static void first_records(struct forest *forest, struct object *object)
 {
 	struct account *account = object->account;
 	struct replication record = { .version = 2, .usn = ++forest->usn, .time = account->password_last_set ? account->password_last_set : forest_now(forest) };
+	record.local = record.usn;
+	memcpy(record.originator, forest->founder, sizeof record.originator);
 	account->password_record = account->last_set_record = record;
 	if (account->lockout_time)
-		account->lockout_record = (struct replication){ .version = 1, .usn = ++forest->usn, .time = account->lockout_time };
+		account->lockout_record = record, account->lockout_record.version = 1, account->lockout_record.time = account->lockout_time,
+		account->lockout_record.usn = account->lockout_record.local = ++forest->usn;
 	object->usn_changed = forest->usn;
 }
 
@@ -466,6 +469,9 @@ static void name_server(struct forest *forest, const char *host, unsigned seed)
 	char *text = arena_printf(&forest->arena, "invocation %s %u", host, seed);
 	EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL);
 	memcpy(forest->invocation_id, digest, 16);
+	text = arena_printf(&forest->arena, "invocation dc1%s %u", host + strcspn(host, "."), seed);
+	EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL);
+	memcpy(forest->founder, digest, 16);
 }
 
 struct forest *forest_read(const char *path, const char *host, unsigned seed, char **ret_why)

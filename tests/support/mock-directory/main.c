@@ -13,9 +13,10 @@
 #include "certificate.h"
 #include "connection.h"
 #include "control.h"
+#include "replication.h"
 
 struct options {
-	const char *users, *listen, *plain_listen, *host, *tls_dir, *control;
+	const char *users, *listen, *plain_listen, *host, *tls_dir, *control, *state;
 	unsigned seed, max_idle; /* max_idle 0: as the forest's file says */
 	bool no_policy_hints, wrong_name, require_signing;
 };
@@ -23,14 +24,14 @@ struct options {
 static int usage(void)
 {
 	fprintf(stderr, "usage: mock-directory --users FILE [--listen 127.0.0.1:0] [--plain-listen ADDR:PORT] [--host NAME] [--tls-dir DIR]\n"
-		"                      [--control PATH] [--seed N] [--no-policy-hints] [--wrong-name] [--require-signing] [--max-idle SECONDS] [--threads no]\n");
+		"                      [--control PATH] [--state FILE] [--seed N] [--no-policy-hints] [--wrong-name] [--require-signing] [--max-idle SECONDS] [--threads no]\n");
 	return 2;
 }
 
 static bool read_options(int argc, char **argv, struct options *ret)
 {
 	static const struct option table[] = { { "users", required_argument, NULL, 'u' }, { "listen", required_argument, NULL, 'l' }, { "plain-listen", required_argument, NULL, 'p' },
-		{ "host", required_argument, NULL, 'h' }, { "tls-dir", required_argument, NULL, 't' }, { "control", required_argument, NULL, 'c' },
+		{ "host", required_argument, NULL, 'h' }, { "tls-dir", required_argument, NULL, 't' }, { "control", required_argument, NULL, 'c' }, { "state", required_argument, NULL, 'S' },
 		{ "seed", required_argument, NULL, 's' }, { "no-policy-hints", no_argument, NULL, 'n' }, { "wrong-name", no_argument, NULL, 'w' },
 		{ "require-signing", no_argument, NULL, 'r' }, { "max-idle", required_argument, NULL, 'i' }, { "threads", required_argument, NULL, 'T' }, { 0 } };
 	for (int option; (option = getopt_long(argc, argv, "", table, NULL)) != -1;) {
@@ -41,6 +42,7 @@ static bool read_options(int argc, char **argv, struct options *ret)
 		case 'h': ret->host = optarg; break;
 		case 't': ret->tls_dir = optarg; break;
 		case 'c': ret->control = optarg; break;
+		case 'S': ret->state = optarg; break;
 		case 's': ret->seed = (unsigned)strtoul(optarg, NULL, 10); break;
 		case 'i': ret->max_idle = (unsigned)strtoul(optarg, NULL, 10); break;
 		case 'n': ret->no_policy_hints = true; break;
@@ -164,6 +166,10 @@ int main(int argc, char **argv)
 	}
 	if (options.max_idle)
 		server.forest->idle_seconds = options.max_idle;
+	if (options.state && !(server.state = state_open(server.forest, options.state))) {
+		forest_free(server.forest);
+		return 2;
+	}
 	server.policy_hints = !options.no_policy_hints;
 	server.require_signing = options.require_signing;
 	server.base = event_base_new();
@@ -171,6 +177,7 @@ int main(int argc, char **argv)
 	event_base_free(server.base);
 	faults_clear(&server.faults);
 	arena_free(&server.arena);
+	state_close(server.state);
 	forest_free(server.forest);
 	libevent_global_shutdown();
 	return good ? 0 : 1;

@@ -23,6 +23,7 @@ struct server {
 	struct statistics statistics;
 	struct arena arena;        /* of the operation at hand */
 	bool policy_hints, log, require_signing;
+	struct state *state;       /* NULL: nothing is kept */
 	LIST_HEAD(, connection) connections;
 };
 

@@ -62,7 +62,7 @@ static struct played {
 	bool unsent;                   /* the first write's connection is lost before it is sent */
 	/* dc2: another controller of the domain. */
 	struct {
-		bool up, moves_out, replicated;  /* replicated: the first write comes there between reading and writing */
+		bool up, gone, moves_out, replicated;  /* replicated: the first write comes there between reading and writing */
 		uint32_t version;
 		uint64_t usn;
 		uint8_t originator[16];
@@ -195,7 +195,7 @@ enum status directory_locate(struct directory *directory, enum locate_by by, con
                              struct directory_call **ret_call)
 {
 	struct located *found = calloc(1, sizeof *found);
-	if (prefer_server && strcmp(prefer_server, "dc2") == 0) {
+	if (prefer_server && strcmp(prefer_server, "dc2") == 0 && !played.second.gone) {
 		free(found);
 		return soon((struct later){ .located = done, .found = find_on_second(), .arg = arg });
 	}
@@ -1046,6 +1046,39 @@ static void test_lost_before_it_was_sent(void **state)
 	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_AGENT_THROTTLED);
 }
 
+/* Back on dc1, which has not taken over what dc2 holds: the user is looked for on dc2 again. */
+static void test_the_server_of_the_last_write_is_sought(void **state)
+{
+	struct scene *scene = *state;
+	played.second.up = true;
+	played.writing = WRITE_LOST;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
+	played.writing = WRITE_GOOD;
+	const struct result *result = ask_one(scene, (struct ask){ OP_RESET, GOOD });
+	assert_int_equal(result->code, STATUS_OK);
+	assert_string_equal(result->server, "dc2");
+	assert_int_equal(played.written, 1);
+	assert_int_equal(played.second.written, 2);
+}
+
+/* dc2 took two writes that dc1 knows nothing of, and is gone: dc2's would win in the end, whatever dc1 says now. */
+static void test_no_answer_that_would_not_stand(void **state)
+{
+	struct scene *scene = *state;
+	played.second.up = true;
+	played.second.version = 3;
+	played.writing = WRITE_LOST;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
+	played.second.gone = true;
+	played.writing = WRITE_GOOD;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_DIRECTORY_UNAVAILABLE);
+	assert_int_equal(played.written, 1);
+	/* Once it has them it may be written to. */
+	played.version = 4;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
+	assert_int_equal(played.written, 2);
+}
+
 static void test_unverified_frames_are_bounded(void **state)
 {
 	struct scene *scene = *state;
@@ -1284,7 +1317,7 @@ int main(void)
 		ROW(test_second_write), ROW(test_second_unlock), ROW(test_second_server_has_the_first_write), ROW(test_first_write_comes_while_the_second_is_prepared),
 		ROW(test_no_second_write_over_another), ROW(test_no_second_write_where_it_would_not_stand), ROW(test_second_write_on_a_stale_server), ROW(test_no_second_write_out_of_scope),
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
-		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent),
+		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand),
 		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
 		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded),
 	};
