@@ -5,7 +5,7 @@ import json, os, shutil, subprocess, tempfile, time
 import pytest
 import yaml
 
-from lab import Agent, DOMAIN, FOREST, HERE, MockDirectory, Program, Service, forest, stop_all, wait_for
+from lab import Agent, DOMAIN, FOREST, HERE, MockDirectory, Program, SambaDirectory, Service, forest, samba_template, stop_all, wait_for
 
 DC, SITE, PDC = f"_ldap._tcp.dc._msdcs.{DOMAIN}", f"_ldap._tcp.Berlin._sites.dc._msdcs.{DOMAIN}", f"_ldap._tcp.pdc._msdcs.{DOMAIN}"
 OTHER = "other.example.test"
@@ -69,7 +69,7 @@ class Network:
         made = self.controllers[host] = Controller(self.build, os.path.join(self.folder, host), f"{host}.{suffix}", len(self.controllers) + 2, users)
         return made
 
-    def start_agent(self, *entries, settings=None):
+    def start_agent(self, *entries, wrapper=None):
         """entries: what each directory has in place of `servers`."""
         folder = os.path.join(self.folder, "agent")
         shutil.rmtree(folder, ignore_errors=True)
@@ -79,7 +79,7 @@ class Network:
             f.write("".join(open(c.ca, encoding="utf-8").read() for c in self.controllers.values()))
         first = next(iter(self.controllers.values()))
         self.agent = Agent(self.build, folder, first, f"wss://localhost:{self.service.port}/v1/agent", self.service.ca,
-                           settings={"limits": {"per_user_hour": 0}, **(settings or {})})
+                           settings={"limits": {"per_user_hour": 0}})
         sample = self.agent.settings["directories"][0]
         del sample["servers"]
         # A copy of each, lest YAML writes an alias.
@@ -88,7 +88,7 @@ class Network:
             if entry["domains"] is None:
                 del entry["domains"]
         self.agent.write_config()
-        self.agent.wrapper = ["unshare", "-m", "sh", "-c", f'mount --bind {self.resolv} /etc/resolv.conf && exec "$@"', "sh"]
+        self.agent.wrapper = wrapper or ["unshare", "-m", "sh", "-c", f'mount --bind {self.resolv} /etc/resolv.conf && exec "$@"', "sh"]
         self.agent.start()
         self.agent.enroll(self.service.issuer, self.service.ticket())
         return self.agent
@@ -393,3 +393,36 @@ def test_a_name_that_two_claim_is_ambiguous(net):
     net.start_agent({**base, "name": "one"}, {"name": "two", "servers": [net.controllers["twin"].name], "domains": [DOMAIN]}).wait_ready()
     answer = net.check(f"alice@{DOMAIN}")
     assert answer["code"] == "plausible" and answer["directory"]["name"] == "two"  # the configuration decides
+
+
+# Real controllers --------------------------------------------------------------------------------------------------------------------------------
+
+def test_samba_controllers_are_found_by_their_own_dns(net, capsys):
+    """Three of them, the third read-only (its rootDSE does not say so); the first, the PDC emulator and first DNS server, dies under a flow of requests."""
+    if not os.environ.get("SEVERAL_SAMBAS") or not os.path.exists("/usr/sbin/samba"):
+        pytest.skip("takes a minute or two and Samba: ./check --all")
+    folder, made = tempfile.mkdtemp(prefix="writebackd-samba-dcs-"), []
+    try:
+        one = SambaDirectory(os.path.join(folder, "dc1"), like=samba_template())
+        made.append(one)
+        made += [SambaDirectory(os.path.join(folder, name), of=one, read_only=name == "dc3") for name in ("dc2", "dc3")]
+        one.run("names")
+        net.start_agent({"discover": {"domain": DOMAIN, "site": "Default-First-Site-Name"}, "prefer": "pdc", "domains": None, "policy_hints": "when-supported", "ca_file": one.ca},
+                        wrapper=one.inside)
+        net.wait_next("dc1", 30)
+        wait_for("the other two to be known", lambda: net.servers()["dc2"]["up"] and net.servers()["dc3"]["read_only"], 30)
+        rows = net.servers()
+        assert rows["dc1"]["pdc"] and not rows["dc2"]["pdc"] and not rows["dc3"]["up"]
+        assert rows["dc3"]["origin"] == "site Default-First-Site-Name"
+        assert net.ask()[0] == "plausible"
+        one.kill()
+        code, took = net.ask()
+        say(capsys, f"failover from a killed Samba to the other: {took * 1000:.0f} ms (must be below 1000)")
+        assert code == "plausible" and took < 1 and net.next() == "dc2"
+        answer = net.service.operate("unlock", f"bob@{DOMAIN}")
+        assert answer["status"] == "applied" and answer["directory"]["server"].startswith("dc2.")
+        one.start()
+        net.wait_next("dc1", 40)
+    finally:
+        stop_all([net.stop_agent, *[directory.close for directory in reversed(made)]])
+        shutil.rmtree(folder, ignore_errors=True)

@@ -382,7 +382,7 @@ static X509 *issue(const char *name, EVP_PKEY *key, X509 *issuer, EVP_PKEY *issu
 		add_extension(certificate, certificate, NID_basic_constraints, "critical,CA:TRUE");
 		add_extension(certificate, certificate, NID_key_usage, "critical,keyCertSign,cRLSign");
 	} else {
-		add_extension(certificate, issuer, NID_subject_alt_name, "DNS:localhost,IP:127.0.0.1");
+		add_extension(certificate, issuer, NID_subject_alt_name, "DNS:localhost,DNS:dc1.x,DNS:dc2.x,IP:127.0.0.1");
 	}
 	assert_true(X509_sign(certificate, issuer_key, EVP_sha256()) > 0);
 	return certificate;
