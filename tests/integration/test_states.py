@@ -138,3 +138,27 @@ def test_exemptions_are_told_at_every_start_and_reload(build, lab, tmp_path):
     finally:
         agent.close()
     assert "ADMINISTRATORS" not in lab.agent.ctl("status", check=False)
+
+
+# The policy ------------------------------------------------------------------------------------------------------------------------------------
+
+def test_a_policy_that_cannot_be_read_is_not_taken_as_none(lab):
+    """Nobody let the agent read Bench-PSO: the result says so, and the log names the missing right."""
+    answer = lab.service.operate("policy", "bench030@corp.example.test")
+    assert answer["code"] == "found" and answer["policy"]["source"] == "unknown" and "policy_unreadable" in answer["warnings"]
+    told = lab.agent.writebackd.wait_event(event="policy.unreadable")
+    assert told["level"] == "warning" and "Bench-PSO" in told["message"] and '"Read all properties" on CN=Password Settings Container' in told["message"]
+    answer = lab.service.operate("reset", "bench030@corp.example.test", new_password=NEW)
+    assert answer["code"] == "ok" and "policy_unreadable" in answer["warnings"]
+    assert "could not be read" in lab.agent.ctl("check", "--user", "bench030@corp.example.test", check=False)
+
+
+def test_a_server_without_the_control_is_told_with_the_remedy(build):
+    with lab_module.Lab(build, "mock", directory_settings={"policy_hints": "require"}) as lab:
+        lab.start_directory("--no-policy-hints")
+        lab.start_service()
+        lab.start_agent()
+        lab.agent.enroll(lab.service.issuer, lab.service.ticket())
+        lab.agent.wait_ready()
+        assert code(lab, "reset", "bob") == "directory.no_policy_control"
+        assert "set policy_hints to when-supported" in lab.agent.writebackd.wait_event(event="request.end", code="directory.no_policy_control")["message"]

@@ -161,9 +161,15 @@ static struct object *find(struct reader *reader, const char *name)
 static void read_unit(struct reader *reader, yaml_node_t *item, void *arg)
 {
 	const char *name = text_of(reader, item);
-	const char *comma = strchr(name, ',');
-	struct object *parent = comma ? find(reader, comma + 1) : reader->forest->domain;
-	char *value = arena_printf(&reader->forest->arena, "%.*s", (int)(comma ? comma - name : (ptrdiff_t)strlen(name)), name);
+	char *value = arena_printf(&reader->forest->arena, "%s", name), *out = value;
+	const char *at = name;
+	/* Up to the first comma that is not escaped, without the backslashes (RFC 4514). */
+	for (; *at && *at != ','; at++) {
+		at += at[0] == '\\' && at[1];
+		*out++ = *at;
+	}
+	*out = 0;
+	struct object *parent = *at ? find(reader, at + 1) : reader->forest->domain;
 	if (strncasecmp(value, "OU=", 3) || !parent || !forest_add(reader->forest, parent, "OU", value + 3, CLASS_UNIT))
 		complain(reader, item, "not a new organizational unit below an earlier one", name);
 }

@@ -169,6 +169,11 @@ char *name_escape(struct arena *arena, const char *value)
 	char *escaped = arena_take(arena, length * 3 + 1), *out = escaped;
 	for (size_t i = 0; i < length; i++) {
 		bool edge = (value[i] == ' ' && (i == 0 || i == length - 1)) || (value[i] == '#' && i == 0);
+		if (value[i] == '\r' || value[i] == '\n') {
+			memcpy(out, value[i] == '\r' ? "\\0D" : "\\0A", 3);
+			out += 3;
+			continue;
+		}
 		if (edge || strchr(",\\+<>;\"=", value[i]))
 			*out++ = '\\';
 		*out++ = value[i];
