@@ -19,7 +19,7 @@ static const struct right_row {
 		ON_USERS("RPWP;28630ebf-41d5-11d1-a9c1-0000f80367c1") },
 	[RIGHT_WRITE_PWD_LAST_SET] = { "write pwdLastSet", "a reset of this user with must_change fails", "dsacls \"{ou}\" /I:S /G \"{who}:RPWP;pwdLastSet;user\"",
 		ON_USERS("RPWP;bf967a0a-0de6-11d0-a285-00aa003049e2") },
-	[RIGHT_UNEXPIRE_PASSWORD] = { "Unexpire Password", "on the domain; each reset writes pwdLastSet: -1 besides, else the new password would be expired at once", "dsacls \"{domain}\" /G \"{who}:CA;Unexpire Password\"",
+	[RIGHT_UNEXPIRE_PASSWORD] = { "Unexpire Password", "on the domain; Windows marks a password that was reset as expired, and the user must change it at the next logon", "dsacls \"{domain}\" /G \"{who}:CA;Unexpire Password\"",
 		"samba-tool dsacl set --objectdn=\"{domain}\" --sddl=\"(OA;;CR;ccc2dc7d-a6ad-4a7a-8846-c04e3cc53501;;{sid})\"" },
 	[RIGHT_READ_USER] = { "read the user", "what may not be read looks as if it were not there", "dsacls \"{ou}\" /I:S /G \"{who}:LCRP;;user\"",
 		"samba-tool dsacl set --objectdn=\"{ou}\" --sddl=\"(OA;CIIO;RPLC;;" USER_CLASS ";{sid})\"" },
@@ -102,13 +102,12 @@ static bool is_needed(const struct user_check *check, enum directory_right right
 	switch (right) {
 	case RIGHT_RESET_PASSWORD:
 	case RIGHT_WRITE_PWD_LAST_SET:
+	case RIGHT_UNEXPIRE_PASSWORD:
 		return operations & 1u << OP_RESET;
 	case RIGHT_CHANGE_PASSWORD:
 		return operations & 1u << OP_CHANGE;
 	case RIGHT_WRITE_LOCKOUT_TIME:
 		return operations & (1u << OP_RESET | 1u << OP_UNLOCK);
-	case RIGHT_UNEXPIRE_PASSWORD:
-		return check->rights->answers[RIGHT_WRITE_PWD_LAST_SET] == RIGHT_NO && operations & 1u << OP_RESET;
 	case RIGHT_READ_POLICIES:
 		return located_account(check->located)->policy.source == POLICY_UNKNOWN;
 	default:
@@ -144,7 +143,7 @@ static void add_right(struct user_check *check, enum directory_right right)
 	bool missing = check->rights->answers[right] == RIGHT_NO, needed = is_needed(check, right);
 	snprintf(question, sizeof question, "right: %s", RIGHTS[right].question);
 	describe(check, right, text, sizeof text);
-	bool stops = right != RIGHT_READ_USER && right != RIGHT_READ_POLICIES, first = check->status == STATUS_OK;
+	bool stops = right != RIGHT_READ_USER && right != RIGHT_READ_POLICIES && right != RIGHT_UNEXPIRE_PASSWORD, first = check->status == STATUS_OK;
 	json_t *row = check_add_row(check, question, missing && needed && stops ? STATUS_DIRECTORY_DENIED : STATUS_OK, text);
 	if (first && check->status != STATUS_OK)
 		snprintf(check->text, sizeof check->text, "the agent's account lacks the right: %s", RIGHTS[right].question);

@@ -25,7 +25,7 @@ static const char *const USER_ATTRIBUTES[] = { "objectGUID", "objectSid", "objec
 	"msDS-User-Account-Control-Computed", "accountExpires", "pwdLastSet", "lockoutTime", "adminCount", "servicePrincipalName", "isCriticalSystemObject", "primaryGroupID",
 	"tokenGroups", "replPropertyMetaData", "msDS-ResultantPSO", "nTSecurityDescriptor", "msDS-UserPasswordExpiryTimeComputed", NULL };
 static const char *const DOMAIN_ATTRIBUTES[] = { "objectSid", "fSMORoleOwner", "minPwdLength", "pwdProperties", "pwdHistoryLength", "minPwdAge", "maxPwdAge", "lockoutThreshold",
-	"lockoutDuration", "nTSecurityDescriptor", NULL };
+	"lockoutDuration", NULL };
 static const char *const PSO_ATTRIBUTES[] = { "msDS-MinimumPasswordLength", "msDS-PasswordComplexityEnabled", "msDS-PasswordHistoryLength", "msDS-MinimumPasswordAge",
 	"msDS-MaximumPasswordAge", "msDS-LockoutThreshold", "msDS-LockoutDuration", NULL };
 static const char *const GUID_ATTRIBUTES[] = { "objectGUID", NULL };

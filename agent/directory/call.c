@@ -561,11 +561,6 @@ const char *located_policy_control(const struct located *located)
 	return located->connection->root.policy_control;
 }
 
-bool located_needs_unexpire(const struct located *located)
-{
-	return located->connection->setup.policies->unexpire == RIGHT_NO && located->rights.answers[RIGHT_WRITE_PWD_LAST_SET] != RIGHT_NO;
-}
-
 struct sid located_agent(const struct located *located)
 {
 	return located->connection->self_count == 1 ? located->connection->self[0] : (struct sid){ 0 };

@@ -12,7 +12,6 @@ struct located {
 	uint8_t guid[16];
 	struct user_facts user;
 	struct server_position position;
-	struct directory_rights rights; /* those that were needed, and read, together with the user */
 };
 
 /* Groups found by searches, breadth first: the DNs whose own groups are asked for next start at `asked`. */

@@ -75,9 +75,6 @@ const struct replication_record *located_password_record(const struct located *l
 struct directory *located_directory(const struct located *located);
 /* The policy-hints control that this server supports ("1.2.840.113556.1.4.2239", "….2066"), or NULL. */
 const char *located_policy_control(const struct located *located);
-/* Whether a reset leaves the password expired unless directory_change.unexpire is set: the agent lacks the right to unexpire (MS-SAMR 3.1.1.8.7), and nothing says that it may not write
- * pwdLastSet. False where that is not known. */
-bool located_needs_unexpire(const struct located *located);
 /* The account that the agent binds as; size 0: not known. */
 struct sid located_agent(const struct located *located);
 void located_free(struct located *located);
@@ -150,7 +147,6 @@ struct directory_change {
 	struct bytes password;         /* UTF-8; borrowed until the call returns: it is encoded into the modify at once and wiped there */
 	struct bytes old_password;     /* size 0: a reset; else a change: delete it and add `password`. A wrong one is credential.wrong; likewise borrowed */
 	bool must_change;              /* replace pwdLastSet: 0 */
-	bool unexpire;                 /* replace pwdLastSet: -1: where the agent lacks the right to unexpire (MS-SAMR 3.1.1.8.7) */
 	bool clear_lockout;            /* replace lockoutTime: 0 */
 	bool enforce_policy;           /* send the policy-hints control, critical */
 };

@@ -101,14 +101,6 @@ static void on_self(const struct reply *reply, void *arg)
 	finish_one(connection);
 }
 
-/* Whether a reset by us leaves the password expired. */
-static void read_unexpire(struct connection *connection, const struct reply *reply)
-{
-	struct directory_rights rights = { 0 };
-	connection->setup.flavor->read_rights(RIGHTS_OF_DOMAIN, reply->ldap, reply->entries[0], &connection->token, &rights);
-	connection->setup.policies->unexpire = rights.answers[RIGHT_UNEXPIRE_PASSWORD];
-}
-
 /* PDC emulator: whose NTDS Settings the domain's head names (MS-ADTS 3.1.1.1.11). */
 static void read_role(struct connection *connection, const struct reply *reply)
 {
@@ -127,7 +119,6 @@ static void on_domain(const struct reply *reply, void *arg)
 	}
 	if (has_entry(reply)) {
 		read_role(connection, reply);
-		read_unexpire(connection, reply);
 		connection->setup.flavor->read_policy(reply->ldap, reply->entries[0], false, &policy);
 		policy_cache_put(connection->setup.policies, domain_dn(connection), clock_monotonic_us(), &policy);
 		free(policy.source_name);

@@ -85,7 +85,8 @@ struct flavor {
 	const char *name;
 	const char *const *root_attributes, *const *server_attributes, *const *user_attributes, *const *domain_attributes, *const *policy_attributes;
 	const char *const *guid_attributes, *const *sid_attributes;
-	/* Of the rootDSE at the first look: root_attributes, and the token (the same list: the flavor has no tokens). rights_attributes: of the user; container_attributes: of container_rdn below the domain's head, NULL: there is none. */
+	/* Of the rootDSE at the first look: root_attributes, and the token (the same list: the flavor has no tokens). rights_attributes: of the user; container_attributes: of the domain's head,
+	 * and of container_rdn below it; container_rdn NULL: there is none. */
 	const char *const *first_attributes, *const *rights_attributes, *const *container_attributes;
 	const char *container_rdn;
 	/* What the bind of a user asks for; NULL: nothing. Constant. */

@@ -2,7 +2,7 @@
 #ifndef AGENT_DIRECTORY_POLICY_CACHE_H
 #define AGENT_DIRECTORY_POLICY_CACHE_H
 
-#include "agent/directory/directory.h"
+#include "agent/account.h"
 
 enum { POLICY_CACHE_MAX = 64 };
 struct policy_cache {
@@ -11,7 +11,6 @@ struct policy_cache {
 		struct password_policy policy;
 		int64_t read_us;
 	} rows[POLICY_CACHE_MAX];
-	enum right_answer unexpire; /* the agent's right on the domain's head, read together with its policy */
 };
 
 /* A copy with a name of its own; false where it is not there or older than max_age_us. */

@@ -42,7 +42,6 @@ static void complete_reading(struct directory_call *call, const struct password_
 	position_clear(&located->position);
 	located->user = call->user;
 	located->position = call->position;
-	located->rights = call->rights;
 	call->user = (struct user_facts){ 0 };
 	call->position = (struct server_position){ 0 };
 	call_finish(call, STATUS_OK);
@@ -127,10 +126,6 @@ static void on_user(const struct reply *reply, void *arg)
 		struct view view = connection_view(call->connection);
 		call->user_status = reply->count == 0 ? STATUS_USER_NOT_FOUND : call->directory->flavor->read_user(&view, reply->ldap, reply->entries[0], &call->user);
 	}
-	/* Without the right to unexpire a reset wants to write pwdLastSet, too: may it? */
-	if (call->user_status == STATUS_OK && call->directory->policies.unexpire == RIGHT_NO) {
-		call->directory->flavor->read_rights(RIGHTS_OF_USER, reply->ldap, reply->entries[0], &call->connection->token, &call->rights);
-	}
 	one_read_done(call);
 }
 
@@ -161,13 +156,10 @@ static void on_domain(const struct reply *reply, void *arg)
 {
 	struct directory_call *call = arg;
 	struct password_policy policy;
-	struct directory_rights rights = { 0 };
 	if (!call_take_reply(call, OPERATION_DOMAIN, reply)) {
 		return;
 	}
 	if (reply->ldap_result == LDAP_SUCCESS && reply->count == 1) {
-		call->directory->flavor->read_rights(RIGHTS_OF_DOMAIN, reply->ldap, reply->entries[0], &call->connection->token, &rights);
-		call->directory->policies.unexpire = rights.answers[RIGHT_UNEXPIRE_PASSWORD];
 		call->directory->flavor->read_policy(reply->ldap, reply->entries[0], false, &policy);
 		warn_if_unreadable(call, domain_dn(call), &policy, false);
 		policy_cache_put(&call->directory->policies, domain_dn(call), clock_monotonic_us(), &policy);
@@ -342,7 +334,7 @@ void reading_rights(struct directory_call *call)
 	if (status == STATUS_OK && domain_dn(call) == NULL) {
 		call->pending--;
 	} else if (status == STATUS_OK) {
-		status = operation_read(call->connection, domain_dn(call), flavor->domain_attributes, timeout_ms, on_domain_rights, call, &call->operations[OPERATION_DOMAIN]);
+		status = operation_read(call->connection, domain_dn(call), flavor->container_attributes, timeout_ms, on_domain_rights, call, &call->operations[OPERATION_DOMAIN]);
 	}
 	if (status == STATUS_OK) {
 		status = read_container(call);

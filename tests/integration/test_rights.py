@@ -1,0 +1,264 @@
+"""The rights of the agent's account, taken away one by one: check --user names each, and what really fails then is what it says. And what explain tells."""
+import json, os, re, signal, subprocess
+
+import ldap
+import pytest
+from ldap.controls import RequestControl
+from samba.dcerpc import security
+from samba.ndr import ndr_pack, ndr_unpack
+
+import lab as lab_module
+from lab import BASE, DOMAIN
+
+NEW_ONE = [0]
+
+
+def ctl(lab, *words, agent=None):
+    """(exit status, standard output)"""
+    agent = agent or lab.agent
+    done = subprocess.run([os.path.join(agent.build, "agent/ctl/writebackctl"), "--socket", agent.control, *words], capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
+def rows(lab, user, agent=None):
+    status, out = ctl(lab, "--json", "check", "--user", user, agent=agent)
+    answer = json.loads(out)
+    return status, answer, {row["question"].removeprefix("right: "): row for row in answer["rows"] if "answer" in row}
+
+
+def missing(lab, user):
+    return {name for name, row in rows(lab, user)[2].items() if row["answer"] == "no"}
+
+
+def reset(lab, user, **members):
+    """The code; each time with another password, and old enough for it."""
+    NEW_ONE[0] += 1
+    if lab.kind == "mock":
+        lab.directory.control(f"set {user} pwd_age=20d")
+    return lab.service.operate("reset", f"{user}@{DOMAIN}", new_password=f"Gr33n-Field-Harbour-{NEW_ONE[0]}", **members)["code"]
+
+
+class Rights:
+    """Takes a right away from the agent's account, and gives it back: on Samba in the access lists themselves, on the mock over its control socket."""
+    names = {"Reset Password": "reset-password", "write lockoutTime": "write-lockoutTime", "write pwdLastSet": "write-pwdLastSet", "Unexpire Password": "unexpire-password"}
+    people, user = f"OU=People,{BASE}", "bf967aba-0de6-11d0-a285-00aa003049e2"
+    table = {"Reset Password": (people, [f"(OA;CIIO;CR;00299570-246d-11d0-a768-00aa006e0529;{user};%s)"]),
+             "write lockoutTime": (people, [f"(OA;CIIO;WP;28630ebf-41d5-11d1-a9c1-0000f80367c1;{user};%s)"]),
+             "write pwdLastSet": (people, [f"(OA;CIIO;WP;bf967a0a-0de6-11d0-a285-00aa003049e2;{user};%s)"]),
+             # every domain gives it to Authenticated Users
+             "Unexpire Password": (BASE, ["(OA;;CR;ccc2dc7d-a6ad-4a7a-8846-c04e3cc53501;;%s)", "(OA;;CR;ccc2dc7d-a6ad-4a7a-8846-c04e3cc53501;;AU)"])}
+
+    def __init__(self, lab):
+        self.lab, self.samba = lab, lab.kind != "mock"
+        if self.samba:
+            self.sid = ndr_unpack(security.dom_sid, lab.directory.read("svc-writeback", "objectSid")["objectSid"][0])
+            self.domain = security.dom_sid(str(self.sid).rsplit("-", 1)[0])
+
+    def edit(self, dn, change):
+        """The access list as SDDL, replaced by what change() makes of it."""
+        control = RequestControl("1.2.840.113556.1.4.801", True, b"\x30\x03\x02\x01\x04")
+        connection = self.lab.directory.connect(f"CN=Administrator,CN=Users,{BASE}", "Adm1n-Passw0rd!")
+        try:
+            value = connection.search_ext_s(dn, ldap.SCOPE_BASE, attrlist=["nTSecurityDescriptor"], serverctrls=[control])[0][1]["nTSecurityDescriptor"][0]
+            sddl = change(ndr_unpack(security.descriptor, value).as_sddl(self.domain))
+            descriptor = ndr_pack(security.descriptor.from_sddl(sddl, self.domain))
+            connection.modify_ext_s(dn, [(ldap.MOD_REPLACE, "nTSecurityDescriptor", [descriptor])], serverctrls=[control])
+        finally:
+            connection.unbind_s()
+
+    def canonical(self, ace):
+        return security.descriptor.from_sddl("D:" + ace, self.domain).as_sddl(self.domain)[2:]
+
+    def add(self, dn, aces):
+        self.edit(dn, lambda sddl: sddl.replace("(", "".join(aces) + "(", 1))
+
+    def remove(self, dn, aces):
+        def without(sddl):
+            for ace in map(self.canonical, aces):
+                assert ace in sddl, ace + " is not in " + sddl
+                sddl = sddl.replace(ace, "")
+            return sddl
+        self.edit(dn, without)
+
+    def take(self, name):
+        if self.samba:
+            dn, aces = self.table[name]
+            self.remove(dn, [ace.replace("%s", str(self.sid)) for ace in aces])
+        else:
+            self.lab.directory.control(f"revoke svc-writeback {self.names[name]}")
+
+    def give(self, name):
+        if self.samba:
+            dn, aces = self.table[name]
+            self.add(dn, [ace.replace("%s", str(self.sid)) for ace in aces])
+        else:
+            self.lab.directory.control(f"grant svc-writeback {self.names[name]}")
+
+
+@pytest.fixture(scope="module")
+def rights(lab):
+    return Rights(lab)
+
+
+@pytest.fixture
+def without(rights):
+    taken = []
+
+    def take(name):
+        taken.append(name)
+        rights.take(name)
+    yield take
+    for name in taken:
+        rights.give(name)
+
+
+POLICIES = {"read Password Settings"}
+
+
+def test_with_all_of_them(lab, rights):
+    status, answer, found = rows(lab, "bob")
+    assert status == 0 and answer["code"] == "plausible"
+    assert {name for name, row in found.items() if row["answer"] == "yes"} == {"read the user", "Reset Password", "write lockoutTime", "write pwdLastSet", "Unexpire Password", "Change Password"}
+    # the objects' container shows nothing to ordinary accounts; a policy of one's own that was read proves itself
+    assert missing(lab, "bob") == POLICIES and not found["read Password Settings"]["needed"]
+    assert rows(lab, "frank")[2]["read Password Settings"]["answer"] == "yes"
+
+
+@pytest.mark.parametrize("name, code", [("Reset Password", "directory.denied"), ("write pwdLastSet", "ok"), ("write lockoutTime", "ok")])
+def test_each_right_is_named_and_its_lack_felt(lab, rights, without, name, code):
+    without(name)
+    assert missing(lab, "bob") == {name} | POLICIES
+    status, answer, found = rows(lab, "bob")
+    assert status == 1 and answer["code"] == "directory.denied" and name in answer["text"]
+    assert f"OU=People,{BASE}" in found[name]["grant"]["windows"] and "samba-tool dsacl set" in found[name]["grant"]["samba"]
+    status, out = ctl(lab, "explain", "bob")
+    assert status == 1 and re.search(rf"^Rights +MISSING: {name}$", out, re.M)
+    assert reset(lab, "bob") == code
+    if name == "write pwdLastSet":
+        assert reset(lab, "bob", must_change=True) == "directory.denied"
+    if name == "write lockoutTime":
+        lab.directory.lock("bob")
+        assert reset(lab, "bob", unlock=True) == "directory.denied"
+        assert lab.service.operate("unlock", f"bob@{DOMAIN}")["code"] == "directory.denied"
+        rights.give(name)
+        assert lab.service.operate("unlock", f"bob@{DOMAIN}")["code"] == "ok"
+        rights.take(name)
+
+
+def test_the_commands_that_it_prints_grant_it(lab, rights, without):
+    """Each line for Samba, as it is printed; Debian's Samba, whose database samba-tool can open."""
+    if lab.kind != "samba":
+        return
+    for name in ("Reset Password", "write lockoutTime", "write pwdLastSet", "Unexpire Password"):
+        without(name)
+    printed = [row["grant"]["samba"] for row in rows(lab, "carol")[2].values() if row["answer"] == "no"]
+    assert len(printed) == 5
+    for command in printed:
+        done = subprocess.run(command + f" -s {lab.directory.folder}/etc/smb.conf", shell=True, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert missing(lab, "carol") == set()
+    # back to what it was
+    sid = str(rights.sid)
+    for name, (dn, aces) in rights.table.items():
+        rights.remove(dn, [ace.replace("%s", sid).replace(";WP;", ";RPWP;") for ace in aces[:1]])
+    rights.remove(f"CN=Password Settings Container,CN=System,{BASE}", [f"(A;CI;RPLC;;;{sid})"])
+
+
+def test_a_reset_goes_on_without_the_right_to_unexpire(lab, without):
+    """It is named. pwdLastSet -1 would not help: Samba refuses that without the right, and with it the whole reset."""
+    without("Unexpire Password")
+    status, answer, found = rows(lab, "carol")
+    assert status == 1 and answer["code"] == "plausible" and not found["Unexpire Password"]["ok"] and "expired" in found["Unexpire Password"]["text"]
+    assert f'"{BASE}"' in found["Unexpire Password"]["grant"]["windows"]
+    assert reset(lab, "carol") == "ok"
+    assert reset(lab, "carol", must_change=True) == "ok"
+
+
+def test_explain(lab):
+    status, out = ctl(lab, "explain", "bob")
+    assert status == 0
+    for line in (r"Reset now +yes: ", rf"Found +CN=bob,OU=People,{BASE}", rf'Scope +in scope: below "OU=People,{BASE}"', r"Protected +no: ", r"State +enabled$", r"Locked +no$",
+                 r"Password +set 20\d\d-\d\d-\d\d \d\d:\d\d UTC \(.*\); expires 20", rf"Policy +the domain's \({BASE}\)", r"Rules +at least 10 characters, characters of three kinds", r" +none of the last 5",
+                 r"Enforced +" + ("yes" if lab.directory.policy_hints else "NO: history"), r"Next change +(possible at once|not before 20)", r"Rights +the agent's account has all"):
+        assert re.search("^" + line, out, re.M), line + "\n" + out
+    for user, line in (("frank", r"Policy +a Password Settings object \(CN=Strict-PSO,"), ("adm-amy", r"Protected +YES: adminCount is 1; member of .*Domain Admins"),
+                       ("outsider", rf'Scope +OUT of scope: below none of "OU=People,{BASE}" \(scope.bases\)'), ("disabled1", r"State +DISABLED"), ("nobody", r"Reset now +NO: No user")):
+        out = ctl(lab, "explain", user)[1]
+        assert re.search("^" + line, out, re.M), line + "\n" + out
+
+
+def test_explain_a_lock(lab):
+    lab.directory.lock("bob")
+    try:
+        assert re.search(r"^Locked +YES since 20.* UTC, until 20.* UTC, or an unlock or a reset before$", ctl(lab, "explain", "bob")[1], re.M)
+    finally:
+        assert lab.service.operate("unlock", f"bob@{DOMAIN}")["code"] == "ok"
+
+
+@pytest.mark.parametrize("name", ["bob", "CORP\\bob", f"bob@{DOMAIN}", "GUID"])
+def test_by_whichever_name(lab, name):
+    name = lab.directory.guid("bob") if name == "GUID" else name
+    for words in (["explain", name], ["check", "--user", name]):
+        answer = json.loads(ctl(lab, "--json", *words)[1])
+        assert answer["dn"] == f"CN=bob,OU=People,{BASE}" and answer["directory"] == "corp"
+
+
+def test_two_directories(lab, tmp_path):
+    """A bare name is looked for in each; who is in both must be chosen."""
+    other = lab_module.Agent(lab.build, str(tmp_path / "agent"), lab.directory, "wss://127.0.0.1:1/", lab.service.ca)
+    second = json.loads(json.dumps(other.settings["directories"][0]))
+    second.update(name="second", base_dn=f"OU=Service,{BASE}", domains=["second.test"], scope={"users": "selected", "bases": [f"OU=Service,{BASE}"]})
+    other.settings["directories"].append(second)
+    other.write_config()
+    other.start_writebackd()
+    try:
+        other.writebackd.wait_event(event="directory.up", count=2)
+        assert json.loads(ctl(lab, "--json", "explain", "bob", agent=other)[1])["directory"] == "corp"
+        status, out = ctl(lab, "explain", "svc-writeback", agent=other)
+        assert status == 1 and "corp and second both have such a user" in out
+        answer = json.loads(ctl(lab, "--json", "explain", "svc-writeback", "--directory", "second", agent=other)[1])
+        assert answer["directory"] == "second" and answer["code"] == "user.protected"
+        assert json.loads(ctl(lab, "--json", "explain", "nobody", agent=other)[1])["code"] == "user.not_found"
+    finally:
+        other.close()
+
+
+# Who cannot change the password ------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def cannot_change(lab, rights):
+    """Denied to Everyone and SELF, as Windows' tools do it."""
+    dn, aces = f"CN=dave,OU=People,{BASE}", [f"(OD;;CR;ab721a53-1e2f-11d0-9819-00aa0040529b;;{who})" for who in ("WD", "PS")]
+    if rights.samba:
+        rights.add(dn, aces)
+    else:
+        lab.directory.control("set dave cannot_change=true")
+    yield
+    if rights.samba:
+        rights.remove(dn, aces)
+    else:
+        lab.directory.control("set dave cannot_change=false")
+
+
+def test_who_cannot_change_is_not_reset(lab, cannot_change):
+    record = lab.directory.password_record("dave")
+    assert reset(lab, "dave") == "user.cannot_change"
+    assert lab.directory.password_record("dave") == record
+    status, out = ctl(lab, "explain", "dave")
+    assert status == 1 and "the user may not change the password" in out and "user.cannot_change" in out
+
+
+def test_who_can_again(lab):
+    assert reset(lab, "dave") == "ok"
+
+
+def test_a_descriptor_that_cannot_be_read_is_said(mock_lab):
+    mock_lab.directory.control("set dave sealed=true")
+    try:
+        status, answer, found = rows(mock_lab, "dave")
+        assert answer["code"] == "plausible" and found["Reset Password"]["answer"] == "unknown" and "could not be read" in found["Reset Password"]["text"]
+        assert "could not be read" in next(row["text"] for row in answer["rows"] if row["question"] == "state")
+        assert "could not be read" in ctl(mock_lab, "explain", "dave")[1]
+        assert reset(mock_lab, "dave") == "ok"
+    finally:
+        mock_lab.directory.control("set dave sealed=false")
