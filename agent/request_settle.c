@@ -50,12 +50,13 @@ bool request_record_is_unchanged(const struct request *request, const struct rep
 	return record->known && is_unchanged(&intent, record);
 }
 
-static enum verdict judge_record(const struct intent *intent, const struct replication_record *record)
+/* Each write counts the version up by one (MS-ADTS 3.1.1.1.9): where it went further than `writes`, somebody else wrote as well, and whose is the last cannot be seen. */
+static enum verdict judge_record(const struct intent *intent, const struct replication_record *record, unsigned writes)
 {
 	if (!record->known || is_zero(intent->invocation_id) || intent->highest_committed_usn == 0)
 		return VERDICT_UNREADABLE;
 	if (memcmp(record->originator, intent->invocation_id, 16) == 0 && record->originating_usn > intent->highest_committed_usn)
-		return VERDICT_APPLIED;
+		return record->version <= intent->version + writes ? VERDICT_APPLIED : VERDICT_REPLACED;
 	return is_unchanged(intent, record) ? VERDICT_UNCHANGED : VERDICT_REPLACED;
 }
 
@@ -75,7 +76,7 @@ static enum verdict judge_reading(const struct request *request, int which, cons
 	bool same_server = position->invocation_known ? memcmp(position->invocation_id, intent.invocation_id, 16) == 0 : strcasecmp(position->server, intent.server) == 0;
 	if (!request->entry.sets_password)
 		return !same_server ? VERDICT_UNREADABLE : located_account(located)->lockout_time_set ? VERDICT_UNCHANGED : VERDICT_APPLIED;
-	enum verdict verdict = judge_record(&intent, located_password_record(located));
+	enum verdict verdict = judge_record(&intent, located_password_record(located), (unsigned)request->attempts[FIRST].open + request->attempts[SECOND].open);
 	if (verdict == VERDICT_APPLIED && !may_be_ours(&request->attempts[which], located))
 		return same_server ? VERDICT_REPLACED : VERDICT_UNREADABLE;
 	return same_server || verdict == VERDICT_APPLIED ? verdict : VERDICT_UNREADABLE;

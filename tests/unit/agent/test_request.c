@@ -59,6 +59,7 @@ static struct played {
 	const char *right;             /* alice's password */
 	unsigned verified;
 	bool mute;                     /* a verification is never answered */
+	bool second_writer;            /* an administrator writes behind every write */
 	bool unsent;                   /* the first write's connection is lost before it is sent */
 	/* dc2: another controller of the domain. */
 	struct {
@@ -263,7 +264,7 @@ enum status directory_write(struct located *located, const struct directory_chan
 	snprintf(played.password, sizeof played.password, "%.*s", (int)change->password.size, (const char *)change->password.data);
 	if (played.unsent) {
 	} else if (played.writing == WRITE_GOOD || played.writing == WRITE_LOST_APPLIED || played.writing == WRITE_REPLACED) {
-		played.version++;
+		played.version += played.second_writer ? 2 : 1;
 		played.usn = located->position.highest_committed_usn + 1;
 		memcpy(played.originator, played.writing == WRITE_REPLACED ? elsewhere : here, 16);
 	}
@@ -798,6 +799,13 @@ static void test_lost_answer_and_a_later_write(void **state)
 	settle(*state, WRITE_LOST_APPLIED, STATUS_OUTCOME_UNKNOWN);
 }
 
+/* Ours, and somebody else's through the same server over it, within the same seconds. */
+static void test_lost_answer_and_two_writes(void **state)
+{
+	played.second_writer = true;
+	settle(*state, WRITE_LOST_APPLIED, STATUS_OUTCOME_UNKNOWN);
+}
+
 static void test_lost_answer_applied_by_a_clock_of_its_own(void **state)
 {
 	played.clock_ahead_s = 40;
@@ -1313,7 +1321,7 @@ int main(void)
 		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time),
 		ROW(test_one_at_a_time_for_one_user),
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),
-		ROW(test_lost_answer_and_a_later_write), ROW(test_lost_answer_applied_by_a_clock_of_its_own), ROW(test_lost_answer_of_a_server_that_comes_back), ROW(test_skew_is_seen_while_reading),
+		ROW(test_lost_answer_and_a_later_write), ROW(test_lost_answer_and_two_writes), ROW(test_lost_answer_applied_by_a_clock_of_its_own), ROW(test_lost_answer_of_a_server_that_comes_back), ROW(test_skew_is_seen_while_reading),
 		ROW(test_second_write), ROW(test_second_unlock), ROW(test_second_server_has_the_first_write), ROW(test_first_write_comes_while_the_second_is_prepared),
 		ROW(test_no_second_write_over_another), ROW(test_no_second_write_where_it_would_not_stand), ROW(test_second_write_on_a_stale_server), ROW(test_no_second_write_out_of_scope),
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
