@@ -1,5 +1,5 @@
 """change, lookup, verify and policy, from the service's HTTP interface to the directory and back, on all the directories of the behaviour suite (capabilities.py)."""
-import base64, concurrent.futures, glob, os, time
+import base64, concurrent.futures, contextlib, glob, os, time
 
 import pytest
 
@@ -244,6 +244,35 @@ def test_no_password_is_left_anywhere(lab):
             data = open(path, "rb").read()
             assert not [form for canary in canaries for form in forms(canary) if form in data], path
     assert looked_at > 10
+
+
+def readable_memory(pid):
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb") as memory:
+        for line in maps:
+            start, end = (int(part, 16) for part in line.split(" ", 1)[0].split("-"))
+            if " r" in line and "[v" not in line:
+                memory.seek(start)
+                with contextlib.suppress(OSError):
+                    yield memory.read(end - start)
+
+
+def test_no_password_is_left_in_the_agents_memory(lab):
+    """Neither as it came nor as the directory gets it: jansson's, libldap's and the buffers of TLS are wiped."""
+    pid = lab.agent.writebackd.pid
+    with open(f"/proc/{pid}/maps") as maps:
+        if "libasan" in maps.read():
+            pytest.skip("the sanitizer's shadow is too large to be read")
+    old, new, wrong = "Nachtigall-Old-1!", "Rotkehlchen-New-2!", "Zaunkoenig-Wrong-3!"
+    assert ask(lab, "change", "bench055", old_password=OLD, new_password=old)[0] == ("applied", "ok")
+    assert ask(lab, "verify", "bench055", old_password=old)[0] == ("answered", "verified")
+    assert ask(lab, "verify", "bench055", old_password=wrong)[0] == ("refused", "credential.wrong")
+    assert ask(lab, "change", "bench055", old_password=wrong, new_password=new)[0] == ("refused", "credential.wrong")
+    assert ask(lab, "change", "bench055", old_password=old, new_password=new)[0] == ("applied", "ok")
+    words = ("chtigall", "kehlchen", "nkoenig")  # parts: a buffer may have lost its first octets
+    needles = [form for word in words for form in (word.encode(), word.encode("utf-16-le"))]
+    memory = list(readable_memory(pid))
+    assert [needle for block in memory for needle in needles if needle in block] == []
+    assert any(lab.directory.bind_password.encode() in block for block in memory)  # the one that it keeps is seen
 
 
 def test_it_all_came_to_rest(lab):
