@@ -48,11 +48,11 @@ def test_asking_twice_is_asking_once(lab):
 
 def test_must_change(lab, unchanged, can):
     if not can("must_change_with_hints", "it is told and nothing is written; without must_change the same is fine"):
-        assert unchanged("reset", "carol", new_password=NEW, must_change=True)["code"] == "policy.too_recent"
-        assert lab.service.operate("reset", upn("carol"), new_password=NEW)["code"] == "ok"
+        assert unchanged("reset", "bench019", new_password=NEW, must_change=True)["code"] == "policy.too_recent"
+        assert lab.service.operate("reset", upn("bench019"), new_password=NEW)["code"] == "ok"
         return
-    assert lab.service.operate("reset", upn("carol"), new_password=NEW, must_change=True)["status"] == "applied"
-    assert lab.directory.bind_error("carol", NEW) == "773"
+    assert lab.service.operate("reset", upn("bench019"), new_password=NEW, must_change=True)["status"] == "applied"
+    assert lab.directory.bind_error("bench019", NEW) == "773"
 
 
 @pytest.mark.parametrize("user", ["stale1", "must1", "never1", "frank"])
@@ -148,8 +148,10 @@ def test_history_and_age(lab, unchanged, can, second_agent):
         assert lab.directory.password_record("erin") == record
         return
     answer = unchanged("reset", "bob", new_password=forest_password("bob"))
-    assert answer["code"] == "policy.history_or_filter"
-    assert {"rule": "history_or_filter", "remembered": 5} in answer["rules"]
+    # Samba's text names the rule, Windows' does not.
+    rule = "history_or_filter" if lab.kind == "mock" else "history"
+    assert answer["code"] == f"policy.{rule}"
+    assert {"rule": rule, "remembered": 5} in answer["rules"]
     answer = unchanged("reset", "erin", new_password=NEW)
     assert answer["code"] == "policy.too_recent"
     rule = next(r for r in answer["rules"] if r["rule"] == "min_age")
