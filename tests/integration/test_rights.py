@@ -164,6 +164,26 @@ def test_the_commands_that_it_prints_grant_it(lab, rights, without):
     rights.remove(f"CN=Password Settings Container,CN=System,{BASE}", [f"(A;CI;RPLC;;;{sid})"])
 
 
+def test_the_documented_commands_on_samba(lab):
+    """The block of docs/active-directory.md, for another account: afterwards its token has every right."""
+    if lab.kind != "samba":
+        return
+    text = open(os.path.join(lab_module.ROOT, "docs", "active-directory.md"), encoding="utf-8").read()
+    block = "\n".join(line[4:] for line in text.split("### Samba\n")[1].split("\n## ")[0].splitlines() if line.startswith("    "))
+    block = block.replace("DC=corp,DC=example,DC=com", BASE).replace("user create svc-writeback", "user create svc-doc Doc-Marble-Step-7").replace("svc-writeback", "svc-doc")
+    script = f'set -e; samba-tool() {{ command samba-tool "$@" -s {lab.directory.folder}/etc/smb.conf; }}\n' + block
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "28630ebf-41d5-11d1-a9c1-0000f80367c1" in done.stdout, done.stdout + done.stderr
+    connection = lab.directory.connect(f"CN=svc-doc,OU=Service,{BASE}", "Doc-Marble-Step-7")
+    try:
+        allowed = connection.search_s(f"CN=bob,OU=People,{BASE}", ldap.SCOPE_BASE, attrlist=["allowedAttributesEffective"])[0][1]["allowedAttributesEffective"]
+        assert {b"lockoutTime", b"pwdLastSet"} <= set(allowed)
+        connection.modify_s(f"CN=bob,OU=People,{BASE}", [(ldap.MOD_REPLACE, "unicodePwd", '"Gr33n-Doc-Harbour"'.encode("utf-16-le")), (ldap.MOD_REPLACE, "pwdLastSet", b"-1")])
+        assert connection.search_s(f"CN=Strict-PSO,CN=Password Settings Container,CN=System,{BASE}", ldap.SCOPE_BASE, attrlist=["msDS-MinimumPasswordLength"])[0][1]
+    finally:
+        connection.unbind_s()
+
+
 def test_a_reset_goes_on_without_the_right_to_unexpire(lab, without):
     """It is named. pwdLastSet -1 would not help: Samba refuses that without the right, and with it the whole reset."""
     without("Unexpire Password")
