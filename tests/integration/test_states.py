@@ -1,6 +1,7 @@
 """What state an account may be in, and which administrators the premises let through: refused by default, allowed word by word and group by group. On each directory."""
 import json, signal, threading
 
+import ldap
 import pytest
 
 import lab as lab_module
@@ -151,6 +152,24 @@ def test_a_policy_that_cannot_be_read_is_not_taken_as_none(lab):
     answer = lab.service.operate("reset", "bench030@corp.example.test", new_password=NEW)
     assert answer["code"] == "ok" and "policy_unreadable" in answer["warnings"]
     assert "could not be read" in lab.agent.ctl("check", "--user", "bench030@corp.example.test", check=False)
+
+
+def test_a_changed_policy_is_seen_when_the_cache_is_over(lab, can, second_agent):
+    if not can("policy_changes", "a refusal that the remembered policy does not explain, in Windows' words (test_error_map.py)"):
+        return
+    service = second_agent(directory_settings={"policy_cache": "1s"})
+    def check():
+        return service.operate("check", "dave@corp.example.test", new_password=NEW)["code"]
+    assert check() == "plausible"
+    connection = lab.directory.connect("Administrator@corp.example.test", "Adm1n-Passw0rd!")
+    try:
+        connection.modify_s(BASE, [(ldap.MOD_REPLACE, "minPwdLength", [b"22"])])
+        wait_for("the new policy", lambda: check() == "policy.too_short", 5)
+        connection.modify_s(BASE, [(ldap.MOD_REPLACE, "minPwdLength", [b"10"])])
+        wait_for("the old one again", lambda: check() == "plausible", 5)
+    finally:
+        connection.modify_s(BASE, [(ldap.MOD_REPLACE, "minPwdLength", [b"10"])])
+        connection.unbind_s()
 
 
 def test_a_server_without_the_control_is_told_with_the_remedy(build):

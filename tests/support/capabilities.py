@@ -21,6 +21,7 @@ LACKS = {
     "password_filter": dict.fromkeys(("samba", "samba-newer"), "has no password filter (a program instead, as root)"),
     "channel_binding": dict.fromkeys(("mock", "samba"), "does not look at channel bindings"),
     "sasl": {"mock": "knows no SASL"},
+    "policy_changes": {"mock": "has the policy of its file for good"},
     "faults": dict.fromkeys(("samba", "samba-newer"), "fails on nobody's command"),
 }
 
