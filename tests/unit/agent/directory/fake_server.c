@@ -132,7 +132,8 @@ static void send_domain(struct client *client, int id)
 	add_text(ber, "minPwdLength", "10");
 	add_text(ber, "pwdProperties", "1");
 	add_text(ber, "pwdHistoryLength", "24");
-	add_text(ber, "minPwdAge", "-864000000000");
+	if (!client->fake->partial_policy)
+		add_text(ber, "minPwdAge", "-864000000000");
 	add_text(ber, "maxPwdAge", "-9223372036854775808"); /* never */
 	add_text(ber, "lockoutThreshold", "5");
 	add_text(ber, "lockoutDuration", "0"); /* until an administrator unlocks */

@@ -16,6 +16,7 @@ struct fake {
 	bool dribble;              /* one byte a record, a record a turn */
 	unsigned selves;           /* what a search for the agent's own account finds: nobody, or the user, and others */
 	bool read_only, unsynchronized, has_control, other_pso;
+	bool partial_policy;       /* the domain's minimum age may not be read */
 	unsigned matches;          /* what a search for a user finds */
 	int bind_result, modify_result, user_result;
 	const char *text;          /* diagnostic of modify */

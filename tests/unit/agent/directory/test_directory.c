@@ -258,6 +258,16 @@ static void unreadable_policy_is_unknown(void **state)
 	assert_string_equal(located_account(located)->policy.source_name, "CN=PSO,DC=x");
 }
 
+/* No attribute stands for its default: what is not there may not be read. */
+static void partly_readable_policy_is_unknown(void **state)
+{
+	one.partial_policy = true;
+	start();
+	locate_well();
+	assert_int_equal(located_account(located)->policy.source, POLICY_UNKNOWN);
+	assert_int_equal(located_account(located)->policy.min_length, 0);
+}
+
 static void recheck_reads_anew(void **state)
 {
 	start();
@@ -830,7 +840,7 @@ static void verifies_no_more(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { CASE(reads_everything), CASE(reads_one_byte_at_a_time), CASE(the_agents_own_account), CASE(names_that_match_not_once), CASE(unreadable_policy_is_unknown),
+	const struct CMUnitTest tests[] = { CASE(reads_everything), CASE(reads_one_byte_at_a_time), CASE(the_agents_own_account), CASE(names_that_match_not_once), CASE(unreadable_policy_is_unknown), CASE(partly_readable_policy_is_unknown),
 		CASE(recheck_reads_anew), CASE(writes_once), CASE(refusals_are_told), CASE(an_answer_with_another_tag_counts), CASE(the_policy_control_is_required),
 		CASE(a_silent_server_leaves_the_truth_open), CASE(a_write_that_waited_was_not_sent), CASE(a_lively_connection_retires_after_a_lost_answer),
 		CASE(two_reads_stall_together), CASE(a_malformed_answer_to_a_write_is_none),
