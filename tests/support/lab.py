@@ -543,7 +543,8 @@ class Service:
 class Agent:
     """writebackd and writebackd-channel."""
 
-    def __init__(self, build, folder, directory, endpoint, service_ca, settings=None, directory_settings=None, scope=None, channel_settings=None):
+    def __init__(self, build, folder, directory, endpoint, service_ca, settings=None, directory_settings=None, scope=None, channel_settings=None, kerberos=None):
+        """kerberos: gssapi or gss-spnego, for a directory with a keytab; it is then connected to by its own name."""
         os.makedirs(folder, exist_ok=True)
         self.build, self.folder, self.directory = build, folder, directory
         self.wrapper = []  # what writebackd is started by
@@ -558,6 +559,12 @@ class Agent:
                  "bind": {"dn": directory.bind_dn, "password_file": password_file}, "domains": [DOMAIN, NETBIOS],
                  "policy_hints": "require" if directory.policy_hints else "when-supported",
                  "scope": scope or {"users": "selected", "bases": [directory.people]}, **(directory_settings or {})}
+        if kerberos:
+            self.wrapper = directory.inside
+            keytab = os.path.join(folder, "keytab")
+            with open(directory.keytab, "rb") as source, open(os.open(keytab, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as copy:
+                copy.write(source.read())
+            entry.update({"servers": [directory.dns_name], "bind": {"mechanism": kerberos, "principal": f"svc-writeback@{directory.realm}", "keytab": keytab}})
         self.settings = {"state_directory": os.path.join(folder, "state"), "channel_socket": os.path.join(folder, "channel.sock"),
                          "control_socket": self.control, "diagnostics": {"loop_probe": "10ms"}, "directories": [entry], **(settings or {})}
         self.channel_settings = {"agent_socket": os.path.join(folder, "channel.sock"), "endpoints": [endpoint], "tls": {"ca_file": service_ca},

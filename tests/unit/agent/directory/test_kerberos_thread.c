@@ -47,6 +47,13 @@ static void answer_from_now(enum status answer)
 	pthread_mutex_unlock(&lock);
 }
 
+static void be_slow(bool slow)
+{
+	pthread_mutex_lock(&lock);
+	stage.slow = slow;
+	pthread_mutex_unlock(&lock);
+}
+
 int64_t ticket_renewal_s(const struct ticket_facts *facts) { return facts->until_s == 0 ? 0 : facts->from_s + (facts->until_s - facts->from_s) * 4 / 5; }
 const struct ticket_facts *tickets_facts(const struct tickets *tickets) { return &tickets->facts; }
 const void *ticket_cache_credential(const struct ticket_cache *cache) { return cache; }
@@ -117,7 +124,10 @@ enum status sasl_exchange_step(struct sasl_exchange *exchange, struct bytes inpu
 {
 	static char echo[64];
 	struct timespec pause = { 0, 150000000 };
-	if (stage.slow) {
+	pthread_mutex_lock(&lock);
+	bool slow = stage.slow;
+	pthread_mutex_unlock(&lock);
+	if (slow) {
 		nanosleep(&pause, NULL);
 	}
 	snprintf(echo, sizeof echo, "%.*s/%u", (int)input.size, input.size > 0 ? (const char *)input.data : "", exchange->steps);
@@ -207,14 +217,14 @@ static void steps_go_there_and_back(void **state)
 static void freed_at_any_time(void **state)
 {
 	struct timespec moment = { 0, 30000000 };
-	stage.slow = true;
+	be_slow(true);
 	struct negotiation *one = begin(), *two = begin();
 	nanosleep(&moment, NULL);
 	negotiation_free(two);
 	negotiation_free(one);
 	turn_until(1, 0, 400);
 	assert_int_equal(end.fired, 0);
-	stage.slow = false;
+	be_slow(false);
 	one = begin();
 	nanosleep(&moment, NULL); /* answered, and the loop has not looked */
 	negotiation_free(one);
