@@ -4,7 +4,7 @@ import contextlib, os, shutil, socket, ssl, struct, subprocess, tempfile, thread
 import pytest
 
 import lab as lab_module
-from conftest import SAMBAS, missing, running_lab
+from conftest import SAMBAS, missing
 from lab import SambaDirectory, newer_samba, samba_template
 from relay import Relay
 
@@ -215,22 +215,3 @@ def test_a_wrong_channel_binding_is_refused(tool, samba, tmp_path):
             t.wait_up()
     finally:
         interceptor.close()
-
-
-def test_the_whole_agent_by_kerberos(build, capsys):
-    """As an administrator sees it."""
-    lab = running_lab("samba", kerberos="gssapi")
-    try:
-        assert lab.service.operate("reset", "alice@corp.example.test", new_password=NEW)["status"] == "applied"
-        assert lab.directory.opens("alice", NEW)
-        keytab = lab.agent.settings["directories"][0]["bind"]["keytab"]
-        status, check = lab.agent.ctl("status"), lab.agent.ctl("check")
-        with capsys.disabled():
-            print("\n" + status + check)
-        assert f"{lab.directory.dns_name} (LDAPS, GSSAPI)" in status
-        assert f"as svc-writeback@{lab.directory.realm}, GSSAPI, {keytab}" in check
-        assert f"from the KDC of {lab.directory.realm}, until 20" in check
-        # The agent's own account is known by its principal, and is never touched.
-        assert lab.service.operate("reset", "svc-writeback@corp.example.test", new_password=NEW)["status"] == "refused"
-    finally:
-        lab.close()
