@@ -80,6 +80,7 @@ struct realms {
 size_t realms_count(const struct realms *realms) { return realms->count; }
 struct realm *realms_at(const struct realms *realms, size_t index) { return &realms->items[index]; }
 const char *realm_name(const struct realm *realm) { return realm->settings->name; }
+enum locate_by realm_identity(const struct realm *realm) { return realm->settings->flavor == DIRECTORY_LDAP ? LOCATE_ENTRY_UUID : LOCATE_OBJECT_GUID; }
 struct directory *realm_directory(const struct realm *realm) { return realm->directory; }
 const struct settings_directory *realm_settings(const struct realm *realm) { return realm->settings; }
 
@@ -412,7 +413,8 @@ static enum status open_realm(struct event_base *base, struct realm *realm, cons
 	realm->domains = terminated(&from->domains);
 	realm->directory_settings = (struct directory_settings){
 		.name = from->name, .kind = from->flavor, .servers = realm->servers, .discover = from->discover_domain, .site = from->discover_site,
-		.prefer_pdc = from->prefer == PREFER_PDC, .base_dn = from->base_dn, .ca_file = from->ca_file, .crl_file = from->crl_file,
+		.prefer_pdc = from->prefer == PREFER_PDC, .base_dn = from->base_dn, .login_attribute = from->login_attribute,
+		.default_policy = from->default_policy, .ca_file = from->ca_file, .crl_file = from->crl_file,
 		.bind_mechanism = from->bind_mechanism, .bind_dn = from->bind_dn, .bind_password_file = from->bind_password_file, .bind_principal = from->bind_principal,
 		.bind_keytab_file = from->bind_keytab, .bind_certificate_file = from->bind_certificate, .bind_key_file = from->bind_key, .domains = realm->domains, .policy_hints = from->policy_hints,
 		.connections = from->connections, .pipeline = from->pipeline, .queue_limit = from->queue, .connect_timeout_ms = from->connect_timeout_ms,

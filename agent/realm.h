@@ -43,6 +43,8 @@ bool realm_names_good(const struct realm *realm, char *why, size_t capacity);
 /* False while a name that decides who is in scope was never looked up: nobody can be judged yet, which is no refusal. */
 bool realm_scope_known(const struct realm *realm);
 
+/* By what a user's guid is looked for here. */
+enum locate_by realm_identity(const struct realm *realm);
 const char *realm_name(const struct realm *realm);
 struct directory *realm_directory(const struct realm *realm);
 const struct settings_directory *realm_settings(const struct realm *realm);

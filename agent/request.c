@@ -516,7 +516,7 @@ static enum status locate_again(struct request *request)
 	request->sought = true;
 	char guid[UUID_SIZE];
 	strcpy(guid, request->entry.user_guid);
-	return begin_locating(request, LOCATE_OBJECT_GUID, guid, prefer);
+	return begin_locating(request, realm_identity(request->realm), guid, prefer);
 }
 
 /* Written a moment ago on a server that is lost now, more than once, and this one knows of neither: what is written here would be replaced by that once it is back
@@ -679,8 +679,10 @@ static void handle_written(enum status status, const struct directory_answer *an
 	/* Everybody may change a password whose old one he knows, but where that is denied to the user. */
 	if (status == STATUS_DIRECTORY_DENIED && request->op == OP_CHANGE && located_account(request->located)->cannot_change)
 		status = STATUS_USER_CANNOT_CHANGE;
-	if (status == STATUS_POLICY_REJECTED)
-		request_explain(request);
+	if (status == STATUS_OK && answer->incomplete)
+		request->result.warnings |= WARNING_MUST_CHANGE_NOT_SET;
+	if (status >= STATUS_POLICY_TOO_SHORT && status <= STATUS_POLICY_REJECTED)
+		request_explain(request, status);
 	else if (status != STATUS_OK && answer && answer->sent && !answer->answered)
 		request_settle(request, status);
 	else

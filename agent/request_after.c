@@ -16,12 +16,18 @@ bool request_policy_enforced(const struct request *request)
 	return request->op == OP_CHANGE || (request->claims->enforce_policy && located_policy_control(request->located));
 }
 
+/* The rule that the directory named: by a code of its own, or in words. */
+static enum status rule_named(const struct request *request)
+{
+	return request->refusal == STATUS_POLICY_REJECTED ? policy_hint(request->result.diagnostic) : request->refusal;
+}
+
 static enum status diagnose(struct request *request)
 {
 	const struct account *account = located_account(request->located);
 	struct result *result = &request->result;
 	result->rule_count = 0;
-	return policy_diagnose(&account->policy, account, secret_bytes(&request->secret.new_password), request_policy_enforced(request), policy_hint(result->diagnostic), clock_now_ms() / 1000,
+	return policy_diagnose(&account->policy, account, secret_bytes(&request->secret.new_password), request_policy_enforced(request), rule_named(request), clock_now_ms() / 1000,
 	                       result->rules, &result->rule_count);
 }
 
@@ -32,11 +38,12 @@ static void handle_fresh(enum status status, const struct directory_answer *answ
 	request_resume(request, diagnose(request));
 }
 
-void request_explain(struct request *request)
+void request_explain(struct request *request, enum status refusal)
 {
 	const struct account *account = located_account(request->located);
 	struct directory_call *call;
-	if (!policy_explains(&account->policy, account, secret_bytes(&request->secret.new_password), request_policy_enforced(request), policy_hint(request->result.diagnostic), clock_now_ms() / 1000)) {
+	request->refusal = refusal;
+	if (!policy_explains(&account->policy, account, secret_bytes(&request->secret.new_password), request_policy_enforced(request), rule_named(request), clock_now_ms() / 1000)) {
 		directory_forget_policies(realm_directory(request->realm));
 		if (directory_recheck(request->located, realm_settings(request->realm)->locate_timeout_ms, handle_fresh, request, &call) == STATUS_OK)
 			return;

@@ -33,6 +33,7 @@ struct request {
 	bool guesses, guessed_wrong;      /* has a place among the tries of this user; the password was wrong, or may have been */
 	bool pending;                     /* a stage waits for a callback */
 	struct secret_claims secret;
+	enum status refusal;              /* policy.*, of the directory's answer */
 	enum status write_status;         /* of a write whose answer was lost */
 	bool intent, wrote, settling;
 	int64_t settle_began_us;
@@ -92,7 +93,7 @@ void request_resume(struct request *request, enum status status);
 /* Whether the directory itself will hold the password against history and age. */
 bool request_policy_enforced(const struct request *request);
 /* The directory refused the password: why, by a policy that is read again where the one that is known does not explain it. Ends the request. */
-void request_explain(struct request *request);
+void request_explain(struct request *request, enum status refusal);
 /* The write was applied: `located` is read once more on its connection, and loudly logged if it is protected by now. Changes nothing of the outcome. */
 void request_look_after(struct request *request, struct located *located);
 

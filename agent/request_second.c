@@ -148,7 +148,7 @@ bool request_second_begin(struct request *request)
 	}
 	struct directory *directory = realm_directory(request->realm);
 	request->second_running = directory_has_beside(directory, request->entry.server) &&
-	                          directory_locate_beside(directory, LOCATE_OBJECT_GUID, request->entry.user_guid, request->entry.server, realm_settings(request->realm)->locate_timeout_ms,
+	                          directory_locate_beside(directory, realm_identity(request->realm), request->entry.user_guid, request->entry.server, realm_settings(request->realm)->locate_timeout_ms,
 	                                                  handle_located, request, &call) == STATUS_OK;
 	return request->second_running;
 }

@@ -190,7 +190,7 @@ static void read_again(struct request *request)
 	struct directory_call *call;
 	request->asked = request->attempts[SECOND].open && (request->asked == FIRST || !request->attempts[FIRST].open) ? SECOND : FIRST;
 	const char *server = intent_of(&request->entry, request->asked).server;
-	if (directory_locate(realm_directory(request->realm), LOCATE_OBJECT_GUID, request->entry.user_guid, server, READ_TIMEOUT_MS, handle_reading, request, &call) != STATUS_OK)
+	if (directory_locate(realm_directory(request->realm), realm_identity(request->realm), request->entry.user_guid, server, READ_TIMEOUT_MS, handle_reading, request, &call) != STATUS_OK)
 		conclude(request, (const enum verdict[ATTEMPTS]){ VERDICT_UNREADABLE, VERDICT_UNREADABLE });
 }
 

@@ -14,12 +14,14 @@
 
 static const struct config_key directory_keys[] = {
 	{ "name", CONFIG_STRING, AT(name), NULL, .required = true, .min = 1, .max = 63, .help = "Name in requests, results and logs", .wanted = "give the directory a name" },
-	{ "flavor", CONFIG_CHOICE, AT(flavor), "active-directory", .choices = "active-directory", .help = "Kind of directory" },
+	{ "flavor", CONFIG_CHOICE, AT(flavor), "active-directory", .choices = "active-directory|ldap", .help = "Kind of directory: Active Directory and Samba, or OpenLDAP and 389 Directory Server" },
 	{ "servers", CONFIG_STRINGS, AT(servers), NULL, .min = 1, .max = 64, .help = "Domain controllers, host or host:port (LDAPS), tried in this order" },
 	{ "discover.domain", CONFIG_STRING, AT(discover_domain), NULL, .min = 1, .max = 253, .help = "Instead of servers: DNS domain whose SRV records name them" },
 	{ "discover.site", CONFIG_STRING, AT(discover_site), NULL, .min = 1, .max = 63, .help = "Active Directory site whose servers come first; default: none" },
 	{ "prefer", CONFIG_CHOICE, AT(prefer), "listed", .choices = "listed|pdc", .help = "Whether the PDC emulator comes before all others" },
 	{ "base_dn", CONFIG_STRING, AT(base_dn), NULL, .min = 1, .max = 1024, .help = "Where users are looked for; default: the domain itself" },
+	{ "login_attribute", CONFIG_STRING, AT(login_attribute), NULL, .min = 1, .max = 64, .help = "ldap: attribute that users are named by; default: uid" },
+	{ "default_policy", CONFIG_STRING, AT(default_policy), NULL, .min = 1, .max = 1024, .help = "ldap: DN of the password policy of those who have none of their own" },
 	{ "ca_file", CONFIG_PATH, AT(ca_file), NULL, .help = "CA of the domain controllers' certificates; default: the system's store" },
 	{ "crl_file", CONFIG_PATH, AT(crl_file), NULL, .help = "Revocation lists; default: none is looked at" },
 	{ "bind.mechanism", CONFIG_CHOICE, AT(bind_mechanism), "simple", .choices = "simple|gssapi|gss-spnego|external", .help = "How the agent binds: password, Kerberos keytab, client certificate" },

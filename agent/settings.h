@@ -14,6 +14,7 @@ struct settings_directory {
 	struct config_strings servers;  /* empty where `discover_domain` names them */
 	char *discover_domain, *discover_site;
 	int prefer;                     /* enum server_preference */
+	char *login_attribute, *default_policy; /* flavor ldap */
 	char *base_dn, *ca_file, *crl_file;
 	int bind_mechanism;             /* enum bind_mechanism */
 	char *bind_dn, *bind_password_file, *bind_principal, *bind_keytab, *bind_certificate, *bind_key;

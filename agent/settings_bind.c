@@ -89,7 +89,7 @@ static void judge_names(const struct judgement *judgement, const struct settings
 {
 	const char *dn = directory->bind_dn, *principal = directory->bind_principal;
 	const char *at = principal ? strrchr(principal, '@') : NULL;
-	if (dn && (strchr(dn, '=') ? !dn_valid(dn) : !strchr(dn, '@') && !strchr(dn, '\\')))
+	if (dn && directory->flavor == DIRECTORY_ACTIVE_DIRECTORY && (strchr(dn, '=') ? !dn_valid(dn) : !strchr(dn, '@') && !strchr(dn, '\\')))
 		find_fault(judgement, "bind.dn", "\"%s\" is neither a DN, nor a userPrincipalName (svc@corp.example.com), nor DOMAIN\\name", dn);
 	if (principal && (!at || at == principal || !at[1] || strpbrk(principal, " \t/")))
 		find_fault(judgement, "bind.principal", "\"%s\" should be account@REALM (svc-writeback@CORP.EXAMPLE.COM)", principal);

@@ -234,6 +234,40 @@ static void judge_allow(const struct judgement *judgement, const struct config_s
 	judge_repetition(judgement, "scope.allow", words, equal_plainly);
 }
 
+#define ATTRIBUTE_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-"
+
+static void judge_active_directory(const struct judgement *judgement, const struct settings_directory *directory)
+{
+	static const char ONLY[] = "means something only with flavor: ldap";
+	if (directory->login_attribute)
+		find_fault(judgement, "login_attribute", "%s: remove it", ONLY);
+	if (directory->default_policy)
+		find_fault(judgement, "default_policy", "%s: remove it", ONLY);
+}
+
+/* No group there is protected by itself, and no SID names anybody. */
+static void judge_ldap(const struct judgement *judgement, const struct settings_directory *directory)
+{
+	const struct { const char *member; const struct config_strings *names; } lists[] = {
+		{ "scope.groups", &directory->groups }, { "scope.exclude_groups", &directory->exclude_groups }, { "scope.protect", &directory->protect } };
+	if (!directory->base_dn)
+		find_fault(judgement, "base_dn", "is missing, and flavor ldap needs it: name the subtree that users are looked for in");
+	if (directory->login_attribute && directory->login_attribute[strspn(directory->login_attribute, ATTRIBUTE_CHARACTERS)])
+		find_fault(judgement, "login_attribute", "\"%s\" is not an attribute's name", directory->login_attribute);
+	if (directory->default_policy && !dn_valid(directory->default_policy))
+		find_fault(judgement, "default_policy", "\"%s\" is not a DN", directory->default_policy);
+	if (directory->bind_dn && !dn_valid(directory->bind_dn))
+		find_fault(judgement, "bind.dn", "\"%s\" is not a DN, and flavor ldap has no other names", directory->bind_dn);
+	for (size_t l = 0; l < sizeof lists / sizeof lists[0]; l++)
+		for (size_t i = 0; i < lists[l].names->count; i++)
+			if (strncasecmp(lists[l].names->items[i], "S-1-", 4) == 0)
+				find_fault(judgement, lists[l].member, "\"%s\": there are no SIDs in flavor ldap: write DNs", lists[l].names->items[i]);
+	if (directory->exempt_administrators.count > 0)
+		find_fault(judgement, "scope.exempt_administrators", "means nothing with flavor ldap, which has no built-in groups: remove it");
+	if (directory->scope_users == SCOPE_ALL && directory->protect.count == 0)
+		find_fault(judgement, "scope.protect", "is missing: flavor ldap knows no administrators by itself, so with users: all name their groups or entries here");
+}
+
 static void judge_directory(const struct settings *settings, const struct judgement *judgement)
 {
 	const struct settings_directory *directory = settings_directory_at(settings, judgement->index);
@@ -259,6 +293,7 @@ static void judge_directory(const struct settings *settings, const struct judgem
 	judge_exemptions(judgement, directory);
 	judge_allow(judgement, &directory->allow);
 	judge_scope_users(judgement, directory);
+	(directory->flavor == DIRECTORY_LDAP ? judge_ldap : judge_active_directory)(judgement, directory);
 }
 
 static void judge_operations(const struct judgement *judgement, const struct config_strings *operations)

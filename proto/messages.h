@@ -184,7 +184,7 @@ struct rule {
 	unsigned missing;           /* complexity: CLASS_ bits */
 };
 #define MAX_RULES 8
-enum { WARNING_PASSWORD_NOT_NFC = 1, WARNING_POLICY_NOT_ENFORCED = 2, WARNING_POLICY_UNREADABLE = 4 };
+enum { WARNING_PASSWORD_NOT_NFC = 1, WARNING_POLICY_NOT_ENFORCED = 2, WARNING_POLICY_UNREADABLE = 4, WARNING_MUST_CHANGE_NOT_SET = 8 };
 enum stage { STAGE_VERIFY, STAGE_LOCATE, STAGE_DECRYPT, STAGE_INTENT, STAGE_WRITE, STAGE_RECORD, STAGE_TOTAL, STAGE_COUNT };
 
 /* `account`: what a lookup tells. Strings may be NULL, times (seconds since 1970) 0 where not known or never. */

@@ -15,7 +15,7 @@ void result_init(struct result *result)
 /* Words as bits ---------------------------------------------------------------------------------------------------------------------- */
 
 static const char *const class_words[] = { "upper", "lower", "digit", "special", "other" };
-static const char *const warning_words[] = { "password_not_nfc", "policy_not_enforced", "policy_unreadable" };
+static const char *const warning_words[] = { "password_not_nfc", "policy_not_enforced", "policy_unreadable", "must_change_not_set" };
 #define WORDS(array) (array), sizeof(array) / sizeof(*(array))
 
 static json_t *words_json(const char *const *words, size_t count, unsigned bits)

@@ -175,9 +175,23 @@ static enum status judge_local_protection(const struct scope *scope, const struc
 	return refuse(why, STATUS_USER_PROTECTED, "%s %s (listed in scope.protect)", listed == &account->sid ? "is" : "member of", text);
 }
 
+/* Of the flavor ldap: it has no domain's SID to hold the account against, and no group at all is an answer. */
+static enum status judge_readable_entry(const struct account *account, struct reason why)
+{
+	if (!sid_is_entry(&account->sid))
+		return refuse(why, STATUS_USER_PROTECTED, "the entry's UUID could not be read");
+	if (!account->groups_read)
+		return refuse(why, STATUS_USER_PROTECTED, "groups could not be read");
+	if (!dn_valid(account->dn))
+		return refuse(why, STATUS_USER_PROTECTED, "the account's DN cannot be parsed");
+	return STATUS_OK;
+}
+
 /* What cannot be read is a refusal. */
 static enum status judge_readable(const struct scope *scope, const struct account *account, struct reason why)
 {
+	if (account->is_entry)
+		return judge_readable_entry(account, why);
 	if (!is_domain(&scope->domain))
 		return refuse(why, STATUS_USER_PROTECTED, "the domain's SID is not known");
 	if (!account->sid.size)
