@@ -37,8 +37,6 @@ static const struct {
 	{ SET, PPOLICY_TOO_LONG, STATUS_POLICY_REJECTED },
 	{ SET, PPOLICY_MOD_NOT_ALLOWED, STATUS_USER_CANNOT_CHANGE },
 	{ SET, PPOLICY_MUST_SUPPLY_OLD, STATUS_DIRECTORY_DENIED },
-	/* Of the agent's own account: it is let in only to change its password. */
-	{ REQUEST, PPOLICY_CHANGE_AFTER_RESET, STATUS_DIRECTORY_DENIED },
 };
 
 static const struct {
@@ -119,7 +117,8 @@ enum status ldap_answer_status(enum ad_operation operation, int ldap_result, con
 	}
 	unsigned bit = 1U << operation;
 	enum status status = ldap_result == LDAP_SUCCESS ? STATUS_OK : by_text(bit, ldap_result, diagnostic);
-	if (status == STATUS_OK && ldap_result != LDAP_SUCCESS) {
+	/* 389 also says "not allowed" by the control where its access rules forbid it. */
+	if (status == STATUS_OK && ldap_result != LDAP_SUCCESS && ldap_result != LDAP_INSUFFICIENT_ACCESS) {
 		status = by_error(bit, ppolicy);
 	}
 	for (size_t i = 0; status == STATUS_OK && i < COUNT(RESULTS); i++) {

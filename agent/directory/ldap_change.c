@@ -108,7 +108,8 @@ static void add_control(struct change *change)
 
 static enum status set_password(const struct view *view, const struct account *account, const struct directory_change *wanted, struct change *change, struct change **ret_after)
 {
-	bool in_one = view->root->kind == SERVER_389 && wanted->old_password.size == 0;
+	/* 389 sets pwdReset by itself, dependably only behind the extended operation; that too sets the count of wrong tries to 0. */
+	bool in_one = view->root->kind == SERVER_389 && wanted->old_password.size == 0 && !wanted->must_change;
 	if (!utf8_valid(wanted->password)) {
 		return STATUS_DIRECTORY_ENCRYPTION;
 	}

@@ -218,16 +218,27 @@ static void read_openldap_policy(const struct entry *entry, struct password_poli
 	policy->must_change = is_on(entry, "pwdMustChange");
 }
 
+/* 389 answers by the name that it was asked by, and has two for each. */
+static int64_t either_number(const struct entry *entry, const char *name, const char *alias, bool applies)
+{
+	return number(entry, entry_has(entry, name) ? name : alias, applies);
+}
+
+static bool either_on(const struct entry *entry, const char *name, const char *alias)
+{
+	return is_on(entry, name) || is_on(entry, alias);
+}
+
 static void read_389_policy(const struct entry *entry, struct password_policy *policy)
 {
-	bool lockout = is_on(entry, "passwordLockout");
-	policy->min_length = number(entry, "passwordMinLength", is_on(entry, "passwordCheckSyntax"));
-	policy->history = number(entry, "passwordInHistory", is_on(entry, "passwordHistory"));
-	policy->min_age_s = number(entry, "passwordMinAge", true);
-	policy->max_age_s = number(entry, "passwordMaxAge", is_on(entry, "passwordExp"));
-	policy->lockout_threshold = number(entry, "passwordMaxFailure", lockout);
-	policy->lockout_duration_s = number(entry, "passwordLockoutDuration", lockout && is_on(entry, "passwordUnlock"));
-	policy->must_change = is_on(entry, "passwordMustChange");
+	bool lockout = either_on(entry, "passwordLockout", "pwdLockout");
+	policy->min_length = either_number(entry, "passwordMinLength", "pwdMinLength", either_on(entry, "passwordCheckSyntax", "pwdCheckSyntax"));
+	policy->history = either_number(entry, "passwordInHistory", "pwdInHistory", is_on(entry, "passwordHistory"));
+	policy->min_age_s = either_number(entry, "passwordMinAge", "pwdMinAge", true);
+	policy->max_age_s = either_number(entry, "passwordMaxAge", "pwdMaxAge", is_on(entry, "passwordExp"));
+	policy->lockout_threshold = either_number(entry, "passwordMaxFailure", "pwdMaxFailure", lockout);
+	policy->lockout_duration_s = either_number(entry, "passwordLockoutDuration", "pwdLockoutDuration", lockout && is_on(entry, "passwordUnlock"));
+	policy->must_change = either_on(entry, "passwordMustChange", "pwdMustChange");
 }
 
 /* What may not be read is not there. cn=config shows an agent some of it without a right to the rest: then it is unknown. */

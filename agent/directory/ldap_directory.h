@@ -5,7 +5,7 @@
  *   password       RFC 3062, which hashes it      | a modify of userPassword, which hashes it and takes what else there is to write with it
  *   lockout        pwdAccountLockedTime; a        | accountUnlockTime with passwordRetryCount; a new password sets the count to 0
  *                  new password clears it         |
- *   must change    pwdReset, written afterwards:  | the server writes pwdReset itself where its policy has passwordMustChange
+ *   must change    pwdReset, written afterwards:  | RFC 3062: the server writes pwdReset itself where its policy has passwordMustChange
  *                  a new password clears it       |
  *   disabled       pwdAccountLockedTime is        | nsAccountLock
  *                  000001010000Z                  |

@@ -166,6 +166,7 @@ class LdapDirectory:
                 self.add_person(connection, person)
                 if "policy" in person:
                     connection.modify_s(self.dn(person["uid"]), [(ldap.MOD_REPLACE, "pwdPolicySubentry", f"cn={person['policy']},{self.policies}".encode())])
+                    connection.modify_s(self.dn(person["uid"]), [(ldap.MOD_REPLACE, "userPassword", person["password"].encode())])  # under that policy
                 if person.get("disabled"):
                     self.disable(connection, self.dn(person["uid"]))
             for group in self.facts["groups"]:
@@ -298,6 +299,7 @@ class Directory389(LdapDirectory):
         """As docs/ldap.md gives them."""
         who = f'userdn = "ldap:///{self.bind_dn}"'
         return [f'(targetattr != "userPassword || passwordHistory")(version 3.0; acl "writebackd reads"; allow (read, search, compare) {who};)',
+                f'(target = "ldap:///{self.policies}")(targetattr = "*")(version 3.0; acl "writebackd reads policies"; allow (read, search, compare) {who};)',
                 f'(target = "ldap:///{self.people}")(targetattr = "userPassword || accountUnlockTime || passwordRetryCount")'
                 f'(version 3.0; acl "writebackd writes"; allow (write) {who};)',
                 '(targetattr = "userPassword")(version 3.0; acl "own password"; allow (write) userdn = "ldap:///self";)']
