@@ -263,7 +263,7 @@ def test_sasl_is_not_offered_in_deed(mock):
     ("(&(sAMAccountName=al*)(!(sAMAccountName=bob)))", ["alice"]),
     ("(sAMAccountName=od*-b*nk)", ["odd-blank"]),
     ("(sAMAccountName=*rank)", ["frank"]),
-    ("(&(mS-DS-ConsistencyGuid=*)(objectClass=user))", ["alice"]),
+    ("(&(mS-DS-ConsistencyGuid=*)(objectClass=user))", ["alice", "twin1", "twin2"]),
     (r"(mS-DS-ConsistencyGuid=\5e\0c\1f\5a\0b\3d\6e\4f\9a\51\7e\0f\4c\1b\2a\01)", ["alice"]),
     ("(&(userAccountControl:1.2.840.113556.1.4.803:=2)(sAMAccountName=disabled1))", ["disabled1"]),
     ("(&(userAccountControl:1.2.840.113556.1.4.803:=2)(sAMAccountName=alice))", []),
