@@ -36,7 +36,6 @@ static enum status judge_scope(struct request *request);
 static enum status judge_state(struct request *request);
 static enum status take_turn(struct request *request);
 static enum status locate_again(struct request *request);
-static enum status judge_lineage(struct request *request);
 static enum status admit_write(struct request *request);
 static enum status decrypt_secret(struct request *request);
 static enum status judge_password(struct request *request);
@@ -59,7 +58,7 @@ static const struct request_stage stages[] = {
 	{ "locate again", locate_again, TURNS },
 	{ "scope", judge_scope, TURNS },
 	{ "state", judge_state, TURNS },
-	{ "lineage", judge_lineage, WRITES },
+	{ "lineage", request_judge_lineage, WRITES },
 	{ "admit", admit_write, WRITES },
 	{ "decrypt", decrypt_secret, NEW_PASSWORD | OLD_PASSWORD },
 	{ "rules", judge_password, NEW_PASSWORD },
@@ -137,32 +136,6 @@ struct request *request_new(struct requests *all)
 	return request;
 }
 
-static void remember_write(struct request *request)
-{
-	struct requests *all = request->all;
-	unsigned i = all->recent_next++ % RECENT_WRITES;
-	const struct journal_entry *entry = &request->entry;
-	bool second = request->result.server && strcasecmp(request->result.server, entry->second_server) == 0;
-	struct recent_write *write = &all->recent[i];
-	*write = (struct recent_write){ .ended_us = clock_monotonic_us(), .time_s = request->server_time_s };
-	strcpy(write->guid, entry->user_guid);
-	snprintf(write->server, sizeof write->server, "%s", second ? entry->second_server : entry->server);
-	if (entry->sets_password && request->record_known)
-		write->version = (second ? entry->second_password_version : entry->password_version) + 1;
-}
-
-/* NULL: none that is remembered. */
-static const struct recent_write *last_write(const struct request *request)
-{
-	const struct requests *all = request->all;
-	for (unsigned n = 1; n <= RECENT_WRITES && n <= all->recent_next; n++) {
-		const struct recent_write *write = &all->recent[(all->recent_next - n) % RECENT_WRITES];
-		if (strcmp(write->guid, request->entry.user_guid) == 0)
-			return write;
-	}
-	return NULL;
-}
-
 void request_free(struct request *request)
 {
 	struct requests *all = request->all;
@@ -173,7 +146,7 @@ void request_free(struct request *request)
 	if (request->next)
 		request->next->previous = request->previous;
 	if (request->wrote)
-		remember_write(request);
+		request_remember_write(request);
 	secret_claims_clear(&request->secret);
 	located_free(request->located);
 	verified_free(request->verified);
@@ -483,53 +456,17 @@ static enum status take_turn(struct request *request)
 	return status;
 }
 
-/* True where this user was written to since the reading began: what was read is stale, and settling would judge by it. */
-static bool written_since(const struct request *request)
-{
-	const struct requests *all = request->all;
-	unsigned count = all->recent_next < RECENT_WRITES ? all->recent_next : RECENT_WRITES;
-	for (unsigned n = 1; n <= count; n++) {
-		unsigned i = (all->recent_next - n) % RECENT_WRITES;
-		if (all->recent[i].ended_us < request->located_us)
-			return false;
-		if (strcmp(all->recent[i].guid, request->entry.user_guid) == 0)
-			return true;
-	}
-	return count == RECENT_WRITES;
-}
-
-/* The user was written last on another server, and this one has not taken that over. */
-static bool is_behind(const struct request *request, const struct recent_write *last)
-{
-	const struct replication_record *record = located_password_record(request->located);
-	return last && last->version && record->known && record->version < last->version && strcasecmp(last->server, located_position(request->located)->server) != 0;
-}
-
 static enum status locate_again(struct request *request)
 {
-	const struct recent_write *last = last_write(request);
-	bool behind = is_behind(request, last);
-	if (!written_since(request) && !request->moving && (!behind || request->sought))
+	const char *last_server = request_server_ahead(request);
+	if (!request_written_since(request) && !request->moving && (!last_server || request->sought))
 		return STATUS_OK;
-	const char *prefer = request->moving ? NULL : behind ? last->server : located_position(request->located)->server;
+	const char *prefer = request->moving ? NULL : last_server ? last_server : located_position(request->located)->server;
 	request->moving = false;
 	request->sought = true;
 	char guid[UUID_SIZE];
 	strcpy(guid, request->entry.user_guid);
 	return begin_locating(request, realm_identity(request->realm), guid, prefer);
-}
-
-/* Written a moment ago on a server that is lost now, more than once, and this one knows of neither: what is written here would be replaced by that once it is back
- * (MS-ADTS 3.1.1.1.9: the version comes first), so that no good answer could be given. */
-static enum status judge_lineage(struct request *request)
-{
-	const struct recent_write *last = request_sets_password(request) ? last_write(request) : NULL;
-	const struct server_position *position = located_position(request->located);
-	const struct replication_record *record = located_password_record(request->located);
-	if (!is_behind(request, last) || (record->version + 1 == last->version && position->current_time_s > last->time_s + 1))
-		return STATUS_OK;
-	snprintf(request->why, sizeof request->why, "this user was written on %.80s before, and %.80s has not taken that over yet", last->server, position->server);
-	return STATUS_DIRECTORY_UNAVAILABLE;
 }
 
 static enum status admit_write(struct request *request)

@@ -125,6 +125,15 @@ bool request_settled_by(struct request *request, const struct located *located);
 /* The record that a write was to replace is still there as the intent has it. */
 bool request_record_is_unchanged(const struct request *request, const struct replication_record *record);
 
+/* request_recent.c. The request may have written to its user. */
+void request_remember_write(struct request *request);
+/* True where this user was written to since the reading began: what was read is stale, and settling would judge by it. */
+bool request_written_since(const struct request *request);
+/* The server that he was written on last, where the one at hand has not taken that over; else NULL. */
+const char *request_server_ahead(const struct request *request);
+/* directory.unavailable where a write on the server at hand would be replaced by what that other one holds. */
+enum status request_judge_lineage(struct request *request);
+
 /* request_second.c. True: it has begun, and ends by request_finish or request_settle_on. False: there is no other server, or it is not for a second write. */
 bool request_second_begin(struct request *request);
 void requests_settle_journal(struct requests *requests);
