@@ -172,7 +172,8 @@ static void handle_user(enum status status, struct located *take_located, const 
 static enum status locate(struct user_check *check, struct realm *realm)
 {
 	const char *user = check->user, *backslash = strchr(user, '\\'), *at = strrchr(user, '@');
-	enum locate_by by = uuid_valid(user) ? LOCATE_OBJECT_GUID : at ? LOCATE_UPN : LOCATE_SAM;
+	bool entries = realm_identity(realm) == LOCATE_ENTRY_UUID;
+	enum locate_by by = uuid_valid(user) ? realm_identity(realm) : entries ? LOCATE_UID : at ? LOCATE_UPN : LOCATE_SAM;
 	struct directory_call *call;
 	check->realm = realm;
 	return directory_locate(realm_directory(realm), by, backslash ? backslash + 1 : user, NULL, LOCATE_MS, handle_user, check, &call);

@@ -171,3 +171,9 @@ def test_a_missing_right_is_said_and_nothing_happens(lab):
         scope["bases"] = before
         lab.agent.write_config()
         lab.agent.writebackd.signal(1)
+
+
+def test_the_administrator_asks_for_a_user(lab):
+    said = lab.agent.ctl("check", "--user", "bob", check=False)
+    assert lab.directory.dn("bob") in said and "subentry" not in said
+    assert lab.directory.dn("bob") in lab.agent.ctl("check", "--user", lab.directory.uuid("bob"), check=False)
