@@ -103,7 +103,7 @@ enum status request_answer_lookup(struct request *request);
 enum status request_answer_policy(struct request *request);
 enum status request_admit_guess(struct request *request);
 enum status request_verify_password(struct request *request);
-/* The directory found the old password wrong, or may have: an answer that was lost. */
+/* The directory found the old password wrong, or may have: an answer that was lost, or that says nothing of it. */
 bool request_was_wrong(enum status status, const struct directory_answer *answer);
 
 /* The tail. */

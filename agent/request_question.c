@@ -14,9 +14,25 @@ enum status request_admit_guess(struct request *request)
 	return status;
 }
 
+/* Said only where the old password is right, or was not compared. */
+static bool acquits(enum status status)
+{
+	switch (status_outcome(status)) {
+	case OUTCOME_APPLIED:
+	case OUTCOME_ANSWERED:
+		return true;
+	case OUTCOME_REFUSED:
+		return status != STATUS_CREDENTIAL_WRONG;
+	default:
+		return status == STATUS_DIRECTORY_BUSY || status == STATUS_DIRECTORY_UNAVAILABLE || status == STATUS_DIRECTORY_REFERRAL || status == STATUS_DIRECTORY_ENCRYPTION ||
+		       status == STATUS_DIRECTORY_NO_POLICY_CONTROL;
+	}
+}
+
+/* An answer that does not say what it is about counts: else it could be asked for without end. */
 bool request_was_wrong(enum status status, const struct directory_answer *answer)
 {
-	return status == STATUS_CREDENTIAL_WRONG || (answer && answer->sent && !answer->answered);
+	return status == STATUS_CREDENTIAL_WRONG || (answer && answer->sent && (!answer->answered || !acquits(status)));
 }
 
 static void handle_verified(enum status status, const struct directory_answer *answer, void *arg)

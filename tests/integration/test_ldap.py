@@ -136,6 +136,12 @@ def test_verify(lab):
     assert outcome(lab.ask("verify", "bob", old_password="Old-Marble-Step-7")) == ("answered", "verified")
 
 
+def test_the_old_password_of_a_change_cannot_be_guessed(lab):
+    """OpenLDAP says of a wrong one that it is unwilling to verify it, and counts nothing itself."""
+    codes = [outcome(lab.ask("change", "olivia", old_password=f"wrong {i}!", new_password="New-Marble-Step-1")) for i in range(4)]
+    assert codes[:3] == [("refused", "credential.wrong")] * 3 and codes[3] in [("failed", "agent.throttled"), ("refused", "user.locked")]
+
+
 def test_lookup(lab):
     answer = lab.ask("lookup", "bob")
     assert outcome(answer) == ("answered", "found")

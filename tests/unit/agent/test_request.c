@@ -59,6 +59,7 @@ static struct played {
 	const char *right;             /* alice's password */
 	unsigned verified;
 	bool mute;                     /* a verification is never answered */
+	enum status says;              /* to every verification; STATUS_OK: what is true */
 	bool second_writer;            /* an administrator writes behind every write */
 	bool unsent;                   /* the first write's connection is lost before it is sent */
 	/* dc2: another controller of the domain. */
@@ -158,6 +159,7 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 		status = played.mute ? STATUS_DIRECTORY_TIMEOUT : strcmp(played.old_password, played.right) == 0 ? STATUS_VERIFIED : STATUS_CREDENTIAL_WRONG;
 		answer.answered = !played.mute;
 		answer.ldap_result = status == STATUS_VERIFIED ? 0 : 49;
+		status = played.says != STATUS_OK ? played.says : status;
 	}
 	if (later->written && played.right && played.old_password[0] && strcmp(played.old_password, played.right) != 0)
 		status = STATUS_CREDENTIAL_WRONG;
@@ -1196,6 +1198,23 @@ static void test_verify(void **state)
 	assert_int_equal(ask_one(scene, wrong)->code, STATUS_AGENT_THROTTLED);
 }
 
+/* What the directory says in words that are not known may mean a wrong password; that it cannot say may not. */
+static void test_guesses_not_understood(void **state)
+{
+	struct scene *scene = *state;
+	const struct ask wrong = { OP_VERIFY, .old_password = "wrong" };
+	played.right = OLD;
+	allow_verify(scene);
+	played.says = STATUS_DIRECTORY_BUSY;
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(ask_one(scene, wrong)->code, STATUS_DIRECTORY_BUSY);
+	played.says = STATUS_DIRECTORY_CREDENTIAL;
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(ask_one(scene, wrong)->code, STATUS_DIRECTORY_CREDENTIAL);
+	assert_int_equal(ask_one(scene, wrong)->code, STATUS_AGENT_THROTTLED);
+	assert_int_equal(played.verified, 7);
+}
+
 /* Together they find no more places than one after the other. */
 static void test_guesses_at_once(void **state)
 {
@@ -1326,7 +1345,7 @@ int main(void)
 		ROW(test_no_second_write_over_another), ROW(test_no_second_write_where_it_would_not_stand), ROW(test_second_write_on_a_stale_server), ROW(test_no_second_write_out_of_scope),
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand),
-		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
+		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
 		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded),
 	};
 	return cmocka_run_group_tests_name("request", tests, NULL, NULL);
