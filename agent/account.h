@@ -44,6 +44,7 @@ struct account {
 	bool has_spn;                /* servicePrincipalName present */
 	bool is_critical_system_object;
 	int64_t admin_count;
+	const char *hidden;          /* constant: an attribute that would protect him, and that the agent's account may not read; NULL: none */
 	uint32_t uac;                /* userAccountControl */
 	uint32_t uac_computed;       /* msDS-User-Account-Control-Computed */
 	bool cannot_change;          /* the user may not change the password */

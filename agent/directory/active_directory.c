@@ -244,6 +244,20 @@ static enum status read_identity(const struct entry *entry, struct account *acco
 	return STATUS_OK;
 }
 
+/* Absent, each of them means "not protected": only where it could have been seen. */
+static void read_protection(const struct view *view, const struct entry *entry, struct account *account)
+{
+	static const char *const PROTECTING[] = { "adminCount", "servicePrincipalName", "isCriticalSystemObject" };
+	account->has_spn = entry_has(entry, "servicePrincipalName");
+	account->is_critical_system_object = entry_true(entry, "isCriticalSystemObject");
+	if (!entry_number(entry, "adminCount", &account->admin_count)) {
+		account->admin_count = 0;
+	}
+	for (size_t i = 0; i < sizeof PROTECTING / sizeof PROTECTING[0] && account->hidden == NULL; i++) {
+		account->hidden = ad_rights_hide(entry, view->token, PROTECTING[i]) ? PROTECTING[i] : NULL;
+	}
+}
+
 static enum status read_user(const struct view *view, LDAP *ldap, LDAPMessage *message, struct user_facts *ret_facts)
 {
 	AUTO_ENTRY struct entry entry;
@@ -259,15 +273,12 @@ static enum status read_user(const struct view *view, LDAP *ldap, LDAPMessage *m
 	account->sam_account_name = entry_string(&entry, "sAMAccountName");
 	account->user_principal_name = entry_string(&entry, "userPrincipalName");
 	account->display_name = entry_string(&entry, "displayName");
-	account->has_spn = entry_has(&entry, "servicePrincipalName");
-	account->is_critical_system_object = entry_true(&entry, "isCriticalSystemObject");
-	if (!entry_number(&entry, "adminCount", &account->admin_count)) {
-		account->admin_count = 0;
-	}
+	read_protection(view, &entry, account);
 	account->cannot_change = ad_rights_cannot_change(&entry, &account->sid, &account->cannot_change_known);
 	read_groups(&entry, account);
 	read_password_record(&entry, &ret_facts->password_record);
 	ret_facts->policy_dn = entry_string(&entry, "msDS-ResultantPSO");
+	ret_facts->policy_hidden = ad_rights_hide(&entry, view->token, "msDS-ResultantPSO");
 	return STATUS_OK;
 }
 

@@ -114,6 +114,23 @@ static void ask_reading(const struct security_descriptor *descriptor, const stru
 }
 _Static_assert(sizeof((struct directory_rights *)0)->unreadable >= sizeof READ / sizeof READ[0] * 36, "all the names fit");
 
+bool ad_rights_hide(const struct entry *entry, const struct token *token, const char *attribute)
+{
+	struct security_descriptor descriptor;
+	struct sid self = { 0 };
+	if (entry_has(entry, attribute) || token == NULL || token->count == 0 || !read_descriptor(entry, &descriptor)) {
+		return false;
+	}
+	struct access_token requester = { token->sids, token->count, entry_sid(entry, "objectSid", &self) ? &self : NULL };
+	for (size_t i = 0; i < sizeof READ / sizeof READ[0]; i++) {
+		struct access_wanted wanted = { .right = ACCESS_READ_PROPERTY, .object = READ[i].object, .set = READ[i].set };
+		if (strcmp(READ[i].name, attribute) == 0) {
+			return ask(&descriptor, &requester, &wanted) == RIGHT_NO;
+		}
+	}
+	return false;
+}
+
 /* The server's own word on what may be written; it counts where the two differ. */
 static void cross_check(const struct entry *entry, const struct question *question, struct directory_rights *rights)
 {

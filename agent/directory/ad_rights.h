@@ -9,6 +9,9 @@
 void ad_rights_token(const struct entry *entry, struct token *ret_token);
 /* Answers what this entry can answer; the rest of `rights` stays. `token` may be empty: nothing is known then. */
 void ad_rights_read(enum rights_entry of, const struct entry *entry, const struct token *token, struct directory_rights *rights);
+/* The attribute is absent, and by the entry's descriptor `token` may not read it: nothing says that it has no value. False where descriptor or token are not known, too.
+ * `attribute`: one that is read of a user. */
+bool ad_rights_hide(const struct entry *entry, const struct token *token, const char *attribute);
 /* "User cannot change password". False where the descriptor could not be read, or is malformed: `ret_known` says so. */
 bool ad_rights_cannot_change(const struct entry *entry, const struct sid *user, bool *ret_known);
 

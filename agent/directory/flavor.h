@@ -40,11 +40,14 @@ struct server_facts {
 	uint8_t invocation_id[16];
 };
 
+struct token;
+
 /* What a flavor may know of the server that it speaks of, all borrowed. */
 struct view {
 	const struct directory_settings *settings;
 	const struct root_facts *root;
 	const char *base_dn;             /* where users are looked for */
+	const struct token *token;       /* whom the server takes the connection for */
 };
 
 struct user_facts {
@@ -52,6 +55,7 @@ struct user_facts {
 	char *group_filter;              /* where the flavor finds groups by searches: the filter of those that he is a direct member of; else NULL */
 	struct replication_record password_record;
 	char *policy_dn;                 /* a policy of the user's own; NULL: the domain's */
+	bool policy_hidden;              /* policy_dn is NULL because the agent's account may not read it: which policy holds is not known */
 };
 void user_facts_clear(struct user_facts *facts);
 

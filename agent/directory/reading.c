@@ -82,6 +82,23 @@ static void on_policy(const struct reply *reply, void *arg)
 	complete_reading(call, &policy);
 }
 
+/* He may have a policy of his own, and the agent's account may not see which. Told once in the cache's time. */
+static void complete_without_policy(struct directory_call *call)
+{
+	static const char HIDDEN[] = "msDS-ResultantPSO";
+	struct directory *directory = call->directory;
+	struct password_policy policy = { .source = POLICY_UNKNOWN }, told;
+	if (policy_cache_get(&directory->policies, HIDDEN, clock_monotonic_us(), directory->settings->policy_cache_ms * 1000, &told)) {
+		free(told.source_name);
+	} else {
+		policy_cache_put(&directory->policies, HIDDEN, clock_monotonic_us(), &policy);
+		log_event(LOG_WARNING, "policy.unreadable", LOG_FIELDS({ "directory", directory->settings->name }, { LOG_SERVER, call->connection->name }),
+		          "directory %s: which password policy %s has cannot be read, so refusals are not explained and nothing is judged beforehand: grant the agent's account \"Read all properties\" "
+		          "on the users, %s among them", directory->settings->name, call->user.account.dn, HIDDEN);
+	}
+	complete_reading(call, &policy);
+}
+
 /* The user has been read: whose policy is it? */
 static void choose_policy(struct directory_call *call)
 {
@@ -89,6 +106,10 @@ static void choose_policy(struct directory_call *call)
 	struct password_policy policy = { .source = POLICY_UNKNOWN };
 	if (dn == NULL) {
 		complete_reading(call, &policy);
+		return;
+	}
+	if (call->user.policy_hidden) {
+		complete_without_policy(call);
 		return;
 	}
 	/* ten seconds more: the domain's, found fresh when the reading began, must not run out before its end */

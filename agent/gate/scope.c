@@ -200,6 +200,8 @@ static enum status judge_readable(const struct scope *scope, const struct accoun
 		return refuse(why, STATUS_USER_PROTECTED, "the account belongs to another domain");
 	if (!account->groups || !account->group_count)
 		return refuse(why, STATUS_USER_PROTECTED, "groups could not be read");
+	if (account->hidden)
+		return refuse(why, STATUS_USER_PROTECTED, "the agent's account may not read %s", account->hidden);
 	if (!dn_valid(account->dn))
 		return refuse(why, STATUS_USER_PROTECTED, "the account's DN cannot be parsed");
 	return STATUS_OK;

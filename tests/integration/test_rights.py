@@ -292,3 +292,50 @@ def test_a_descriptor_that_cannot_be_read_is_said(mock_lab):
         assert reset(mock_lab, "dave") == "ok"
     finally:
         mock_lab.directory.control("set dave sealed=false")
+
+
+# What may not be read ----------------------------------------------------------------------------------------------------------------------------
+
+HIDDEN = {"adminCount": "bf967918-0de6-11d0-a285-00aa003049e2", "msDS-ResultantPSO": "b77ea093-88d0-4780-9a98-911f8e8b1dca"}
+
+
+@pytest.fixture
+def hidden(lab, rights):
+    """hidden(user, attribute): the user's access list denies the agent's account reading it."""
+    undo = []
+
+    def hide(user, attribute):
+        if lab.kind == "mock":
+            lab.directory.control(f"set {user} hidden={attribute}")
+            undo.append(lambda: lab.directory.control(f"set {user} hidden="))
+        else:
+            dn, ace = lab.directory.read(user, "distinguishedName")["distinguishedName"][0].decode(), f"(OD;;RP;{HIDDEN[attribute]};;{rights.sid})"
+            rights.add(dn, [ace])
+            undo.append(lambda: rights.remove(dn, [ace]))
+    yield hide
+    for one in undo:
+        one()
+
+
+def test_an_admin_count_that_may_not_be_read_is_not_taken_as_none(lab, hidden):
+    record = lab.directory.password_record("dave")
+    hidden("dave", "adminCount")
+    assert reset(lab, "dave") == "user.protected"
+    assert lab.directory.password_record("dave") == record
+    assert "may not read adminCount" in ctl(lab, "explain", "dave")[1]
+    assert "adminCount" in rows(lab, "dave")[2]["read the user"]["text"]
+    assert reset(lab, "bob") == "ok"
+
+
+def test_a_policy_of_ones_own_that_may_not_be_seen_is_not_taken_as_none(lab, hidden):
+    def source(user):
+        answer = lab.service.operate("policy", f"{user}@{DOMAIN}")
+        return answer["policy"]["source"], "policy_unreadable" in answer.get("warnings", [])
+    assert source("frank") == ("pso", False) and source("dave") == ("domain", False)
+    for user in ("frank", "dave"):
+        hidden(user, "msDS-ResultantPSO")
+        assert source(user) == ("unknown", True)
+    told = lab.agent.writebackd.wait_event(event="policy.unreadable")
+    assert told["level"] == "warning" and "msDS-ResultantPSO" in told["message"] and '"Read all properties"' in told["message"]
+    assert len([e for e in lab.agent.writebackd.events(event="policy.unreadable") if "msDS-ResultantPSO" in e["message"]]) == 1
+    assert reset(lab, "dave") == "ok"

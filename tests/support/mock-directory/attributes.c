@@ -458,6 +458,8 @@ void attribute_values(const struct attribute_row *row, const struct view *view, 
 {
 	if (!row || (row->flags & SECRET) || ((object->class == CLASS_PSO || object->class == CLASS_PSO_CONTAINER) && !forest_may_read_policy(view->forest, view->who, object)))
 		return;
+	if (row == object->hidden && !forest_is_administrator(view->forest, view->who))
+		return;
 	if (row->get) {
 		row->get(view, object, out);
 		return;

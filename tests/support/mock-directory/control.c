@@ -10,7 +10,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "attributes.h"
 #include "connection.h"
+#include "descriptor.h"
 #include "password.h"
 #include "replication.h"
 
@@ -178,6 +180,9 @@ static bool set_one(struct command *command, struct object *object, const char *
 		object->cannot_change = lock;
 	} else if (!strcmp(key, "sealed")) {
 		object->sealed = lock;
+	} else if (!strcmp(key, "hidden")) {
+		object->hidden = attribute_find((struct value){ value, strlen(value) });
+		return object->hidden ? descriptor_hides(object->hidden) : !*value;
 	} else if (!strcmp(key, "must_change")) {
 		account->password_last_set = lock ? 0 : now;
 	} else if (!strcmp(key, "upn")) {

@@ -1,5 +1,7 @@
 #include "descriptor.h"
 
+#include "attributes.h"
+
 #include <string.h>
 
 #define GUID_SIZE 16
@@ -78,6 +80,25 @@ static void add_grants(struct list *list, struct forest *forest, const struct ob
 	}
 }
 
+/* schemaIDGUIDs. */
+static const struct { const char *name; uint8_t object[GUID_SIZE]; } deniable[] = {
+	{ "adminCount", { 0x18, 0x79, 0x96, 0xbf, 0xe6, 0x0d, 0xd0, 0x11, 0xa2, 0x85, 0x00, 0xaa, 0x00, 0x30, 0x49, 0xe2 } },
+	{ "msDS-ResultantPSO", { 0x93, 0xa0, 0x7e, 0xb7, 0xd0, 0x88, 0x80, 0x47, 0x9a, 0x98, 0x91, 0x1f, 0x8e, 0x8b, 0x1d, 0xca } },
+};
+
+static const uint8_t *deniable_guid(const struct attribute_row *row)
+{
+	for (size_t i = 0; i < sizeof deniable / sizeof deniable[0]; i++)
+		if (!strcmp(deniable[i].name, row->name))
+			return deniable[i].object;
+	return NULL;
+}
+
+bool descriptor_hides(const struct attribute_row *row)
+{
+	return deniable_guid(row) != NULL;
+}
+
 /* An ordinary user's, in canonical order: the schema's default, then what the OU hands down. */
 static void fill_ordinary(struct list *list, struct forest *forest, const struct object *object)
 {
@@ -85,6 +106,8 @@ static void fill_ordinary(struct list *list, struct forest *forest, const struct
 		ADD(list, DENIED_OBJECT, 0, CONTROL_ACCESS, change_password, everyone);
 		ADD(list, DENIED_OBJECT, 0, CONTROL_ACCESS, change_password, self);
 	}
+	if (object->hidden)
+		ADD(list, DENIED_OBJECT, 0, READ_PROPERTY, deniable_guid(object->hidden), everyone);
 	add_group(list, forest, "Domain Admins", 0, FULL_CONTROL);
 	add_group(list, forest, "Account Operators", 0, FULL_CONTROL);
 	if (object->account && !object->cannot_change) {

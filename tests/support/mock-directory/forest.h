@@ -63,6 +63,8 @@ struct stored {
 	size_t size;
 };
 
+struct attribute_row;
+
 struct object {
 	char *dn, *folded, *rdn; /* rdn: the value of the first component, plain */
 	enum class_kind class;
@@ -70,6 +72,7 @@ struct object {
 	bool admin;              /* adminCount=1: AdminSDHolder's descriptor is on it */
 	bool cannot_change;      /* its descriptor denies Change Password to SELF and Everyone */
 	bool sealed;             /* and gives ordinary accounts no READ_CONTROL: it is not shown */
+	const struct attribute_row *hidden; /* its descriptor denies Everyone reading this one, and nobody but administrators sees it; NULL: none */
 	uint8_t guid[16], anchor[16], sid[28];
 	bool anchor_set;
 	uint8_t sid_size;

@@ -124,9 +124,26 @@ static void knows_who_cannot_change(void **state)
 	assert_true(!ad_rights_cannot_change(&free.entry, &sid, &known) && known);
 }
 
+/* Restrictions may be read, and nothing else. */
+static void an_absent_attribute_may_be_hidden(void **state)
+{
+	struct made user = { 0 }, sealed = { 0 }, present = { 0 };
+	struct token nobody = { 0 };
+	add(&user, "nTSecurityDescriptor", WRITE_SET, sizeof WRITE_SET);
+	assert_true(ad_rights_hide(&user.entry, &token, "adminCount"));
+	assert_true(ad_rights_hide(&user.entry, &token, "msDS-ResultantPSO"));
+	assert_false(ad_rights_hide(&user.entry, &token, "accountExpires"));
+	assert_false(ad_rights_hide(&user.entry, &nobody, "adminCount")); /* who we are is not known */
+	assert_false(ad_rights_hide(&user.entry, NULL, "adminCount"));
+	assert_false(ad_rights_hide(&sealed.entry, &token, "adminCount"));
+	add(&present, "nTSecurityDescriptor", WRITE_SET, sizeof WRITE_SET);
+	add(&present, "adminCount", "1", 1);
+	assert_false(ad_rights_hide(&present.entry, &token, "adminCount"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(rights_come_from_the_descriptor), cmocka_unit_test(the_servers_own_word_counts), cmocka_unit_test(what_cannot_be_read_is_unknown),
-		cmocka_unit_test(a_container_that_shows_nothing_is_a_no), cmocka_unit_test(a_token_has_what_every_token_has), cmocka_unit_test(knows_who_cannot_change) };
+		cmocka_unit_test(a_container_that_shows_nothing_is_a_no), cmocka_unit_test(a_token_has_what_every_token_has), cmocka_unit_test(knows_who_cannot_change), cmocka_unit_test(an_absent_attribute_may_be_hidden) };
 	return cmocka_run_group_tests(tests, set_up, NULL);
 }

@@ -137,6 +137,9 @@ static void what_cannot_be_read_is_a_refusal(void **state)
 	make(&f)->account.group_count = 0;
 	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
 	assert_string_equal(f.why, "groups could not be read");
+	make(&f)->account.hidden = "adminCount";
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	assert_string_equal(f.why, "the agent's account may not read adminCount");
 	make(&f)->account.sid.size = 0;
 	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
 	make(&f)->scope.domain.size = 0;
