@@ -1,4 +1,5 @@
-/* request_internal: what request.c, request_outcome.c, request_settle.c and request_second.c share. Nobody else includes it. */
+/* request_internal: what request.c and request_*.c share. Nobody else includes it. request.c: the order, and the life of a request; request_intake.c: before it; request_locate.c, request_admit.c,
+ * request_write.c and request_question.c: its stages; request_outcome.c: the end; request_settle.c and the rest: what becomes of a write. */
 #ifndef AGENT_REQUEST_INTERNAL_H
 #define AGENT_REQUEST_INTERNAL_H
 
@@ -52,6 +53,7 @@ struct request {
 
 /* The journal's number that former_exp comes from. */
 #define REFUSED_EXP "refused_exp"
+#define UNVERIFIED_A_SECOND 10
 #define RECENT_WRITES 256
 struct recent_write {
 	char guid[UUID_SIZE];
@@ -76,6 +78,17 @@ struct requests {
 	int64_t unverified_us;
 };
 
+/* Operations, as sets. */
+enum {
+	RESET = 1 << OP_RESET, CHANGE = 1 << OP_CHANGE, UNLOCK = 1 << OP_UNLOCK, CHECK = 1 << OP_CHECK, LOOKUP = 1 << OP_LOOKUP, VERIFY = 1 << OP_VERIFY, POLICY = 1 << OP_POLICY,
+	ALL = (1 << OP_COUNT) - 1,
+	WRITES = RESET | CHANGE | UNLOCK,
+	TURNS = WRITES | CHECK,           /* one at a time for one user */
+	NEW_PASSWORD = RESET | CHANGE | CHECK,
+	OLD_PASSWORD = CHANGE | VERIFY,
+};
+static inline bool request_is(const struct request *request, unsigned operations) { return operations & 1u << request->op; }
+
 const struct settings *request_settings(const struct request *request);
 static inline bool request_sets_password(const struct request *request) { return request->op == OP_RESET || request->op == OP_CHANGE; }
 struct request *request_new(struct requests *all);
@@ -90,6 +103,8 @@ void request_tell_user(struct request *request);
 
 /* A stage that waited has its answer: the next one, or the end. */
 void request_resume(struct request *request, enum status status);
+/* Said by a stage: there is nothing left to do. */
+void request_skip_the_rest(struct request *request);
 /* Whether the directory itself will hold the password against history and age. */
 bool request_policy_enforced(const struct request *request);
 /* The directory refused the password: why, by a policy that is read again where the one that is known does not explain it. Ends the request. */
@@ -97,7 +112,30 @@ void request_explain(struct request *request, enum status refusal);
 /* The write was applied: `located` is read once more on its connection, and loudly logged if it is protected by now. Changes nothing of the outcome. */
 void request_look_after(struct request *request, struct located *located);
 
-/* request_question.c: stages. */
+/* Stages, in request_locate.c. */
+enum status request_choose_directory(struct request *request);
+enum status request_locate(struct request *request);
+enum status request_locate_again(struct request *request);
+
+/* In request_admit.c. */
+enum status request_judge_scope(struct request *request);
+enum status request_judge_state(struct request *request);
+enum status request_take_turn(struct request *request);
+enum status request_admit_write(struct request *request);
+enum status request_decrypt(struct request *request);
+enum status request_judge_password(struct request *request);
+enum status request_answer_check(struct request *request);
+
+/* In request_write.c. */
+enum status request_leave_if_unlocked(struct request *request);
+enum status request_record_intent(struct request *request);
+enum status request_recheck(struct request *request);
+enum status request_judge_again(struct request *request);      /* everything that is looked at once more just before a write: the same user, the time, scope and state */
+enum status request_write(struct request *request);
+/* What is to be written, judged by the account as read last. */
+struct directory_change request_change(const struct request *request);
+
+/* In request_question.c. */
 enum status request_admit_question(struct request *request);
 enum status request_answer_lookup(struct request *request);
 enum status request_answer_policy(struct request *request);
@@ -110,11 +148,6 @@ bool request_was_wrong(enum status status, const struct directory_answer *answer
 void request_finish(struct request *request, enum status status);
 /* Provisional or unjournaled: sends what the result says now. */
 void request_send_result(struct request *request);
-
-/* What is to be written, judged by the account as read last. */
-struct directory_change request_change(const struct request *request);
-/* Everything that is looked at once more just before a write: the same user, the time, scope and state. */
-enum status request_judge_again(struct request *request);
 
 /* A write that was sent and not answered. */
 void request_settle(struct request *request, enum status status);

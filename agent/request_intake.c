@@ -1,0 +1,142 @@
+/* How requests come in: verified, told from those that are known, and let in; or refused without having been verified. */
+#include <string.h>
+
+#include "agent/request_internal.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#define AHEAD_MAX_S 86400
+
+static struct request *find_running(const struct requests *requests, const struct request *same_id_as)
+{
+	for (struct request *request = requests->first; request; request = request->next)
+		if (request != same_id_as && strcmp(request->entry.request_id, same_id_as->entry.request_id) == 0)
+			return request;
+	return NULL;
+}
+
+/* Answered before, and not recorded: the same bytes get the same answer. */
+static void answer_again(struct request *request, const struct refusal *refusal)
+{
+	request->result.code = refusal->code;
+	request_send_result(request);
+	request_free(request);
+}
+
+/* A delivery of an id that is known: true, and it is dealt with. */
+static bool handle_known(struct requests *requests, struct request *request)
+{
+	struct request *running = find_running(requests, request);
+	const struct journal_entry *entry = running ? NULL : journal_find(requests->world.journal, request->entry.request_id);
+	const struct refusal *refusal = running || entry ? NULL : refusals_find(requests->refusals, request->entry.request_id);
+	if (!running && !entry && !refusal)
+		return false;
+	const uint8_t *known = running ? running->entry.frame_sha256 : entry ? entry->frame_sha256 : refusal->frame_sha256;
+	if (!bytes_equal(bytes_of(known, 32), bytes_of(request->entry.frame_sha256, 32))) {
+		/* Addressed by the frame: what carried the id first has an outcome of its own, and this is not it. */
+		request->result.reason = strdup("jti");
+		request->result.request_id[0] = '\0';
+		request_finish(request, STATUS_REQUEST_REPLAYED);
+		return true;
+	}
+	if (refusal) {
+		answer_again(request, refusal);
+		return true;
+	}
+	/* The same bytes: the outcome, or the news that it is under way and will be told on this endpoint. */
+	if (running)
+		running->endpoint = request->endpoint;
+	if (running && running->settling)
+		request_send_result(running);
+	/* An acknowledged outcome was on disk before it was told: what waits is the acknowledgement. */
+	if (entry && entry->result && (!entry->pending || entry->acknowledged))
+		requests->world.send(request->endpoint, entry->result, requests->world.arg);
+	request_free(request);
+	return true;
+}
+
+/* What is at or below it was refused, or had its outcome, and is not remembered any more. */
+static int64_t forgotten_exp(const struct requests *requests)
+{
+	int64_t forgotten = journal_forgotten_exp(requests->world.journal), passed = refusals_passed_exp(requests->refusals);
+	forgotten = forgotten > passed ? forgotten : passed;
+	return forgotten > requests->former_exp ? forgotten : requests->former_exp;
+}
+
+/* "Not yet valid" stays true only while it is remembered, until its time has come and gone; that is not promised for years. */
+static bool is_too_far_ahead(const struct request *request, enum status status)
+{
+	return status == STATUS_REQUEST_NOT_YET_VALID && request->entry.exp > clock_now_ms() / 1000 + AHEAD_MAX_S;
+}
+
+static void start(struct request *request, struct bytes payload)
+{
+	struct requests *requests = request->all;
+	const struct settings *settings = *requests->world.settings;
+	struct gate_identity gate = {
+		.issuer = requests->world.identity->issuer, .agent_id = requests->world.identity->agent_id, .operations = settings_operations(settings),
+		.allow_unenforced_policy = settings->allow_unenforced_policy, .not_before = forgotten_exp(requests),
+	};
+	struct request_ids ids = { 0 };
+	const char *reason = NULL;
+	enum status status = gate_verify(payload, &gate, clock_now_ms() / 1000, &request->verified, &ids, &reason);
+	strcpy(request->entry.request_id, ids.request_id);
+	strcpy(request->entry.operation_id, ids.operation_id);
+	strcpy(request->result.request_id, ids.request_id);
+	strcpy(request->result.operation_id, ids.operation_id);
+	request->entry.exp = ids.exp;
+	request_mark(request, STAGE_VERIFY);
+	if (ids.request_id[0] && handle_known(requests, request))
+		return;
+	if (status == STATUS_OK) {
+		request->claims = verified_claims(request->verified);
+		request->op = request->claims->op;
+		snprintf(request->entry.op, sizeof request->entry.op, "%s", operation_name(request->op));
+		request->entry.sets_password = request_sets_password(request);
+		/* Taken in only where it can be finished. */
+		status = !journal_writable(requests->world.journal) ? STATUS_AGENT_JOURNAL : limits_enter(requests->world.limits);
+		request->entered = status == STATUS_OK;
+	} else if (reason)
+		request->result.reason = strdup(reason);
+	if (is_too_far_ahead(request, status)) {
+		log_event(LOG_WARNING, "request.ahead", LOG_FIELDS({ LOG_REQUEST_ID, request->entry.request_id }), "a request is issued more than a day ahead: it gets no answer");
+		requests->counts[status]++;
+		request_free(request);
+		return;
+	}
+	request_resume(request, status);
+}
+
+void requests_handle(struct requests *requests, uint8_t endpoint, struct bytes payload, struct bytes frame, int64_t started_us)
+{
+	struct request *request = requests->closing ? NULL : request_new(requests);
+	if (!request)
+		return;
+	request->endpoint = endpoint;
+	request->started_us = request->marked_us = started_us;
+	sha256(frame, request->entry.frame_sha256);
+	start(request, payload);
+}
+
+static bool take_unverified_token(struct requests *requests)
+{
+	int64_t now = clock_monotonic_us();
+	double tokens = requests->unverified_tokens + (now - requests->unverified_us) / 1e6 * UNVERIFIED_A_SECOND;
+	requests->unverified_us = now;
+	requests->unverified_tokens = tokens > UNVERIFIED_A_SECOND ? UNVERIFIED_A_SECOND : tokens;
+	if (requests->unverified_tokens < 1)
+		return false;
+	requests->unverified_tokens -= 1;
+	return true;
+}
+
+void requests_handle_unverified(struct requests *requests, uint8_t endpoint, struct bytes frame, enum jose_reason reason)
+{
+	struct request *request = !requests->closing && take_unverified_token(requests) ? request_new(requests) : NULL;
+	if (!request)
+		return;
+	request->endpoint = endpoint;
+	sha256(frame, request->entry.frame_sha256);
+	request->result.reason = strdup(jose_reason_name(reason));
+	request_finish(request, STATUS_REQUEST_SIGNATURE);
+}
