@@ -32,7 +32,8 @@ static bool acquits(enum status status)
 /* An answer that does not say what it is about counts: else it could be asked for without end. */
 bool request_was_wrong(enum status status, const struct directory_answer *answer)
 {
-	return status == STATUS_CREDENTIAL_WRONG || (answer && answer->sent && (!answer->answered || !acquits(status)));
+	bool tried = answer && (answer->sent || answer->tried), open = tried && (answer->sent ? !answer->answered : answer->ldap_result < 0);
+	return status == STATUS_CREDENTIAL_WRONG || (tried && (open || !acquits(status)));
 }
 
 static void handle_verified(enum status status, const struct directory_answer *answer, void *arg)

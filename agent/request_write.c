@@ -30,7 +30,8 @@ enum status request_record_intent(struct request *request)
 	struct journal_entry *entry = &request->entry;
 	entry->state = JOURNAL_INTENT;
 	snprintf(entry->server, sizeof entry->server, "%s", position->server);
-	memcpy(entry->invocation_id, position->invocation_id, sizeof entry->invocation_id);
+	bool own = request->op == OP_CHANGE && position->own_known;
+	memcpy(entry->invocation_id, own ? position->own_id : position->invocation_id, sizeof entry->invocation_id);
 	entry->highest_committed_usn = position->highest_committed_usn;
 	entry->password_version = record->known ? record->version : 0;
 	entry->password_originating_usn = record->known ? record->originating_usn : 0;

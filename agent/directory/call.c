@@ -111,14 +111,24 @@ static void on_finish(evutil_socket_t fd, short what, void *arg)
 	fire(arg);
 }
 
+/* What a connection of the user's own has come to: the bind alone, or a write behind it. */
+static void note_stage(struct directory_call *call, enum verification_stage stage, bool answered)
+{
+	bool write = call->kind == CALL_WRITE;
+	call->answer.sent = write ? stage == VERIFICATION_WRITTEN : stage >= VERIFICATION_TRIED;
+	call->answer.answered = call->answer.sent && answered;
+	call->answer.tried = stage >= VERIFICATION_TRIED;
+}
+
 static void on_call_deadline(evutil_socket_t fd, short what, void *arg)
 {
 	struct directory_call *call = arg;
 	if (call->queued) {
 		call_finish(call, directory_has_usable(call->directory) ? STATUS_DIRECTORY_BUSY : directory_outage(call->directory));
 	} else if (call->verification != NULL) {
-		call->answer.sent = verification_sent(call->verification);
-		call_finish(call, verification_waits(call->verification) ? STATUS_DIRECTORY_BUSY : STATUS_DIRECTORY_TIMEOUT);
+		enum verification_stage stage = verification_stage(call->verification);
+		note_stage(call, stage, false);
+		call_finish(call, stage == VERIFICATION_WAITS ? STATUS_DIRECTORY_BUSY : STATUS_DIRECTORY_TIMEOUT);
 	} else if (call->kind != CALL_WRITE) { /* a write ends by its operation, which knows whether it was sent */
 		call_finish(call, STATUS_DIRECTORY_TIMEOUT);
 	}
@@ -461,6 +471,15 @@ static void on_written(const struct reply *reply, void *arg)
 	}
 }
 
+static void on_verified(enum verification_stage stage, const struct reply *reply, void *arg)
+{
+	struct directory_call *call = arg;
+	bool answered = reply->status == STATUS_OK;
+	call->verification = NULL;
+	note_stage(call, stage, answered);
+	call_finish(call, !answered ? reply->status : call_judge(call, stage < VERIFICATION_ACCEPTED ? AD_VERIFY : AD_CHANGE, reply));
+}
+
 enum status directory_write(struct located *located, const struct directory_change *wanted, int64_t timeout_ms, write_done done, void *arg, struct directory_call **ret_call)
 {
 	struct connection *connection = located->connection;
@@ -477,15 +496,17 @@ enum status directory_write(struct located *located, const struct directory_chan
 	if (status != STATUS_OK) {
 		return status;
 	}
+	call->done.write = done;
+	call->operation = is_change ? AD_CHANGE : wanted->set_password ? AD_RESET : AD_UNLOCK;
 	if (hints && control == NULL && connection->setup.settings->policy_hints == POLICY_HINTS_REQUIRE) {
 		status = STATUS_DIRECTORY_NO_POLICY_CONTROL;
 	}
 	if (status == STATUS_OK) {
 		status = call->directory->flavor->change_new(&view, &located->user.account, wanted, control, &change, &call->after);
 	}
-	if (status == STATUS_OK) {
-		call->operation = is_change ? AD_CHANGE : wanted->set_password ? AD_RESET : AD_UNLOCK;
-		call->done.write = done;
+	if (status == STATUS_OK && is_change && call->directory->flavor->changes_as_user) {
+		status = verification_start(call->directory, connection, located->user.account.dn, wanted->old_password, change, on_verified, call, &call->verification);
+	} else if (status == STATUS_OK) {
 		status = operation_change(connection, call->name, change, timeout_ms, on_written, call, &call->operations[OPERATION_WRITE]);
 	}
 	if (status != STATUS_OK) {
@@ -496,15 +517,6 @@ enum status directory_write(struct located *located, const struct directory_chan
 		*ret_call = call;
 	}
 	return STATUS_OK;
-}
-
-static void on_verified(const struct reply *reply, void *arg)
-{
-	struct directory_call *call = arg;
-	call->verification = NULL;
-	call->answer.sent = reply->sent;
-	call->answer.answered = reply->status == STATUS_OK;
-	call_finish(call, reply->status == STATUS_OK ? call_judge(call, AD_VERIFY, reply) : reply->status);
 }
 
 enum status directory_verify(struct located *located, struct bytes password, int64_t timeout_ms, verify_done done, void *arg, struct directory_call **ret_call)
@@ -518,7 +530,7 @@ enum status directory_verify(struct located *located, struct bytes password, int
 		return status;
 	}
 	call->done.verify = done;
-	status = verification_start(call->directory, located->connection, located->user.account.dn, password, on_verified, call, &call->verification);
+	status = verification_start(call->directory, located->connection, located->user.account.dn, password, NULL, on_verified, call, &call->verification);
 	if (status != STATUS_OK) {
 		call_free(call);
 		return status;

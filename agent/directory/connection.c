@@ -382,7 +382,7 @@ const char *connection_base_dn(const struct connection *connection)
 
 struct view connection_view(const struct connection *connection)
 {
-	return (struct view){ .settings = connection->setup.settings, .root = &connection->root, .base_dn = connection_base_dn(connection), .token = &connection->token };
+	return (struct view){ .settings = connection->setup.settings, .root = &connection->root, .base_dn = connection_base_dn(connection), .token = &connection->token, .self = connection->self_name };
 }
 
 /* "host", "host:port", "[address]:port" or a bare IPv6 address. */

@@ -62,6 +62,8 @@ struct server_position {
 	bool invocation_known;
 	uint64_t highest_committed_usn;/* 0: unknown */
 	int64_t current_time_s;        /* the server's clock; 0: unknown */
+	uint8_t own_id[16];            /* own_known: what stands for the originator where a change is written in the user's own right; else it is invocation_id */
+	bool own_known;
 };
 
 struct directory;
@@ -89,6 +91,7 @@ struct directory_answer {
 	char server[256];
 	bool sent;                     /* write: the modify had left for the server */
 	bool answered;                 /* write: its answer came; sent and not answered is the case for settling */
+	bool tried;                    /* verify, and a change in the user's own right: the old password had left for the server */
 	bool incomplete;               /* write: STATUS_OK, the password is set, and what had to follow it (must_change, flavor ldap) was refused or is not known: result and text are of that */
 };
 
@@ -145,7 +148,7 @@ enum status directory_recheck(struct located *located, int64_t timeout_ms, reche
 struct directory_change {
 	bool set_password;             /* replace unicodePwd */
 	struct bytes password;         /* UTF-8; borrowed until the call returns: it is encoded into the modify at once and wiped there */
-	struct bytes old_password;     /* size 0: a reset; else a change: delete it and add `password`. A wrong one is credential.wrong; likewise borrowed */
+	struct bytes old_password;     /* size 0: a reset; else a change: delete it and add `password` (flavor ldap: in the user's own right, see ldap_directory.h). A wrong one is credential.wrong; likewise borrowed */
 	bool must_change;              /* replace pwdLastSet: 0 */
 	bool clear_lockout;            /* replace lockoutTime: 0 */
 	bool enforce_policy;           /* send the policy-hints control, critical */

@@ -48,6 +48,7 @@ struct view {
 	const struct root_facts *root;
 	const char *base_dn;             /* where users are looked for */
 	const struct token *token;       /* whom the server takes the connection for */
+	const char *self;                /* as whom the agent is bound; "", NULL: not known */
 };
 
 struct user_facts {
@@ -87,6 +88,7 @@ void change_add(struct change *change, int mod_op, const char *type, struct berv
 
 struct flavor {
 	const char *name;
+	bool changes_as_user; /* a change is an extended operation on a connection of its own that is bound as the user with the old password; else a modify on the agent's */
 	const char *const *root_attributes, *const *server_attributes, *const *user_attributes, *const *domain_attributes, *const *policy_attributes;
 	const char *const *guid_attributes, *const *sid_attributes;
 	/* Of the rootDSE at the first look: root_attributes, and the token (the same list: the flavor has no tokens). rights_attributes: of the user; container_attributes: of the domain's head,

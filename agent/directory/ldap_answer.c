@@ -19,9 +19,10 @@ static const struct {
 	{ SET, LDAP_CONSTRAINT_VIOLATION, "Password is not being changed from existing value", STATUS_POLICY_HISTORY },
 	{ SET, LDAP_CONSTRAINT_VIOLATION, "Password is in history of old passwords", STATUS_POLICY_HISTORY },
 	{ SET, LDAP_CONSTRAINT_VIOLATION, "Password is too young to change", STATUS_POLICY_TOO_RECENT },
-	/* The old one of a change. */
-	{ SET, LDAP_INVALID_CREDENTIALS, "Invalid oldPasswd value", STATUS_CREDENTIAL_WRONG },
-	{ CHANGE, LDAP_UNWILLING_TO_PERFORM, "unwilling to verify old password", STATUS_CREDENTIAL_WRONG },
+	/* pwdAllowUserChange: of the user's own write. */
+	{ CHANGE, LDAP_INSUFFICIENT_ACCESS, "User alteration of password is not allowed", STATUS_USER_CANNOT_CHANGE },
+	/* Changed since the bind. */
+	{ CHANGE, LDAP_INVALID_CREDENTIALS, "Invalid oldPasswd value", STATUS_CREDENTIAL_WRONG },
 	/* A replica that knows of no master to refer to. */
 	{ WRITE, LDAP_UNWILLING_TO_PERFORM, "shadow context", STATUS_DIRECTORY_REFERRAL },
 };

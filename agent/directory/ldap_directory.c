@@ -268,6 +268,7 @@ static enum status answer(enum ad_operation operation, int ldap_result, const ch
 
 const struct flavor LDAP_DIRECTORY = {
 	.name = "ldap",
+	.changes_as_user = true,
 	.root_attributes = ROOT_ATTRIBUTES,
 	.server_attributes = NO_ATTRIBUTES,
 	.user_attributes = LDAP_USER_ATTRIBUTES,

@@ -10,9 +10,14 @@
  *   disabled       pwdAccountLockedTime is        | nsAccountLock
  *                  000001010000Z                  |
  *
+ * A change is the user's own write: RFC 3062 with the old password on a connection that is bound as him with it (verification.h). A wrong one is thus a failed logon, counted by the server.
+ * Who must change his password is let in for that; who is past its age, only by a grace login. Both controls' answers are of the password policy control.
+ *
  * What settling can rest on: when the password was set (pwdChangedTime, pwdUpdateTime, else modifyTimestamp: whole seconds), and who wrote last (modifiersName). So a lost
- * answer is `applied` where the time has moved and the agent's own account wrote last, unchanged where it has not moved, and unknown otherwise; unknown too where the password
- * before was only seconds old, since two writes within one second look like one. */
+ * answer is `applied` where the time has moved and the agent's own account (a change: the user himself) wrote last, unchanged where it has not moved, and unknown otherwise; unknown too where the password
+ * before was only seconds old, since two writes within one second look like one, and where the writer is a plugin, as on 389 without nsslapd-plugin-binddn-tracking.
+ *
+ * There is no second write on another server: invocation_known stays false, since nothing here can be compared that says which of two writes survives replication. */
 #ifndef AGENT_DIRECTORY_LDAP_DIRECTORY_H
 #define AGENT_DIRECTORY_LDAP_DIRECTORY_H
 

@@ -166,8 +166,10 @@ void ldap_complete_user(const struct view *view, struct user_facts *facts, struc
 		account->password_expires_s = policy->max_age_s == 0 ? INT64_MAX : account->pwd_last_set_s > 0 ? account->pwd_last_set_s + policy->max_age_s : 0;
 	}
 	/* Of whom a write would come, and from when: see the header. */
-	if (view->settings->bind_dn != NULL) {
-		name_hash(view->settings->bind_dn, position->invocation_id);
+	if (view->self != NULL && *view->self != 0) {
+		name_hash(view->self, position->invocation_id);
 	}
+	name_hash(account->dn, position->own_id);
+	position->own_known = true;
 	position->highest_committed_usn = facts->password_record.originating_usn > 0 ? facts->password_record.originating_usn : 1;
 }

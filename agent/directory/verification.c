@@ -16,11 +16,13 @@ struct verification {
 	struct sockaddr_storage address;
 	socklen_t address_size;
 	struct secret password;
+	struct change *change;           /* what is written once he is in; NULL: nothing, or it has been */
 	struct bufferevent *bufferevent; /* NULL: it waits for a place */
 	struct ldap_io io;
 	LDAP *ldap;
 	int message_id;
-	bool sent, leaving;              /* leaving: it has ended, and says goodbye to the server */
+	enum verification_stage stage;
+	bool leaving;                    /* it has ended, and says goodbye to the server */
 	struct event *timer;
 	verification_done done;
 	void *arg;
@@ -44,6 +46,7 @@ static void verification_free(struct verification *verification)
 		event_free(verification->timer);
 	}
 	secret_wipe(&verification->password);
+	change_free(verification->change);
 	free(verification->host);
 	free(verification->dn);
 	free(verification);
@@ -59,13 +62,14 @@ static void finish(struct verification *verification, const struct reply *reply)
 	void *arg = verification->arg;
 	verification->done = NULL;
 	if (done != NULL) {
-		done(reply, arg);
+		done(verification->stage, reply, arg);
 	}
 }
 
 static void fail(struct verification *verification, enum status status)
 {
-	const struct reply reply = { .status = status, .sent = verification->sent, .ldap_result = -1 };
+	bool sent = verification->stage == VERIFICATION_TRIED || verification->stage == VERIFICATION_WRITTEN;
+	const struct reply reply = { .status = status, .sent = sent, .ldap_result = -1 };
 	finish(verification, &reply);
 	verification_free(verification);
 }
@@ -102,18 +106,42 @@ static void leave(struct verification *verification)
 	}
 }
 
+static void write_as_user(struct verification *verification)
+{
+	struct change *change = verification->change;
+	verification->stage = VERIFICATION_ACCEPTED;
+	int result = ldap_extended_operation(verification->ldap, change->extended, &change->request_value, change_controls(change), NULL, &verification->message_id);
+	change_free(change);
+	verification->change = NULL;
+	if (result != LDAP_SUCCESS) {
+		fail(verification, STATUS_DIRECTORY_UNAVAILABLE);
+		return;
+	}
+	verification->stage = VERIFICATION_WRITTEN;
+}
+
+/* An answer to a write that cannot be read says nothing about the write. */
 static void take_answer(struct verification *verification, LDAPMessage *message)
 {
 	char *diagnostic = NULL;
 	struct reply reply = { .sent = true, .ldap = verification->ldap };
 	if (ldap_parse_result(verification->ldap, message, &reply.ldap_result, NULL, &diagnostic, NULL, &reply.controls, 1) != LDAP_SUCCESS) {
-		reply.ldap_result = LDAP_PROTOCOL_ERROR;
+		bool write = verification->stage == VERIFICATION_WRITTEN;
+		reply.status = write ? STATUS_DIRECTORY_PROTOCOL : STATUS_OK;
+		reply.ldap_result = write ? -1 : LDAP_PROTOCOL_ERROR;
 	}
 	reply.diagnostic = diagnostic;
-	finish(verification, &reply);
+	bool goes_on = verification->change != NULL && reply.ldap_result == LDAP_SUCCESS;
+	if (!goes_on) {
+		finish(verification, &reply);
+	}
 	ldap_controls_free(reply.controls);
 	ldap_memfree(diagnostic);
-	leave(verification);
+	if (goes_on) {
+		write_as_user(verification);
+	} else {
+		leave(verification);
+	}
 }
 
 static void on_read(struct bufferevent *bufferevent, void *arg)
@@ -149,8 +177,9 @@ static void bind_as_user(struct verification *verification)
 	LDAPControl **controls = (LDAPControl **)verification->directory->flavor->bind_controls;
 	int result = ldap_sasl_bind(verification->ldap, verification->dn, LDAP_SASL_SIMPLE, &password, controls, NULL, &verification->message_id);
 	secret_wipe(&verification->password);
-	verification->sent = result == LDAP_SUCCESS;
-	if (result != LDAP_SUCCESS) {
+	if (result == LDAP_SUCCESS) {
+		verification->stage = VERIFICATION_TRIED;
+	} else {
 		fail(verification, STATUS_DIRECTORY_UNAVAILABLE);
 	}
 }
@@ -183,6 +212,7 @@ static enum status begin(struct verification *verification)
 		return STATUS_AGENT_INTERNAL;
 	}
 	directory->verifying++;
+	verification->stage = VERIFICATION_CONNECTS;
 	bufferevent_setcb(verification->bufferevent, on_read, on_written, on_event, verification);
 	bufferevent_enable(verification->bufferevent, EV_READ | EV_WRITE);
 	if (bufferevent_socket_connect(verification->bufferevent, (struct sockaddr *)&verification->address, (int)verification->address_size) != 0) {
@@ -224,18 +254,17 @@ static unsigned count_waiting(const struct directory *directory)
 	return count;
 }
 
-enum status verification_start(struct directory *directory, const struct connection *at, const char *dn, struct bytes password, verification_done done, void *arg,
-                               struct verification **ret_verification)
+enum status verification_start(struct directory *directory, const struct connection *at, const char *dn, struct bytes password, struct change *take_change,
+                               verification_done done, void *arg, struct verification **ret_verification)
 {
-	if (count_waiting(directory) >= directory->settings->queue_limit) {
-		return STATUS_AGENT_OVERLOADED;
-	}
-	struct verification *verification = calloc(1, sizeof *verification);
+	bool room = count_waiting(directory) < directory->settings->queue_limit;
+	struct verification *verification = room ? calloc(1, sizeof *verification) : NULL;
 	if (verification == NULL) {
-		return STATUS_AGENT_INTERNAL;
+		change_free(take_change);
+		return room ? STATUS_AGENT_INTERNAL : STATUS_AGENT_OVERLOADED;
 	}
 	*verification = (struct verification){ .directory = directory, .host = strdup(at->host), .dn = strdup(dn), .address = at->addresses.items[at->address],
-		.address_size = at->addresses.sizes[at->address], .done = done, .arg = arg };
+		.address_size = at->addresses.sizes[at->address], .change = take_change, .done = done, .arg = arg };
 	TAILQ_INSERT_TAIL(&directory->verifications, verification, link);
 	enum status status = verification->host != NULL && verification->dn != NULL ? secret_from(password, &verification->password) : STATUS_AGENT_INTERNAL;
 	if (status == STATUS_OK && directory->verifying < VERIFICATIONS_MAX) {
@@ -256,14 +285,9 @@ void verification_cancel(struct verification *verification)
 	}
 }
 
-bool verification_sent(const struct verification *verification)
+enum verification_stage verification_stage(const struct verification *verification)
 {
-	return verification->sent;
-}
-
-bool verification_waits(const struct verification *verification)
-{
-	return verification->bufferevent == NULL;
+	return verification->stage;
 }
 
 void verifications_end(struct directory *directory)

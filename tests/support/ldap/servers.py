@@ -213,7 +213,7 @@ ppolicy_hash_cleartext
         """As docs/ldap.md gives it."""
         return f"""
 access to attrs=userPassword
-  by dn.exact="{self.bind_dn}" =xw
+  by dn.exact="{self.bind_dn}" =w
   by self =xw
   by anonymous auth
 access to dn.subtree="{self.people}" attrs=pwdAccountLockedTime,pwdReset
@@ -234,7 +234,11 @@ access to *
     def add_policy(self, connection, name, policy):
         self.add(connection, f"cn={name},{self.policies}", objectClass=["organizationalRole", "pwdPolicy"], cn=name, pwdAttribute="userPassword", pwdCheckQuality="2",
                  pwdMinLength=str(policy["min_length"]), pwdInHistory=str(policy["history"]), pwdMinAge=str(policy["min_age"]), pwdMaxAge=str(policy["max_age"]), pwdLockout="TRUE",
-                 pwdMaxFailure=str(policy["max_failure"]), pwdLockoutDuration=str(policy["lockout"]), pwdMustChange=str(policy["must_change"]).upper(), pwdAllowUserChange="TRUE")
+                 pwdMaxFailure=str(policy["max_failure"]), pwdLockoutDuration=str(policy["lockout"]), pwdMustChange=str(policy["must_change"]).upper(),
+                 pwdAllowUserChange=str(policy.get("user_change", True)).upper())
+
+    def grace(self, policy, logins):
+        self.modify(f"cn={policy},{self.policies}", (ldap.MOD_REPLACE, "pwdGraceAuthnLimit", str(logins)))
 
     def disable(self, connection, dn):
         connection.modify_s(dn, [(ldap.MOD_REPLACE, "pwdAccountLockedTime", b"000001010000Z")])
@@ -290,7 +294,8 @@ class Directory389(LdapDirectory):
         self.add(connection, f'cn="{self.base}",cn=mapping tree,cn=config', objectClass=["nsMappingTree", "extensibleObject"], cn=self.base,
                  **{"nsslapd-state": "backend", "nsslapd-backend": "userRoot"})
         default = self.facts["policies"]["default"]
-        switches = {**self.policy_attributes(default), "passwordTrackUpdateTime": "on", "nsslapd-pwpolicy-local": "on", "passwordIsGlobalPolicy": "off"}
+        switches = {**self.policy_attributes(default), "passwordTrackUpdateTime": "on", "nsslapd-plugin-binddn-tracking": "on", "nsslapd-pwpolicy-local": "on",
+                    "passwordIsGlobalPolicy": "off"}
         connection.modify_s("cn=config", [(ldap.MOD_REPLACE, name, value.encode()) for name, value in switches.items()])
         connection.modify_s("cn=config", [(ldap.MOD_ADD, "aci", self.config_aci().encode())])
         self.add(connection, self.base, objectClass="domain", dc="example", aci=self.acis())
@@ -315,12 +320,15 @@ class Directory389(LdapDirectory):
         return {"passwordCheckSyntax": "on", "passwordMinLength": str(policy["min_length"]), "passwordHistory": "on", "passwordInHistory": str(policy["history"]),
                 "passwordMinAge": str(policy["min_age"]), "passwordExp": "on", "passwordMaxAge": str(policy["max_age"]), "passwordLockout": "on",
                 "passwordMaxFailure": str(policy["max_failure"]), "passwordUnlock": "on", "passwordLockoutDuration": str(policy["lockout"]),
-                "passwordMustChange": on(policy["must_change"])}
+                "passwordMustChange": on(policy["must_change"]), "passwordChange": on(policy.get("user_change", True))}
 
     def add_policy(self, connection, name, policy):
         if name != "default":
             self.add(connection, f"cn={name},{self.policies}", objectClass=["top", "nsContainer", "ldapsubentry", "passwordPolicy"], cn=name,
                      passwordTrackUpdateTime="on", **self.policy_attributes(policy))
+
+    def grace(self, policy, logins):
+        self.modify(f"cn={policy},{self.policies}", (ldap.MOD_REPLACE, "passwordGraceLimit", str(logins)))
 
     def disable(self, connection, dn):
         connection.modify_s(dn, [(ldap.MOD_REPLACE, "nsAccountLock", b"true")])

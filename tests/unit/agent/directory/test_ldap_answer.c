@@ -40,8 +40,11 @@ static const struct {
 	{ AD_RESET, 50, PPOLICY_MOD_NOT_ALLOWED, "Insufficient 'write' privilege to the 'userPassword' attribute", STATUS_DIRECTORY_DENIED },
 	{ AD_RESET, 53, PPOLICY_MOD_NOT_ALLOWED, "user is not allowed to change password", STATUS_USER_CANNOT_CHANGE },
 	{ AD_CHANGE, 49, NO_CONTROL, "Invalid oldPasswd value.", STATUS_CREDENTIAL_WRONG },
-	{ AD_CHANGE, 53, NO_CONTROL, "unwilling to verify old password", STATUS_CREDENTIAL_WRONG },
-	{ AD_RESET, 53, NO_CONTROL, "unwilling to verify old password", STATUS_DIRECTORY_DENIED },
+	{ AD_CHANGE, 50, PPOLICY_MOD_NOT_ALLOWED, "User alteration of password is not allowed", STATUS_USER_CANNOT_CHANGE },
+	{ AD_RESET, 50, PPOLICY_MOD_NOT_ALLOWED, "User alteration of password is not allowed", STATUS_DIRECTORY_DENIED },
+	{ AD_CHANGE, 53, PPOLICY_MOD_NOT_ALLOWED, "User is not allowed to change password\n", STATUS_USER_CANNOT_CHANGE },
+	{ AD_CHANGE, 53, NO_CONTROL, "unwilling to verify old password", STATUS_DIRECTORY_DENIED },
+	{ AD_CHANGE, 50, PPOLICY_MOD_NOT_ALLOWED, "Insufficient access rights\n", STATUS_DIRECTORY_DENIED },
 	/* the agent's own bind */
 	{ AD_BIND, 49, NO_CONTROL, NULL, STATUS_DIRECTORY_CREDENTIAL },
 	{ AD_BIND, 49, PPOLICY_LOCKED, NULL, STATUS_DIRECTORY_CREDENTIAL },
