@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""test_nfc.py TEST_NFC: base/nfc.c against Python's unicodedata: every code point alone and between others, and random sequences of the ones that matter."""
+"""nfc_against_unicodedata.py TEST_NFC: base/nfc.c against Python's unicodedata: every code point alone and between others, and random sequences of the ones that matter."""
 import random, subprocess, sys, unicodedata
 
 SCALARS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
