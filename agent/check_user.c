@@ -20,18 +20,49 @@ json_t *check_add_row(struct user_check *check, const char *question, enum statu
 	return row;
 }
 
+/* Why a user is refused, as part of a sentence: the manual's texts are sentences of their own. */
+struct clause { char text[256]; };
+static struct clause clause_of(enum status status)
+{
+	struct clause clause;
+	snprintf(clause.text, sizeof clause.text, "%s", status_admin_text(status));
+	size_t size = strlen(clause.text);
+	if (size > 0 && clause.text[size - 1] == '.')
+		clause.text[size - 1] = 0;
+	if (clause.text[0] >= 'A' && clause.text[0] <= 'Z' && (clause.text[1] == ' ' || (clause.text[1] >= 'a' && clause.text[1] <= 'z')))
+		clause.text[0] += 'a' - 'A';
+	return clause;
+}
+
 /* Who he is ---------------------------------------------------------------------------------------------------------------------------- */
+
+void check_protected_groups(const struct account *account, char *text, size_t capacity)
+{
+	*text = 0;
+	for (size_t i = 0; i < account->group_count; i++) {
+		const char *name = scope_protected_group(&account->groups[i]);
+		size_t used = strlen(text);
+		if (name)
+			snprintf(text + used, capacity - used, "%s%s", used ? ", " : "", name);
+	}
+}
 
 static void ask_scope(struct user_check *check, const struct account *account)
 {
-	char why[256] = "", text[300];
+	char why[256] = "", groups[256], text[400];
 	if (!realm_scope_known(check->realm)) {
 		check_add_row(check, "in scope", STATUS_DIRECTORY_UNAVAILABLE, "not known: the names in the scope could not be looked up yet");
 		return;
 	}
 	enum status status = scope_judge(realm_scope(check->realm), account, why, sizeof why);
-	snprintf(text, sizeof text, "yes: %s", why);
-	check_add_row(check, "protected", status == STATUS_USER_PROTECTED ? status : STATUS_OK, status == STATUS_USER_PROTECTED ? text : status == STATUS_OK ? "no" : "not asked: out of scope");
+	check_protected_groups(account, groups, sizeof groups);
+	if (status == STATUS_USER_PROTECTED)
+		snprintf(text, sizeof text, "yes: %s", why);
+	else if (status == STATUS_OK && *groups)
+		snprintf(text, sizeof text, "exempted: an administrator (member of %s), let through by scope.exempt_administrators", groups);
+	else
+		snprintf(text, sizeof text, "%s", status == STATUS_OK ? "no" : "not asked: out of scope");
+	check_add_row(check, "protected", status == STATUS_USER_PROTECTED ? status : STATUS_OK, text);
 	snprintf(text, sizeof text, "no: %s", why);
 	if (status != STATUS_USER_PROTECTED)
 		check_add_row(check, "in scope", status, status == STATUS_OK ? "yes" : text);
@@ -39,21 +70,32 @@ static void ask_scope(struct user_check *check, const struct account *account)
 
 static void ask_state(struct user_check *check, const struct account *account)
 {
+	static const struct { enum status status; const char *text; } refused[] = {
+		{ STATUS_USER_DISABLED, "the account is disabled, and scope.allow does not have 'disabled'" },
+		{ STATUS_USER_EXPIRED, "the account has expired (accountExpires), and scope.allow does not have 'expired'" },
+		{ STATUS_USER_SMARTCARD, "a smart card is required (SMARTCARD_REQUIRED), and scope.allow does not have 'smartcard'" },
+		{ STATUS_USER_CANNOT_CHANGE, "the user may not change the password, and scope.allow does not have 'cannot_change'" },
+	};
 	enum status status = scope_judge_state(realm_scope(check->realm), account, true, false, clock_now_ms() / 1000);
+	for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
+		if (status == refused[i].status) {
+			check_add_row(check, "state", status, refused[i].text);
+			return;
+		}
 	char text[256];
 	snprintf(text, sizeof text, "%s%s%s", account->uac & UAC_ACCOUNTDISABLE ? "disabled, which the configuration allows" : "enabled", account->locked ? ", and locked: a reset unlocks it too" : "",
 	         account->cannot_change_known || account->is_entry ? "" : "; whether the user may change the password could not be read");
-	check_add_row(check, "state", status, status != STATUS_OK ? status_admin_text(status) : text);
+	check_add_row(check, "state", status, status != STATUS_OK ? clause_of(status).text : text);
 }
 
 /* What the directory would say ----------------------------------------------------------------------------------------------------------- */
 
-int64_t check_possible_s(const struct user_check *check)
+int64_t check_possible_s(const struct user_check *check, bool own_change)
 {
 	const struct account *account = located_account(check->located);
 	const struct password_policy *policy = &account->policy;
 	int64_t possible_s;
-	if (policy->source == POLICY_UNKNOWN || !located_policy_control(check->located) || !account->pwd_last_set_s || !policy->min_age_s)
+	if (policy->source == POLICY_UNKNOWN || (!own_change && !located_policy_control(check->located)) || !account->pwd_last_set_s || !policy->min_age_s)
 		return INT64_MIN;
 	if (__builtin_add_overflow(account->pwd_last_set_s, policy->min_age_s, &possible_s) || possible_s > INT64_MAX / 1000)
 		possible_s = INT64_MAX / 1000;
@@ -63,16 +105,21 @@ int64_t check_possible_s(const struct user_check *check)
 static void ask_when(struct user_check *check, const struct account *account)
 {
 	const struct password_policy *policy = &account->policy;
-	char text[160], at[CLOCK_TEXT_SIZE];
-	int64_t possible_s = check_possible_s(check);
-	bool early = possible_s != INT64_MIN;
+	char text[200], at[CLOCK_TEXT_SIZE];
+	int64_t possible_s = check_possible_s(check, false), change_s = check_possible_s(check, true);
+	bool early = possible_s != INT64_MIN, only_by_reset = !early && change_s != INT64_MIN;
 	if (policy->source == POLICY_UNKNOWN) {
 		check_add_row(check, "when", STATUS_OK, "not known: the password policy could not be read");
 		return;
 	}
-	clock_format(early ? possible_s * 1000 : 0, at);
-	snprintf(text, sizeof text, "not before %s: the password was set less than the minimum age of %lld s ago, which applies to resets too", at, (long long)policy->min_age_s);
-	check_add_row(check, "when", early ? STATUS_POLICY_TOO_RECENT : STATUS_OK, early ? text : "at once: the minimum password age is over");
+	clock_format(early || only_by_reset ? change_s * 1000 : 0, at);
+	if (early)
+		snprintf(text, sizeof text, "not before %s: the password was set less than the minimum age of %lld s ago, which applies to resets too", at, (long long)policy->min_age_s);
+	else if (only_by_reset)
+		snprintf(text, sizeof text, "at once: the minimum age does not apply to resets here; to the user's own change it does, until %s", at);
+	else
+		snprintf(text, sizeof text, "at once: %s", policy->min_age_s ? "the minimum password age is over" : "there is no minimum password age");
+	check_add_row(check, "when", early ? STATUS_POLICY_TOO_RECENT : STATUS_OK, text);
 }
 
 static void describe_policy(struct user_check *check, const struct account *account)
@@ -98,7 +145,7 @@ static void ask_control(struct user_check *check)
 	const char *control = located_policy_control(check->located);
 	bool required = realm_settings(check->realm)->policy_hints == POLICY_HINTS_REQUIRE;
 	check_add_row(check, "policy control", control || !required ? STATUS_OK : STATUS_DIRECTORY_NO_POLICY_CONTROL,
-	        control ? control : required ? status_admin_text(STATUS_DIRECTORY_NO_POLICY_CONTROL) : "none: history and minimum age are not enforced");
+	        control ? control : required ? clause_of(STATUS_DIRECTORY_NO_POLICY_CONTROL).text : "none: history and minimum age are not enforced");
 }
 
 static void ask_operations(struct user_check *check)
@@ -136,13 +183,20 @@ static void handle_rights(enum status status, const struct directory_rights *rig
 	free_check(check);
 }
 
+static void take_wrong_base(const struct realm_name *name, void *arg)
+{
+	struct clause *why = arg;
+	if (strcmp(name->key, "base_dn") == 0 && name->asked && !name->good)
+		snprintf(why->text, sizeof why->text, "base_dn %.240s", name->text);
+}
+
 static void answer_not_found(struct user_check *check, enum status status, const struct directory_answer *answer)
 {
-	char why[700];
 	/* A wrong base is the likeliest reason for anything that comes before the user is found. */
-	bool names = realm_names_good(check->realm, why, sizeof why);
+	struct clause why = clause_of(status);
+	realm_each_name(check->realm, take_wrong_base, &why);
 	const char *diagnostic = answer ? answer->diagnostic : "";
-	control_reply(check->call, json_pack("{s:b,s:s,s:s,s:s,s:s,s:[]}", "ok", 0, "code", status_code(status), "text", names ? status_admin_text(status) : why, "directory",
+	control_reply(check->call, json_pack("{s:b,s:s,s:s,s:s,s:s,s:[]}", "ok", 0, "code", status_code(status), "text", why.text, "directory",
 	                                     check->every && status == STATUS_USER_NOT_FOUND ? "" : realm_name(check->realm), "diagnostic", diagnostic, "rows"));
 	free_check(check);
 }

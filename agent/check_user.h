@@ -28,8 +28,10 @@ struct user_check {
 json_t *check_add_row(struct user_check *check, const char *question, enum status status, const char *text);
 /* A row for each right of the agent's account: "answer" is yes, no or unknown; "grant" has the commands that would give it. */
 void check_add_rights(struct user_check *check);
-/* When the password may be set next; INT64_MIN: at once, as far as is known. Minimum age counts where the server enforces it on resets. */
-int64_t check_possible_s(const struct user_check *check);
+/* When the password may be set next; INT64_MIN: at once, as far as is known. By a reset the minimum age counts where the server enforces it on resets; by the user's own change always. */
+int64_t check_possible_s(const struct user_check *check, bool own_change);
+/* The protected groups that he is in, by name, with commas between; "" where he is in none. */
+void check_protected_groups(const struct account *account, char *text, size_t capacity);
 /* The answer of explain-user: {"ok","code","text",…,"rows":[{"topic","text"}],"facts":{…}}. */
 json_t *explain_user(const struct user_check *check);
 

@@ -297,7 +297,7 @@ static void run_resume(struct control_call *call, const json_t *input, void *arg
 	limits_resume(agent->limits, clock_now_ms());
 	journal_set_number(agent->journal, "latched", 0);
 	journal_set_number(agent->journal, REQUESTS_RESUMED_MS, clock_now_ms());
-	log_event(LOG_NOTICE, "agent.resumed", NULL, "an administrator has opened the latch");
+	log_event(LOG_NOTICE, "agent.resumed", NULL, "%s", latched ? "an administrator has opened the latch" : "the counts of the last hour are forgotten; resets were allowed already");
 	control_reply(call, json_pack("{s:b}", "was_latched", latched));
 }
 

@@ -80,6 +80,7 @@ struct scope_names {
 	const struct account *account;
 	const char *key;
 	char matching[600], all[600];     /* names of this key that hold for him; and all of them */
+	char missing[600];                /* those that the directory does not have */
 };
 
 static bool is_member(const struct account *account, const struct sid *sid)
@@ -102,6 +103,8 @@ static void visit_name(const struct realm_name *name, void *arg)
 	if (strcmp(name->key, names->key) != 0)
 		return;
 	append_name(names->all, sizeof names->all, name->name);
+	if (name->asked && !name->good)
+		append_name(names->missing, sizeof names->missing, name->name);
 	if (strstr(names->key, "bases") ? dn_is_below(names->account->dn, name->name) : name->sid.size > 0 && is_member(names->account, &name->sid))
 		append_name(names->matching, sizeof names->matching, name->name);
 }
@@ -120,8 +123,22 @@ static void explain_inside(struct explanation *to)
 	    *groups.all ? "member of " : "", groups.matching);
 }
 
+/* ": "CN=Typo" is not there": what the rule in `why` could not find. */
+static struct words not_there(struct explanation *to, const char *why)
+{
+	static const char *const keys[] = { "scope.protect", "scope.exclude_bases", "scope.exclude_groups", "scope.groups" };
+	struct words words = { "" };
+	for (size_t i = 0; strstr(why, "could not be") && i < sizeof keys / sizeof keys[0]; i++) {
+		struct scope_names names = names_of(to, keys[i]);
+		if (strstr(why, keys[i]) && *names.missing)
+			snprintf(words.text, sizeof words.text, "; not there: %.280s", names.missing);
+	}
+	return words;
+}
+
 static void explain_outside(struct explanation *to, const char *why)
 {
+	struct words missing = not_there(to, why);
 	static const struct { const char *key, *words; bool excludes; } rows[] = {
 		{ "scope.exclude_bases", "below the excluded ", true }, { "scope.exclude_groups", "member of the excluded ", true }, { "scope.bases", "below none of ", false }, { "scope.groups", "member of none of ", false },
 	};
@@ -129,22 +146,18 @@ static void explain_outside(struct explanation *to, const char *why)
 		struct scope_names names = names_of(to, rows[i].key);
 		bool decides = rows[i].excludes ? *names.matching != 0 : *names.all && !*names.matching;
 		if (decides && strstr(why, rows[i].key)) {
-			say(to, "Scope", "OUT of scope: %s%s (%s)", rows[i].words, rows[i].excludes ? names.matching : names.all, rows[i].key);
+			say(to, "Scope", "OUT of scope: %s%s (%s)%s", rows[i].words, rows[i].excludes ? names.matching : names.all, rows[i].key, missing.text);
 			return;
 		}
 	}
-	say(to, "Scope", "OUT of scope: %s", why);
+	say(to, "Scope", "OUT of scope: %s%s", why, missing.text);
 }
 
-/* The protected groups that he is in, by name: adminCount alone tells nobody why. */
+/* adminCount alone tells nobody why: the groups by name. */
 static struct words protected_groups(const struct account *account)
 {
-	struct words words = { "" };
-	for (size_t i = 0; i < account->group_count; i++) {
-		const char *name = scope_protected_group(&account->groups[i]);
-		if (name)
-			add(&words, name);
-	}
+	struct words words;
+	check_protected_groups(account, words.text, sizeof words.text);
 	return words;
 }
 
@@ -153,7 +166,19 @@ static void explain_protection(struct explanation *to, const char *why)
 	struct scope_names local = names_of(to, "scope.protect");
 	struct words groups = protected_groups(to->account);
 	bool listed = strstr(why, "scope.protect") && *local.matching, grouped = *groups.text && !strstr(why, groups.text);
-	say(to, "Protected", "YES: %s%s%s%s%s", why, listed ? ": " : "", listed ? local.matching : "", grouped ? "; member of " : "", grouped ? groups.text : "");
+	say(to, "Protected", "YES: %s%s%s%s%s%s", why, not_there(to, why).text, listed ? ": " : "", listed ? local.matching : "", grouped ? "; member of " : "", grouped ? groups.text : "");
+}
+
+/* Who is let through by an exemption is an administrator all the same. */
+static void explain_unprotected(struct explanation *to)
+{
+	struct words groups = protected_groups(to->account);
+	if (!*groups.text) {
+		say(to, "Protected", "no: neither an administrator nor a service or computer account");
+		return;
+	}
+	say(to, "Protected", "EXEMPTED: an administrator (member of %s), let through by scope.exempt_administrators", groups.text);
+	warn(to, "this is an administrator: whoever can speak for the service can become this user, as long as scope.exempt_administrators stands");
 }
 
 static void explain_scope(struct explanation *to)
@@ -172,8 +197,10 @@ static void explain_scope(struct explanation *to)
 		say(to, "Scope", "not asked, since the user is protected");
 	if (status == STATUS_USER_PROTECTED)
 		explain_protection(to, why);
+	else if (status == STATUS_OK)
+		explain_unprotected(to);
 	else
-		say(to, "Protected", status == STATUS_OK ? "no: neither an administrator nor a service or computer account" : "not asked, since the user is out of scope");
+		say(to, "Protected", "not asked, since the user is out of scope");
 }
 
 /* State ------------------------------------------------------------------------------------------------------------------------------------ */
@@ -295,11 +322,13 @@ static void explain_enforcement(struct explanation *to)
 		say(to, "Enforced", "yes: history and minimum age apply to resets too (control %s)", control);
 	else
 		say(to, "Enforced", required ? "NO, so resets are refused: this server lacks the policy-hints control, and 'policy_hints' is require" : "NO: history and minimum age do not apply to resets; this server lacks the policy-hints control");
-	int64_t possible_s = check_possible_s(to->check);
-	if (possible_s == INT64_MIN)
-		say(to, "Next change", "possible at once%s", to->account->policy.source == POLICY_UNKNOWN ? ", as far as is known" : "");
-	else
+	int64_t possible_s = check_possible_s(to->check, false), change_s = check_possible_s(to->check, true);
+	if (possible_s != INT64_MIN)
 		say(to, "Next change", "not before %s: the minimum age", moment(possible_s).text);
+	else if (change_s != INT64_MIN)
+		say(to, "Next change", "possible at once by a reset; the user's own change not before %s: the minimum age", moment(change_s).text);
+	else
+		say(to, "Next change", "possible at once%s", to->account->policy.source == POLICY_UNKNOWN ? ", as far as is known" : "");
 }
 
 /* The agent -------------------------------------------------------------------------------------------------------------------------------- */
@@ -340,6 +369,8 @@ static void explain_rest(struct explanation *to)
 		warn(to, "the directory \"%s\" could not be asked whether it has such a user too", realm_name(to->check->missed_realm));
 }
 
+static int64_t at_or_now(int64_t possible_s) { return possible_s == INT64_MIN ? 0 : possible_s; }
+
 json_t *explain_user(const struct user_check *check)
 {
 	const struct account *account = located_account(check->located);
@@ -360,9 +391,9 @@ json_t *explain_user(const struct user_check *check)
 	explain_rights(&to);
 	explain_rest(&to);
 	const struct password_policy *policy = &account->policy;
-	json_t *facts = json_pack("{s:b,s:b,s:I,s:I,s:I,s:I,s:b,s:s?,s:b}", "locked", account->locked, "cannot_change", account->cannot_change, "locked_at", (json_int_t)account->lockout_began_s, "password_set",
+	json_t *facts = json_pack("{s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:b,s:s?,s:b}", "locked", account->locked, "cannot_change", account->cannot_change, "locked_at", (json_int_t)account->lockout_began_s, "password_set",
 	                          (json_int_t)account->pwd_last_set_s, "password_expires", (json_int_t)(expires_s(account) == INT64_MAX ? -1 : expires_s(account)), "next_change",
-	                          (json_int_t)(check_possible_s(check) == INT64_MIN ? 0 : check_possible_s(check)), "policy_known", policy->source != POLICY_UNKNOWN, "policy_source", policy->source_name,
+	                          (json_int_t)at_or_now(check_possible_s(check, false)), "next_own_change", (json_int_t)at_or_now(check_possible_s(check, true)), "policy_known", policy->source != POLICY_UNKNOWN, "policy_source", policy->source_name,
 	                          "policy_enforced", located_policy_control(check->located) != NULL);
 	return json_pack("{s:b,s:s,s:s,s:s,s:s,s:s,s:s,s:o,s:o,s:o,s:O}", "ok", good, "code", good ? "plausible" : status_code(check->status), "text", good ? "" : check->text, "dn", account->dn, "guid", account->guid,
 	                 "server", located_position(check->located)->server, "directory", realm_name(check->realm), "explanation", to.rows, "warnings", to.warnings, "facts", facts, "rows", check->rows);

@@ -30,13 +30,14 @@ enum { LIST_BASE_DN, LIST_BASES, LIST_EXCLUDED_BASES, LIST_GROUPS, LIST_EXCLUDED
 static const struct {
 	const char *key, *consequence;
 	bool decides;                  /* who is in scope cannot be said before it was looked up */
+	bool refuses_all;              /* while one of them is not there */
 } lists[LISTS] = {
 	[LIST_BASE_DN] = { "base_dn", "nobody is found in it by name", false },
 	[LIST_BASES] = { "scope.bases", "it selects nobody", false },
-	[LIST_EXCLUDED_BASES] = { "scope.exclude_bases", "everybody is refused, since nobody knows whom it was to exclude", true },
+	[LIST_EXCLUDED_BASES] = { "scope.exclude_bases", "everybody is refused, since nobody knows whom it was to exclude", true, true },
 	[LIST_GROUPS] = { "scope.groups", "it selects nobody", true },
-	[LIST_EXCLUDED] = { "scope.exclude_groups", "everybody is refused, since nobody knows whom it was to exclude", true },
-	[LIST_PROTECTED] = { "scope.protect", "everybody is refused, since nobody knows whom it was to protect", true },
+	[LIST_EXCLUDED] = { "scope.exclude_groups", "everybody is refused, since nobody knows whom it was to exclude", true, true },
+	[LIST_PROTECTED] = { "scope.protect", "everybody is refused, since nobody knows whom it was to protect", true, true },
 	[LIST_EXEMPT] = { "scope.exempt_administrators", "it exempts nobody", true },
 };
 
@@ -212,8 +213,9 @@ static void log_name(const struct name_list *list, size_t index, bool was_good)
 {
 	struct realm_name name;
 	describe_name(list, index, &name);
+	int bad = lists[list->which].refuses_all ? LOG_ERR : LOG_WARNING;
 	if (name.good != was_good)
-		log_event(name.good ? LOG_NOTICE : LOG_WARNING, name.good ? "scope.resolved" : "scope.unresolved", LOG_FIELDS({ LOG_CODE, status_code(list->found[index].status) }), "directory %s: %s %s",
+		log_event(name.good ? LOG_NOTICE : bad, name.good ? "scope.resolved" : "scope.unresolved", LOG_FIELDS({ LOG_CODE, status_code(list->found[index].status) }), "directory %s: %s %s",
 		          realm_name(list->realm), name.key, name.text);
 }
 
@@ -349,7 +351,7 @@ static void warn_of_exemptions(const struct realm *realm)
 	realm_describe_exemptions(realm, text, sizeof text);
 	if (text[0])
 		log_event(LOG_WARNING, "scope.exempts_administrators", LOG_FIELDS({ "directory", realm_name(realm) }),
-		          "directory %s: scope.exempt_administrators: members of these protected groups may be reset: %s", realm_name(realm), text);
+		          "directory %s: ADMINISTRATORS MAY BE RESET: members of %s (scope.exempt_administrators)", realm_name(realm), text);
 }
 
 static bool set_scope(struct realm *realm, const struct settings_directory *from)

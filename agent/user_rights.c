@@ -23,8 +23,8 @@ static const struct right_row {
 		"samba-tool dsacl set --objectdn=\"{domain}\" --sddl=\"(OA;;CR;ccc2dc7d-a6ad-4a7a-8846-c04e3cc53501;;{sid})\"" },
 	[RIGHT_READ_USER] = { "read the user", "what may not be read looks as if it were not there", "dsacls \"{ou}\" /I:S /G \"{who}:LCRP;;user\"",
 		"samba-tool dsacl set --objectdn=\"{ou}\" --sddl=\"(OA;CIIO;RPLC;;" USER_CLASS ";{sid})\"" },
-	[RIGHT_READ_POLICIES] = { "read Password Settings", "fine-grained password policies cannot be read", "dsacls \"CN=Password Settings Container,CN=System,{domain}\" /I:T /G \"{who}:LCRP\"",
-		"samba-tool dsacl set --objectdn=\"CN=Password Settings Container,CN=System,{domain}\" --sddl=\"(A;CI;LCRP;;;{sid})\"" },
+	[RIGHT_READ_POLICIES] = { "read Password Settings", "fine-grained password policies cannot be read", "dsacls \"CN=Password Settings Container,CN=System,{domain}\" /I:T /G \"{who}:LCRPRC\"",
+		"samba-tool dsacl set --objectdn=\"CN=Password Settings Container,CN=System,{domain}\" --sddl=\"(A;CI;LCRPRC;;;{sid})\"" },
 };
 static const enum directory_right ORDER[] = { RIGHT_READ_USER, RIGHT_RESET_PASSWORD, RIGHT_WRITE_LOCKOUT_TIME, RIGHT_WRITE_PWD_LAST_SET, RIGHT_UNEXPIRE_PASSWORD, RIGHT_READ_POLICIES,
 	RIGHT_CHANGE_PASSWORD };
@@ -135,6 +135,12 @@ static void describe(const struct user_check *check, enum directory_right right,
 		snprintf(text + used, capacity - used, " (the server says so by allowedAttributesEffective; its access list says otherwise)");
 }
 
+/* A line that grants a right on such a user would be bad advice. */
+static bool is_nobodys_business(const struct user_check *check)
+{
+	return check->status == STATUS_USER_PROTECTED || check->status == STATUS_USER_OUT_OF_SCOPE;
+}
+
 static void add_right(struct user_check *check, enum directory_right right)
 {
 	static const char *const answers[] = { [RIGHT_UNKNOWN] = "unknown", [RIGHT_NO] = "no", [RIGHT_YES] = "yes" };
@@ -153,7 +159,9 @@ static void add_right(struct user_check *check, enum directory_right right)
 	json_object_set_new(row, "needed", json_boolean(needed));
 	if (missing && account->admin_count && right != RIGHT_UNEXPIRE_PASSWORD && right != RIGHT_READ_POLICIES)
 		json_object_set_new(row, "note", json_string("adminCount is set: AdminSDHolder's access list is on this user, and takes no rights from the container"));
-	else if (missing)
+	else if (missing && right != RIGHT_UNEXPIRE_PASSWORD && right != RIGHT_READ_POLICIES && is_nobodys_business(check))
+		json_object_set_new(row, "note", json_string("nothing to grant: this user is not to be reset"));
+	else if (missing || (right == RIGHT_READ_POLICIES && check->rights->answers[right] == RIGHT_UNKNOWN))
 		json_object_set_new(row, "grant", grants(check, &RIGHTS[right]));
 }
 

@@ -188,7 +188,7 @@ static void print_explanation(const json_t *answer)
 	size_t index;
 	json_t *row;
 	if (!json_object_get(answer, "explanation"))
-		printf("Reset now    NO: %s (%s)%s%s\n", text_of(answer, "text"), text_of(answer, "code"), *text_of(answer, "directory") ? ", directory " : "", text_of(answer, "directory"));
+		printf("Reset now    NO: %s (%s%s%s)\n", text_of(answer, "text"), text_of(answer, "code"), *text_of(answer, "directory") ? ", directory " : "", text_of(answer, "directory"));
 	json_array_foreach(json_object_get(answer, "explanation"), index, row)
 		printf("%-12s %s\n", text_of(row, "topic"), text_of(row, "text"));
 	json_array_foreach(json_object_get(answer, "warnings"), index, row)
@@ -292,6 +292,7 @@ int main(int argc, char **argv)
 	/* Wherever it stands, so that also a mistake before it is told in JSON. */
 	for (int i = 1; i < argc; i++)
 		options.json |= strcmp(argv[i], "--json") == 0;
+	opterr = 0;
 	while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
 		switch (option) {
 		case 's': options.enroll.socket_path = optarg; break;
@@ -306,7 +307,7 @@ int main(int argc, char **argv)
 		case 'l': options.last = optarg; break;
 		case 'v': puts("writebackctl " WRITEBACKD_VERSION); return 0;
 		case 'h': fputs(usage, stdout); return 0;
-		default: return fail_usage(&options, "see above", NULL);
+		default: return fail_usage(&options, "not an option, or its value is missing or too much:", argv[optind - 1]);
 		}
 	secret_heap_init();
 	secret_json_init();

@@ -69,6 +69,7 @@ static const struct {
 	uint32_t win32;
 	const char *reason;
 } BIND_REASONS[] = {
+	{ 0x51F, "it reaches no other controller that could check the password, as a read-only one must" },
 	{ 0x525, "there is no such account" },
 	{ 0x52E, "the password or the name is wrong" },
 	{ 0x530, "it may not log on at this hour" },

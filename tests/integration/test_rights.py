@@ -169,7 +169,7 @@ def test_the_commands_that_it_prints_grant_it(lab, rights, without):
     sid = str(rights.sid)
     for name, (dn, aces) in rights.table.items():
         rights.remove(dn, [ace.replace("%s", sid).replace(";WP;", ";RPWP;") for ace in aces[:1]])
-    rights.remove(f"CN=Password Settings Container,CN=System,{BASE}", [f"(A;CI;RPLC;;;{sid})"])
+    rights.remove(f"CN=Password Settings Container,CN=System,{BASE}", [f"(A;CI;LCRPRC;;;{sid})"])
 
 
 def test_the_documented_commands_on_samba(lab):
@@ -187,6 +187,8 @@ def test_the_documented_commands_on_samba(lab):
         allowed = connection.search_s(f"CN=bob,OU=People,{BASE}", ldap.SCOPE_BASE, attrlist=["allowedAttributesEffective"])[0][1]["allowedAttributesEffective"]
         assert {b"lockoutTime", b"pwdLastSet"} <= set(allowed)
         connection.modify_s(f"CN=bob,OU=People,{BASE}", [(ldap.MOD_REPLACE, "unicodePwd", '"Gr33n-Doc-Harbour"'.encode("utf-16-le")), (ldap.MOD_REPLACE, "pwdLastSet", b"-1")])
+        control = RequestControl("1.2.840.113556.1.4.801", True, b"\x30\x03\x02\x01\x07")  # what check --user looks at
+        assert connection.search_ext_s(f"CN=Password Settings Container,CN=System,{BASE}", ldap.SCOPE_BASE, attrlist=["nTSecurityDescriptor"], serverctrls=[control])[0][1]["nTSecurityDescriptor"][0]
         assert connection.search_s(f"CN=Strict-PSO,CN=Password Settings Container,CN=System,{BASE}", ldap.SCOPE_BASE, attrlist=["msDS-MinimumPasswordLength"])[0][1]
     finally:
         connection.unbind_s()
@@ -212,9 +214,66 @@ def test_explain(lab):
                  r"Enforced +" + ("yes" if lab.directory.policy_hints else "NO: history"), r"Next change +(possible at once|not before 20)", r"Rights +the agent's account has all"):
         assert re.search("^" + line, out, re.M), line + "\n" + out
     for user, line in (("frank", r"Policy +a Password Settings object \(CN=Strict-PSO,"), ("adm-amy", r"Protected +YES: adminCount is 1; member of .*Domain Admins"),
-                       ("outsider", rf'Scope +OUT of scope: below none of "OU=People,{BASE}" \(scope.bases\)'), ("disabled1", r"State +DISABLED"), ("nobody", r"Reset now +NO: No user")):
+                       ("outsider", rf'Scope +OUT of scope: below none of "OU=People,{BASE}" \(scope.bases\)'), ("disabled1", r"State +DISABLED"), ("nobody", r"Reset now +NO: no user of this name .* \(user.not_found(, directory corp)?\)$")):
         out = ctl(lab, "explain", user)[1]
         assert re.search("^" + line, out, re.M), line + "\n" + out
+
+
+def test_when_the_next_change_is_possible(lab):
+    """erin's password was set an hour ago, the minimum age is a day: by the user's own change it always counts, by a reset where the server enforces it."""
+    status, answer, _ = rows(lab, "erin")
+    when = next(row["text"] for row in answer["rows"] if row["question"] == "when")
+    out = ctl(lab, "explain", "erin")[1]
+    facts = json.loads(ctl(lab, "--json", "explain", "erin")[1])["facts"]
+    assert facts["next_own_change"] > facts["password_set"]
+    if lab.directory.policy_hints:
+        assert answer["code"] == "policy.too_recent" and when.startswith("not before 20") and facts["next_change"] == facts["next_own_change"]
+        assert re.search(r"^Next change +not before 20.* UTC: the minimum age$", out, re.M)
+    else:
+        assert status == 0 and "does not apply to resets here; to the user's own change it does, until 20" in when and facts["next_change"] == 0
+        assert re.search(r"^Next change +possible at once by a reset; the user's own change not before 20.* UTC: the minimum age$", out, re.M)
+
+
+def test_what_to_do_about_a_state_is_said(lab):
+    for user, word in (("disabled1", "disabled"), ("expired1", "expired"), ("smart1", "smartcard")):
+        assert f"and scope.allow does not have '{word}' (user.{word})" in ctl(lab, "explain", user)[1]
+        assert f"scope.allow does not have '{word}'" in ctl(lab, "check", "--user", user)[1]
+
+
+def test_nothing_is_granted_on_whom_nobody_resets(lab):
+    for user in ("outsider", "CORP\\svc-writeback"):
+        status, answer, found = rows(lab, user)
+        assert status == 1 and found["Reset Password"]["answer"] == "no" and "grant" not in found["Reset Password"]
+        assert "not to be reset" in found["Reset Password"]["note"]
+
+
+def test_who_is_exempted_is_called_an_administrator(lab, tmp_path):
+    scope = {"users": "selected", "bases": [f"OU=People,{BASE}"], "exempt_administrators": ["S-1-5-32-550"], "groups": [f"CN=SSPR-Test-Group,OU=Groups,{BASE}", f"CN=Typo,{BASE}"]}
+    other = lab_module.Agent(lab.build, str(tmp_path / "agent"), lab.directory, "wss://127.0.0.1:1/", lab.service.ca, scope=scope)
+    other.start_writebackd()
+    try:
+        other.writebackd.wait_event(event="scope.unresolved")
+        status, out = ctl(lab, "explain", "adm-pat", agent=other)
+        assert re.search(r"^Protected +EXEMPTED: an administrator \(member of Print Operators\)", out, re.M) and "Warning      this is an administrator" in out
+        assert "exempted: an administrator (member of Print Operators)" in ctl(lab, "check", "--user", "adm-pat", agent=other)[1]
+        assert re.search(r"^Protected +no: ", ctl(lab, "explain", "bob", agent=other)[1], re.M)
+        # a name that is not there is said where it matters, and not where it does not
+        assert re.search(r"^Scope +OUT of scope: member of none of .*; not there: \"CN=Typo,", ctl(lab, "explain", "dave", agent=other)[1], re.M)
+        assert "Typo" not in ctl(lab, "explain", "nobody", agent=other)[1]
+    finally:
+        other.close()
+
+
+def test_a_typo_that_refuses_everybody_is_an_error(lab, tmp_path):
+    scope = {"users": "all", "protect": [f"CN=Brake-Glass,OU=Groups,{BASE}"]}
+    other = lab_module.Agent(lab.build, str(tmp_path / "agent"), lab.directory, "wss://127.0.0.1:1/", lab.service.ca, scope=scope)
+    other.start_writebackd()
+    try:
+        event = other.writebackd.wait_event(event="scope.unresolved")
+        assert event["level"] == "error" and "everybody is refused" in event["message"]
+        assert re.search(r"^Protected +YES: .* protects everybody; not there: \"CN=Brake-Glass,", ctl(lab, "explain", "bob", agent=other)[1], re.M)
+    finally:
+        other.close()
 
 
 def test_explain_a_lock(lab):
