@@ -206,6 +206,8 @@ static enum status begin(struct verification *verification)
 	if (tls_client_new(directory->tls, verification->host, &ssl) != STATUS_OK) {
 		return STATUS_AGENT_INTERNAL;
 	}
+	/* Where the agent itself binds by a certificate the context shows it: a server may then take the bind for the agent's (389: nsslapd-force-sasl-external), and any password for right. */
+	SSL_certs_clear(ssl);
 	verification->bufferevent = bufferevent_openssl_socket_new(directory->base, -1, ssl, BUFFEREVENT_SSL_CONNECTING, BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
 	if (verification->bufferevent == NULL) {
 		SSL_free(ssl);

@@ -252,6 +252,7 @@ static void answer_request(struct client *client, struct berval *message)
 	switch (ber_peek_tag(ber, &size)) {
 	case LDAP_REQ_BIND:
 		fake->binds++;
+		fake->certified_binds += !fake->no_tls && SSL_get0_peer_certificate(bufferevent_openssl_get_ssl(client->bufferevent)) != NULL;
 		send_result(client, id, LDAP_RES_BIND, fake->bind_result, "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 52e, v1db1");
 		break;
 	case LDAP_REQ_SEARCH:
@@ -326,6 +327,12 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
 	bufferevent_enable(client->bufferevent, EV_READ | EV_WRITE);
 }
 
+/* Asked for, and taken whosever it is. */
+static int take_certificate(int preverified, X509_STORE_CTX *context)
+{
+	return 1;
+}
+
 void fake_start(struct fake *fake, struct event_base *base, const char *folder)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -337,6 +344,8 @@ void fake_start(struct fake *fake, struct event_base *base, const char *folder)
 	snprintf(certificate, sizeof certificate, "%s/server.pem", folder);
 	snprintf(key, sizeof key, "%s/server.key", folder);
 	assert_int_equal(tls_server_context(certificate, key, &fake->server->tls, NULL), STATUS_OK);
+	SSL_CTX_set_verify(fake->server->tls, SSL_VERIFY_PEER, take_certificate);
+	SSL_CTX_set_session_id_context(fake->server->tls, (const unsigned char *)"fake", 4);
 	fake->server->listener = evconnlistener_new_bind(base, on_accept, fake, LEV_OPT_CLOSE_ON_FREE, 16, (struct sockaddr *)&address, sizeof address);
 	assert_non_null(fake->server->listener);
 	getsockname(evconnlistener_get_fd(fake->server->listener), (struct sockaddr *)&address, &size);

@@ -22,6 +22,7 @@ struct fake {
 	const char *text;          /* diagnostic of modify */
 	enum fake_reaction on_search, on_user_read, on_modify;
 	unsigned connections, binds, modifies, reads;
+	unsigned certified_binds;  /* on a connection whose client has shown a certificate */
 	uint8_t modified[512];     /* the last modify as it came */
 	int modified_size;
 };

@@ -777,6 +777,23 @@ static void verifies(void **state)
 	assert_int_equal(one.connections, connections + 2);
 }
 
+/* The agent's certificate says who the agent is, and nothing of a user. */
+static void verifies_without_the_agents_certificate(void **state)
+{
+	char certificate[64], key[64];
+	snprintf(certificate, sizeof certificate, "%s/server.pem", folder);
+	snprintf(key, sizeof key, "%s/server.key", folder);
+	settings.bind_mechanism = BIND_EXTERNAL;
+	settings.bind_certificate_file = certificate;
+	settings.bind_key_file = key;
+	start();
+	locate_well();
+	assert_int_equal(one.certified_binds, one.binds);
+	verify_now("Canary-77", 1000);
+	assert_int_equal(end.status, STATUS_VERIFIED);
+	assert_int_equal(one.certified_binds, one.binds - 1);
+}
+
 static void verifies_a_few_at_once(void **state)
 {
 	start();
@@ -846,6 +863,6 @@ int main(void)
 		CASE(two_reads_stall_together), CASE(a_malformed_answer_to_a_write_is_none),
 		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
 		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_server_may_be_excluded), CASE(an_excluded_server_is_not_asked), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
-		CASE(verifies), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
+		CASE(verifies), CASE(verifies_without_the_agents_certificate), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
 	return cmocka_run_group_tests(tests, set_up_once, tear_down_once);
 }
