@@ -55,16 +55,37 @@ static bool is_inside(const char *target, const char *domain)
 	return size > tail + 1 && target[size - tail - 1] == '.' && strcasecmp(target + size - tail, domain) == 0;
 }
 
-static struct server *take_server(struct lookup *lookup, const struct srv *srv)
+struct name { char text[280]; };
+
+static struct name name_of(const struct srv *srv)
 {
-	struct directory *directory = lookup->discovery->directory;
-	char name[280];
+	struct name name;
 	/* Active Directory registers 389, and LDAPS is on 636. */
 	unsigned port = srv->port == PORT_LDAP ? LDAPS_PORT : srv->port;
-	snprintf(name, sizeof name, port == LDAPS_PORT ? "%s" : "%s:%u", srv->target, port);
+	snprintf(name.text, sizeof name.text, port == LDAPS_PORT ? "%s" : "%s:%u", srv->target, port);
+	return name;
+}
+
+static bool is_named_by(const char *name, const void *arg)
+{
+	const struct srv_answer *answer = arg;
+	for (size_t i = 0; i < answer->count; i++) {
+		if (strcasecmp(name_of(&answer->items[i]).text, name) == 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static struct server *take_server(struct lookup *lookup, const struct srv_answer *answer, const struct srv *srv)
+{
+	struct directory *directory = lookup->discovery->directory;
+	const struct name taken = name_of(srv);
+	const char *name = taken.text;
 	struct server *server = servers_find(directory, name);
 	if (server == NULL) {
-		if (servers_add(directory, name, &server) != STATUS_OK) {
+		/* A set full of those who were named before and never there keeps nobody out. */
+		if (!servers_make_room(directory, lookup->origin, is_named_by, answer) || servers_add(directory, name, &server) != STATUS_OK) {
 			return NULL;
 		}
 		log_event(LOG_NOTICE, "directory.discovered", LOG_FIELDS({ "directory", directory->settings->name }, { LOG_SERVER, name }), "%s is named by %s", name, lookup->name);
@@ -129,7 +150,7 @@ static void take_answer(struct lookup *lookup, const struct srv_answer *answer)
 		if (!is_inside(srv->target, directory->settings->discover)) {
 			add_text(lookup, srv->target);
 			add_text(lookup, "which is outside the domain and not used");
-		} else if ((server = take_server(lookup, srv)) != NULL) {
+		} else if ((server = take_server(lookup, answer, srv)) != NULL) {
 			named[count++] = server;
 			add_text(lookup, server->name);
 		} else {

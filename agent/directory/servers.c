@@ -41,6 +41,16 @@ static void server_free(struct server *server)
 	free(server);
 }
 
+static void drop(struct directory *directory, unsigned index)
+{
+	struct server *server = directory->servers[index];
+	log_event(LOG_NOTICE, "directory.retired", LOG_FIELDS({ "directory", directory->settings->name }, { LOG_SERVER, server->name }), "%s is no longer named by DNS", server->name);
+	memmove(&directory->servers[index], &directory->servers[index + 1], (directory->server_count - index - 1) * sizeof directory->servers[0]);
+	directory->server_count--;
+	server_stop(server);
+	server_free(server);
+}
+
 enum status servers_add(struct directory *directory, const char *name, struct server **ret_server)
 {
 	unsigned slots = directory->settings->connections > 0 ? directory->settings->connections : 1;
@@ -86,6 +96,27 @@ static bool is_idle(const struct server *server)
 	return true;
 }
 
+static bool is_named_elsewhere(const struct server *server, enum server_origin origin)
+{
+	for (unsigned other = 0; other < ORIGINS; other++) {
+		if (other != origin && server->places[other].named) {
+			return true;
+		}
+	}
+	return false;
+}
+
+bool servers_make_room(struct directory *directory, enum server_origin origin, bool (*spared)(const char *name, const void *arg), const void *arg)
+{
+	for (unsigned i = directory->server_count; directory->server_count >= SERVERS_MAX && i-- > 0;) {
+		const struct server *server = directory->servers[i];
+		if (!is_named_elsewhere(server, origin) && !server_usable(server) && is_idle(server) && !spared(server->name, arg)) {
+			drop(directory, i);
+		}
+	}
+	return directory->server_count < SERVERS_MAX;
+}
+
 bool servers_retire(struct directory *directory)
 {
 	bool some = false;
@@ -99,11 +130,7 @@ bool servers_retire(struct directory *directory)
 			some = true;
 			continue;
 		}
-		log_event(LOG_NOTICE, "directory.retired", LOG_FIELDS({ "directory", directory->settings->name }, { LOG_SERVER, server->name }), "%s is no longer named by DNS", server->name);
-		memmove(&directory->servers[i], &directory->servers[i + 1], (directory->server_count - i - 1) * sizeof directory->servers[0]);
-		directory->server_count--;
-		server_stop(server);
-		server_free(server);
+		drop(directory, i);
 	}
 	return some;
 }

@@ -29,6 +29,8 @@ struct server {
 struct server *servers_find(const struct directory *directory, const char *name);
 /* A new one at the end, not connected yet. local.input: not a server's name; agent.overloaded: there are SERVERS_MAX. */
 enum status servers_add(struct directory *directory, const char *name, struct server **ret_server) MUST_USE;
+/* Where there are SERVERS_MAX: one that `origin` alone named goes for those that it names now, unless it is up, in use or spared. True: there is room for one more. */
+bool servers_make_room(struct directory *directory, enum server_origin origin, bool (*spared)(const char *name, const void *arg), const void *arg);
 void server_start(struct server *server);
 /* By preference: the PDC emulator where it is wanted, then by origin, priority and weight. Never while a loop goes over them. */
 void servers_sort(struct directory *directory);

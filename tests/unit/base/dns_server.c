@@ -57,6 +57,27 @@ static const struct dns_row *find_row(const struct dns_server *server, const cha
 	return NULL;
 }
 
+/* Compressed (RFC 1035 4.1.4): they are owned by the question's name, and all but the first point to the target of the first. */
+static uint8_t *put_nobodies(uint8_t *at, const uint8_t *message, const struct dns_row *row)
+{
+	static const uint8_t TARGET[] = "\6nobody\1x";
+	unsigned place = 0;
+	for (unsigned i = 0; i < row->nobodies; i++) {
+		at = put16(put16(put16(at, 0xc00c), ns_t_srv), 1);
+		at = put16(put16(at, row->ttl >> 16), row->ttl & 0xffff);
+		at = put16(at, 6 + (place ? 2 : (unsigned)sizeof TARGET));
+		at = put16(put16(put16(at, 0), 0), row->first_port + i);
+		if (place) {
+			at = put16(at, 0xc000 | place);
+			continue;
+		}
+		place = (unsigned)(at - message);
+		memcpy(at, TARGET, sizeof TARGET);
+		at += sizeof TARGET;
+	}
+	return at;
+}
+
 static uint8_t *put_answers(uint8_t *at, const struct dns_row *row, unsigned type, unsigned *count)
 {
 	const char *owner = row->cname ? row->cname : row->name;
@@ -100,6 +121,10 @@ static void answer(struct dns_server *server, uint8_t *query, size_t size, const
 	ares_free_string(name);
 	memcpy(out, query, question);
 	at = row ? put_answers(out + question, row, type, &count) : out + question;
+	if (row && type == ns_t_srv) {
+		at = put_nobodies(at, out, row);
+		count += row->nobodies;
+	}
 	out[2] = 0x85;
 	out[3] = (uint8_t)(0x80 | (row ? row->code : 3));
 	put16(out + 6, count);

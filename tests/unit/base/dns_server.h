@@ -13,6 +13,7 @@ struct dns_srv {
 struct dns_row {
 	const char *name;              /* NULL ends the rows */
 	struct dns_srv srv[4];         /* the answer to SRV */
+	unsigned nobodies, first_port; /* so many more: nobody.x on this port and those behind it; 22 fit into a datagram */
 	const char *cname;             /* put before it; NULL: none */
 	const char *address;           /* the answer to A */
 	const char *address6;          /* to AAAA */

@@ -16,6 +16,7 @@
 
 #define DC "_ldap._tcp.dc._msdcs.x"
 #define SITE "_ldap._tcp.Berlin._sites.dc._msdcs.x"
+#define PDC "_ldap._tcp.pdc._msdcs.x"
 #define HOSTS { "dc1.x", .address = "127.0.0.1" }, { "dc2.x", .address = "127.0.0.1" }, { "elsewhere.y", .address = "127.0.0.1" }
 
 static char folder[] = "/tmp/test_discovery.XXXXXX", ca_file[64], password_file[64];
@@ -95,12 +96,12 @@ static void add_server(const struct directory_server *server, void *arg)
 {
 	char *text = arg;
 	size_t used = strlen(text);
-	snprintf(text + used, 512 - used, "%s%.*s %s", used > 0 ? ", " : "", (int)strcspn(server->name, ".:"), server->name, server->up ? "up" : "down");
+	snprintf(text + used, 4096 - used, "%s%.*s %s", used > 0 ? ", " : "", (int)strcspn(server->name, ".:"), server->name, server->up ? "up" : "down");
 }
 
 static const char *servers_now(void)
 {
-	static char text[512];
+	static char text[4096];
 	text[0] = 0;
 	directory_each_server(directory, add_server, text);
 	return text;
@@ -193,6 +194,30 @@ static void the_last_that_is_up_stays(void **state)
 	wait_for_servers("dc1 up");
 }
 
+/* Forged, or of controllers long gone: as many as there is room for, and then those that are there. */
+static void a_flood_of_nobodies_keeps_nobody_out(void **state)
+{
+	const struct dns_row flood[] = { { DC, .nobodies = 22, .first_port = 1, .ttl = 60 }, { SITE, .nobodies = 22, .first_port = 101, .ttl = 60 }, { PDC, .nobodies = 22, .first_port = 201, .ttl = 60 }, { 0 } };
+	const struct dns_row rows[] = { { DC, { { 0, 0, port_one, "dc1.x" } }, .ttl = 60 }, HOSTS, { 0 } };
+	struct directory_health health = { 0 };
+	settings.site = "Berlin";
+	settings.prefer_pdc = true;
+	start(flood);
+	for (int64_t begin = clock_monotonic_us(); health.servers < 64 && clock_monotonic_us() - begin < 3000000;) {
+		turn(5);
+		directory_health(directory, &health);
+	}
+	assert_int_equal(health.servers, 64);
+	dns.rows = rows;
+	turn(1050); /* one round a second */
+	directory_retry(directory);
+	for (int64_t begin = clock_monotonic_us(); health.servers_up == 0 && clock_monotonic_us() - begin < 5000000;) {
+		turn(5);
+		directory_health(directory, &health);
+	}
+	assert_int_equal(health.servers_up, 1);
+}
+
 static void silent_dns_stops_nobody_who_is_known(void **state)
 {
 	const struct dns_row rows[] = { { DC, { { 0, 0, port_one, "dc1.x" } }, .ttl = 60 }, HOSTS, { 0 } };
@@ -248,7 +273,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(priority_and_site_decide, set_up, tear_down), cmocka_unit_test_setup_teardown(strangers_are_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(port_389_means_636, set_up, tear_down), cmocka_unit_test_setup_teardown(an_answer_that_is_none_changes_nothing, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(the_last_that_is_up_stays, set_up, tear_down), cmocka_unit_test_setup_teardown(silent_dns_stops_nobody_who_is_known, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(the_last_that_is_up_stays, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_flood_of_nobodies_keeps_nobody_out, set_up, tear_down), cmocka_unit_test_setup_teardown(silent_dns_stops_nobody_who_is_known, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_request_waits_for_the_first_answer_only, set_up, tear_down), cmocka_unit_test_setup_teardown(a_name_is_claimed_by_degrees, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, set_up_once, tear_down_once);
