@@ -278,7 +278,9 @@ static void look_up(struct name_list *list, size_t index)
 		return;
 	*lookup = (struct lookup){ list, index, list->realm->generation };
 	snprintf(by_sid, sizeof by_sid, "<SID=%.190s>", name); /* MS-ADTS 3.1.1.3.1.2.4 */
-	if (directory_exists(list->realm->directory, is_sid_text(name) ? by_sid : name, LOOKUP_MS, handle_name, lookup, &call) == STATUS_OK)
+	enum status status = list->which >= LIST_GROUPS ? directory_lookup_sid(list->realm->directory, is_sid_text(name) ? by_sid : name, LOOKUP_MS, handle_name, lookup, &call)
+	                                                : directory_exists(list->realm->directory, name, LOOKUP_MS, handle_name, lookup, &call);
+	if (status == STATUS_OK)
 		list->realm->looking++;
 	else
 		free(lookup);

@@ -240,7 +240,9 @@ static void start_call(struct directory_call *call)
 	if (status == STATUS_OK) {
 		status = operation_search(call->connection, &search, call_attempt_ms(call), on_sid, call, &call->operations[OPERATION_FIND]);
 	}
-	if (status != STATUS_OK) {
+	if (status == STATUS_USER_NOT_FOUND) {
+		call_finish(call, status); /* no server could find it */
+	} else if (status != STATUS_OK) {
 		call_fail_attempt(call, status);
 	}
 }

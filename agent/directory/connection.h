@@ -45,6 +45,7 @@ struct reply {
 	size_t count;
 	struct bytes server_token; /* of a SASL bind, or what an extended operation answers; data NULL: none */
 	bool truncated;            /* there were more than the search keeps */
+	bool referred;             /* a part of the tree is held by another server, which is not asked */
 	LDAPControl **controls;    /* of the answer; NULL: none; borrowed */
 };
 typedef void (*operation_done)(const struct reply *reply, void *arg);
@@ -69,7 +70,7 @@ struct operation {
 	struct event *timer;
 	LDAPMessage **entries;
 	size_t count, capacity;
-	bool truncated;
+	bool truncated, referred;
 	operation_done done;
 	void *arg;
 };

@@ -1,5 +1,5 @@
-/* The groups of a user whose directory does not compute them (flavor ldap): those that name him, those that name these, and so on. All or none: a search that fails, an entry
- * without an identity or more groups than the bounds allow leave groups_read false, which is a refusal and never "none". */
+/* The groups of a user whose directory does not compute them (flavor ldap): those that name him, those that name these, and so on. All or none: a search that fails, a part of the
+ * tree that another server holds, an entry without an identity or more groups than the bounds allow leave groups_read false, which is a refusal and never "none". */
 #include <string.h>
 
 #include "agent/directory/call.h"
@@ -94,7 +94,8 @@ static void on_groups(const struct reply *reply, void *arg)
 	if (!call_take_reply(call, OPERATION_GROUPS, reply)) {
 		return;
 	}
-	bool good = reply->ldap_result == LDAP_SUCCESS && !reply->truncated;
+	/* What lies behind a referral may be the group that protects him. */
+	bool good = reply->ldap_result == LDAP_SUCCESS && !reply->truncated && !reply->referred;
 	for (size_t i = 0; good && i < reply->count; i++) {
 		good = add_group(call, reply, i);
 	}

@@ -69,17 +69,11 @@ static enum status find_self(const struct view *view, const char *bind_name, str
 	return finish_search(ret_search, bind_name, LDAP_SCOPE_BASE, strdup("(objectClass=*)"), IDENTITY_ATTRIBUTES);
 }
 
-/* A group whose members the agent may not look for would have none: a groupOfNames has at least one, so that one without any is not taken. */
-static enum status find_object(const struct view *view, const char *name, bool any_object, struct ldap_search *ret_search)
-{
-	const char *filter = any_object ? "(objectClass=*)" : "(|(!(objectClass=groupOfNames))(member=*))";
-	return finish_search(ret_search, name, LDAP_SCOPE_BASE, strdup(filter), IDENTITY_ATTRIBUTES);
-}
-
 static enum status find_groups(const struct view *view, const struct user_facts *facts, char *const *dns, size_t count, struct ldap_search *ret_search)
 {
 	char *filter = NULL;
 	size_t size = 0;
+	bool complete = true;
 	if (count == 0) {
 		return finish_search(ret_search, view->root->naming_context, LDAP_SCOPE_SUBTREE, strdup(facts->group_filter), IDENTITY_ATTRIBUTES);
 	}
@@ -90,10 +84,11 @@ static enum status find_groups(const struct view *view, const struct user_facts 
 	fputs("(|", stream);
 	for (size_t i = 0; i < count; i++) {
 		AUTO_FREE char *dn = ldap_filter_escape(bytes_of_string(dns[i]));
-		fprintf(stream, "(member=%s)(uniqueMember=%s)", dn != NULL ? dn : "", dn != NULL ? dn : "");
+		complete &= dn != NULL;
+		fprintf(stream, "(member=%s)(uniqueMember=%s)", complete ? dn : "", complete ? dn : "");
 	}
 	fputs(")", stream);
-	if (fclose(stream) != 0) {
+	if (fclose(stream) != 0 || !complete) {
 		free(filter);
 		return STATUS_AGENT_INTERNAL;
 	}
@@ -127,6 +122,18 @@ static bool ends_with(const char *dn, const char *base)
 		i--;
 	}
 	return i == 0 || dn[i - 1] == ',';
+}
+
+/* Who protects or excludes: a group of which a member can be seen (else its members may not be looked for, or are computed, and it would protect nobody), a posixGroup, which may be
+ * that of a gidNumber alone, or a person; and in the naming context that users' groups are looked for in. */
+static enum status find_object(const struct view *view, const char *name, bool any_object, struct ldap_search *ret_search)
+{
+	static const char MEMBERS[] = "(|(member=*)(uniqueMember=*)(memberUid=*)(objectClass=posixGroup)(objectClass=person)(objectClass=organizationalPerson)(objectClass=inetOrgPerson)"
+		"(objectClass=posixAccount)(objectClass=account))";
+	if (!any_object && !ends_with(name, view->root->naming_context)) {
+		return STATUS_USER_NOT_FOUND;
+	}
+	return finish_search(ret_search, name, LDAP_SCOPE_BASE, strdup(any_object ? "(objectClass=*)" : MEMBERS), IDENTITY_ATTRIBUTES);
 }
 
 /* The one that holds base_dn: groups are looked for in all of it. */

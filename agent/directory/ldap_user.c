@@ -15,7 +15,7 @@ const char *const LDAP_USER_ATTRIBUTES[] = { "objectClass", "uid", "cn", "displa
 
 /* Permanently locked, by an administrator: draft-behera-ldap-password-policy-11 5.3.3. */
 #define LOCKED_FOR_GOOD "000001010000Z"
-enum { FRESH_S = 5, LOGIN_NAMES_MAX = 8 };
+enum { FRESH_S = 5, LOGIN_NAMES_MAX = 32 };
 
 bool ldap_entry_guid(const struct entry *entry, uint8_t ret_guid[16])
 {
@@ -112,15 +112,17 @@ static char *make_group_filter(const struct entry *entry, const char *dn)
 	}
 	fprintf(stream, "(|(member=%s)(uniqueMember=%s)", escaped, escaped);
 	const struct berval *name = entry_values(entry, "uid");
-	for (size_t i = 0; name != NULL && name[i].bv_val != NULL && i < LOGIN_NAMES_MAX; i++) {
+	bool all = true;
+	for (size_t i = 0; all && name != NULL && name[i].bv_val != NULL; i++) {
 		AUTO_FREE char *value = ldap_filter_escape(bytes_of(name[i].bv_val, name[i].bv_len));
-		fprintf(stream, "(memberUid=%s)", value != NULL ? value : "");
+		all = value != NULL && i < LOGIN_NAMES_MAX; /* a name left out may be the one in a group that protects him */
+		fprintf(stream, "(memberUid=%s)", all ? value : "");
 	}
 	if (entry_number(entry, "gidNumber", &gid)) {
 		fprintf(stream, "(&(objectClass=posixGroup)(gidNumber=%lld))", (long long)gid);
 	}
 	fputs(")", stream);
-	if (fclose(stream) != 0) {
+	if (fclose(stream) != 0 || !all) {
 		free(filter);
 		return NULL;
 	}

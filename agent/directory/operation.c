@@ -274,7 +274,8 @@ static void end_answered(struct operation *operation, LDAPMessage *message)
 {
 	struct connection *connection = operation->connection;
 	char *diagnostic = NULL;
-	struct reply reply = { .sent = true, .ldap = connection->ldap, .entries = operation->entries, .count = operation->count, .truncated = operation->truncated };
+	struct reply reply = { .sent = true, .ldap = connection->ldap, .entries = operation->entries, .count = operation->count, .truncated = operation->truncated,
+	                       .referred = operation->referred };
 	if (ldap_parse_result(connection->ldap, message, &reply.ldap_result, NULL, &diagnostic, NULL, &reply.controls, 0) != LDAP_SUCCESS) {
 		bool write = operation->kind == OPERATION_CHANGE;
 		reply.status = write ? STATUS_DIRECTORY_PROTOCOL : STATUS_OK;
@@ -318,6 +319,9 @@ static void take_message(struct connection *connection, LDAPMessage *message)
 	int tag = ldap_msgtype(message);
 	if (operation != NULL && tag == LDAP_RES_SEARCH_ENTRY && keep_entry(operation, message)) {
 		return;
+	}
+	if (operation != NULL && tag == LDAP_RES_SEARCH_REFERENCE) {
+		operation->referred = true;
 	}
 	if (operation != NULL && tag != LDAP_RES_SEARCH_ENTRY && tag != LDAP_RES_SEARCH_REFERENCE && tag != LDAP_RES_INTERMEDIATE) {
 		end_answered(operation, message);

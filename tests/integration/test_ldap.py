@@ -1,5 +1,5 @@
 """The flavor ldap against OpenLDAP and 389 Directory Server, both real: one behaviour suite; where one of the two does otherwise, the test says how."""
-import os, shutil, sys, uuid
+import contextlib, os, shutil, sys, uuid
 
 import ldap
 import pytest
@@ -186,6 +186,46 @@ def test_lookup(lab):
     assert outcome(answer) == ("answered", "found")
     account = answer["account"]
     assert account["uid"] == "bob" and account["display_name"] == "Bob Baker" and not account["locked"] and not account["disabled"]
+
+
+@contextlib.contextmanager
+def scope_with(lab, **members):
+    scope = lab.agent.settings["directories"][0]["scope"]
+    before = dict(scope)
+
+    def write(**members):
+        scope.clear()
+        scope.update(members)
+        lab.agent.write_config()
+        lab.agent.writebackd.signal(1)
+
+    write(**{**before, **members})
+    try:
+        yield
+    finally:
+        write(**before)
+        wait_for("the scope of before", lambda: outcome(lab.ask("check", "nora", new_password="Another-Marble-Step-1")) == ("answered", "plausible"), 15)
+
+
+@pytest.mark.parametrize("key, code", [("protect", "user.protected"), ("exclude_groups", "user.out_of_scope")])
+def test_what_has_no_members_protects_everybody(lab, key, code):
+    """An entry that is no group would be resolved, and protect nobody; so would a group of which the agent sees no member."""
+    assert outcome(lab.ask("check", "nora", new_password="Another-Marble-Step-1")) == ("answered", "plausible")
+    with scope_with(lab, **{key: [lab.directory.groups]}):
+        wait_for("the new scope", lambda: outcome(lab.ask("check", "nora", new_password="Another-Marble-Step-1")) == ("refused", code), 15)
+
+
+def test_groups_behind_a_referral_are_not_taken_as_none(lab):
+    dn = f"ou=elsewhere,{lab.directory.base}"
+    with lab.directory.admin() as connection:
+        lab.directory.add(connection, dn, objectClass=["referral", "extensibleObject"], ou="elsewhere", ref=f"ldaps://other.example.test/{dn}")
+    try:
+        assert outcome(lab.ask("check", "nora", new_password="Another-Marble-Step-1")) == ("refused", "user.protected")
+    finally:
+        with lab.directory.admin() as connection:
+            connection.set_option(ldap.OPT_SERVER_CONTROLS, [ldap.controls.simple.ManageDSAITControl()])
+            connection.delete_s(dn)
+    assert outcome(lab.ask("check", "nora", new_password="Another-Marble-Step-1")) == ("answered", "plausible")
 
 
 def test_a_server_that_was_killed_and_comes_back(lab):
