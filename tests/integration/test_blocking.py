@@ -1,9 +1,12 @@
 """With the directory stopped (SIGSTOP) during a request nothing on either loop waits, heartbeats go on, and the caller gets a true answer in time."""
 import copy, os, time
 
+import pytest
+
 import lab as lab_module
-from conftest import running_lab
+from conftest import missing, running_lab
 from lab import DOMAIN, forest_password, wait_for
+from relay import Relay
 
 
 def test_a_stopped_directory_blocks_nothing(build, capsys):
@@ -77,6 +80,23 @@ def resets(lab, domain, users):
     return longest
 
 
+def add_forest(lab, other):
+    """A second directory in the agent's configuration, bound to by a password."""
+    one, base = copy.deepcopy(lab.agent.settings["directories"][0]), "DC=other,DC=example,DC=test"
+    bind = {"dn": f"CN=svc-writeback,OU=Service,{base}", "password_file": os.path.join(lab.agent.folder, "bind-password")}
+    lab.agent.settings["directories"].append({**one, "name": "other", "servers": [f"{other.host}:{other.port}"], "ca_file": other.ca, "domains": [OTHER, "OTHER"], "bind": bind,
+                                              "scope": {"users": "selected", "bases": [f"OU=People,{base}"]}})
+    lab.agent.write_config()
+
+
+def tell_gap(lab, capsys):
+    lab.agent.close()
+    gap = float(lab.agent.writebackd.events(event="loop.gap")[-1]["longest_gap_ms"])
+    with capsys.disabled():
+        print(f"\nwritebackd: longest gap of its loop meanwhile: {gap:.1f} ms (aim: below 50)", end="", flush=True)
+    assert gap < 1000
+
+
 def test_one_forests_stopped_controller_leaves_the_others_alone(build, capsys):
     lab = lab_module.Lab(build, "mock")
     other = None
@@ -86,11 +106,7 @@ def test_one_forests_stopped_controller_leaves_the_others_alone(build, capsys):
         other = other_forest(build, os.path.join(lab.folder, "other"))
         lab.agent = lab_module.Agent(build, lab.folder + "/agent", lab.directory, f"wss://localhost:{lab.service.port}/v1/agent", lab.service.ca,
                                      directory_settings={"timeouts": {"write": "2s", "locate": "1s"}}, settings={"settling": {"delay": "1s", "limit": "30s"}})
-        one = copy.deepcopy(lab.agent.settings["directories"][0])
-        base = "DC=other,DC=example,DC=test"
-        lab.agent.settings["directories"].append({**one, "name": "other", "servers": [f"{other.host}:{other.port}"], "ca_file": other.ca, "domains": [OTHER, "OTHER"],
-                                                  "bind": {**one["bind"], "dn": f"CN=svc-writeback,OU=Service,{base}"}, "scope": {"users": "selected", "bases": [f"OU=People,{base}"]}})
-        lab.agent.write_config()
+        add_forest(lab, other)
         lab.agent.start()
         lab.agent.enroll(lab.service.issuer, lab.service.ticket())
         wait_for("both directories", lambda: all(d["servers_up"] for d in lab.agent.status()["directories"]), 20)
@@ -109,12 +125,49 @@ def test_one_forests_stopped_controller_leaves_the_others_alone(build, capsys):
         assert lab.service.wait_final(asked["operation_id"], 20)["status"] == "failed"
         lab.directory.go()
         wait_for("the stopped one to be used again", lambda: lab.service.operate("unlock", f"bob@{DOMAIN}")["status"] == "applied", 40)
-        lab.agent.close()
-        gap = float(lab.agent.writebackd.events(event="loop.gap")[-1]["longest_gap_ms"])
-        with capsys.disabled():
-            print(f"\nwritebackd: longest gap of its loop meanwhile: {gap:.1f} ms (aim: below 50)", end="", flush=True)
-        assert gap < 1000
+        tell_gap(lab, capsys)
     finally:
         if other:
             lab_module.stop_all([other.go, other.close])
+        lab.close()
+
+
+def test_one_forests_stopped_kdc_leaves_the_others_alone(build, capsys):
+    """The agent binds to Samba by Kerberos, and its KDC hears and does not answer; the other forest's users are reset all the while, and Samba is there once its KDC is."""
+    if missing("samba"):
+        pytest.skip(missing("samba"))
+    lab = lab_module.Lab(build, "samba")
+    other = kdc = None
+    try:
+        lab.start_directory()
+        lab.start_service()
+        other = other_forest(build, os.path.join(lab.folder, "other"))
+        kdc = Relay(lab.directory.host, 88)
+        kdc.hold_answers()
+        krb5 = os.path.join(lab.folder, "krb5-relay.conf")
+        with open(lab.directory.krb5_config, encoding="utf-8") as source, open(krb5, "w", encoding="utf-8") as copy_:
+            copy_.writelines(f"  kdc = {kdc.host}:{kdc.port}\n" if "kdc = " in line and "lookup" not in line else line for line in source)
+        lab.agent = lab_module.Agent(build, lab.folder + "/agent", lab.directory, f"wss://localhost:{lab.service.port}/v1/agent", lab.service.ca, kerberos="gssapi")
+        lab.agent.wrapper = [*lab.directory.inside, "env", f"KRB5_CONFIG={krb5}"]
+        add_forest(lab, other)
+        lab.agent.start()
+        lab.agent.enroll(lab.service.issuer, lab.service.ticket())
+
+        def up():
+            return [bool(d["servers_up"]) for d in lab.agent.status()["directories"]]
+        wait_for("the other forest", lambda: up() == [False, True], 20)
+        began, longest = time.monotonic(), 0
+        for n in range(40):
+            longest = max(longest, resets(lab, OTHER, [f"bench{n:03}"]))
+            time.sleep(0.1)
+        assert up() == [False, True] and lab.service.operate("unlock", f"bob@{DOMAIN}")["code"] == "directory.unavailable"
+        with capsys.disabled():
+            print(f"\nlongest reset in another forest: {longest * 1000:.0f} ms in {time.monotonic() - began:.1f} s with one forest's KDC stopped", end="", flush=True)
+        assert longest < 1
+        kdc.forward()
+        wait_for("Samba, now that there is a ticket", lambda: up() == [True, True], 40)
+        assert lab.service.operate("unlock", f"bob@{DOMAIN}")["status"] == "applied"
+        tell_gap(lab, capsys)
+    finally:
+        lab_module.stop_all([part.close for part in (other, kdc) if part])
         lab.close()
