@@ -22,13 +22,13 @@ def address(n):
 class Controller(MockDirectory):
     """A mock with a host name, on port 636 of an address of its own."""
 
-    def __init__(self, build, folder, host, number, users=FOREST):
-        self.name, self.address, self.users = host, address(number), users
+    def __init__(self, build, folder, host, number, users=FOREST, where=None, inside=()):
+        self.name, self.address, self.users, self.inside = host, where or address(number), users, list(inside)
         super().__init__(build, folder, "--host", host)
 
     def start(self):
         argv = [self.users if word == FOREST else word for word in self.argv]
-        self.program = Program(self.folder, "mock-directory", [*argv, "--listen", f"{self.address}:636"])
+        self.program = Program(self.folder, "mock-directory", [*self.inside, *argv, "--listen", f"{self.address}:636"])
         self.program.wait_output("ready")
 
     def stats(self):
@@ -37,6 +37,39 @@ class Controller(MockDirectory):
     def close(self):
         self.program.signal(18)
         super().close()
+
+
+class Cable:
+    """To a network of its own. Pulled out, nothing is acknowledged on it, and nothing refused."""
+
+    def __init__(self):
+        pid = os.getpid()
+        self.space, self.near, self.far = f"wb{pid}", f"wbn{pid}", f"wbf{pid}"
+        here, self.there = (f"198.18.{pid >> 6 & 255}.{pid % 64 * 4 + n}" for n in (1, 2))
+        self.inside = ["ip", "netns", "exec", self.space]
+        self.ip(f"netns add {self.space}")
+        try:
+            self.ip(f"link add {self.near} type veth peer name {self.far} netns {self.space}")
+            self.ip(f"addr add {here}/30 dev {self.near}")
+            self.ip(f"link set {self.near} up")
+            self.ip(f"-n {self.space} addr add {self.there}/30 dev {self.far}")
+            self.plug()
+        except BaseException:
+            self.close()
+            raise
+
+    @staticmethod
+    def ip(words):
+        subprocess.run(["ip", *words.split()], check=True, capture_output=True, timeout=10)
+
+    def plug(self):
+        self.ip(f"-n {self.space} link set {self.far} up")
+
+    def pull(self):
+        self.ip(f"-n {self.space} link set {self.far} down")
+
+    def close(self):
+        self.ip(f"netns del {self.space}")
 
 
 class Network:
@@ -60,13 +93,14 @@ class Network:
             json.dump({**hosts, **records}, f)
         os.rename(os.path.join(self.folder, "zone.new"), os.path.join(self.folder, "zone.json"))
 
-    def controller(self, host, suffix=DOMAIN, **forest_changes):
+    def controller(self, host, suffix=DOMAIN, cable=None, **forest_changes):
         users = FOREST
         if forest_changes:
             users = os.path.join(self.folder, f"{host}.yaml")
             with open(users, "w", encoding="utf-8") as f:
                 yaml.safe_dump({**forest(), **forest_changes}, f)
-        made = self.controllers[host] = Controller(self.build, os.path.join(self.folder, host), f"{host}.{suffix}", len(self.controllers) + 2, users)
+        made = self.controllers[host] = Controller(self.build, os.path.join(self.folder, host), f"{host}.{suffix}", len(self.controllers) + 2, users,
+                                                  *((cable.there, cable.inside) if cable else ()))
         return made
 
     def start_agent(self, *entries, wrapper=None):
@@ -288,6 +322,46 @@ def test_a_silent_server_is_not_asked_again(net, capsys):
     assert net.next() == "dc1"
     net.controllers["dc2"].go()
     net.wait_next("dc2", 40)
+
+
+@pytest.fixture
+def cable():
+    try:
+        made = Cable()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces here: {error}")
+    yield made
+    made.close()
+
+
+def test_a_cable_that_is_pulled_out(net, cable, capsys):
+    """What is sent is never acknowledged: the requests go to the other controller, the dead connections are given up, and it is used again once the cable is in."""
+    net.controller("far", cable=cable)
+    try:
+        net.zone({SITE: srv("far"), DC: srv("dc1", "far")})
+        agent = net.start_agent(corp(connections=2))
+        net.wait_next("far")
+        wait_for("dc1 to stand by", lambda: net.servers()["dc1"]["up"])
+        assert net.ask()[0] == "plausible"
+        cable.pull()
+        began = time.monotonic()
+        code, first = net.ask()
+        assert code == "plausible" and first < 2.5
+        times = [net.ask() for _ in range(20)]
+        assert all(code == "plausible" and took < 1 for code, took in times) and net.next() == "dc1"
+        agent.writebackd.wait_event(event="directory.down", timeout=20)
+        wait_for("its connections to be given up", lambda: not net.servers()["far"]["up"], 20)
+        down = time.monotonic() - began
+        assert all(net.ask()[1] < 1 for _ in range(5))
+        cable.plug()
+        began = time.monotonic()
+        net.wait_next("far", 40)
+        say(capsys, f"cable pulled out: the first request was answered after {first * 1000:.0f} ms, the others after {max(took for _, took in times) * 1000:.0f} ms at most; "
+                    f"its connections were given up after {down:.1f} s; used again {time.monotonic() - began:.1f} s after it was put in")
+        assert net.ask()[0] == "plausible" and net.controllers["far"].stats()["connections"] <= 3
+    finally:
+        net.stop_agent()
+        net.controllers.pop("far").close()
 
 
 def test_dns_that_is_stopped_stops_nothing(net, capsys):
