@@ -9,6 +9,9 @@
 /* Another attempt in less time than this has no chance; an operation's timer may also fire a little before the call's. */
 enum { LEAST_ATTEMPT_MS = 10 };
 
+/* Less than a second in all, where the other server is quick. */
+static const struct timeval PATIENCE = { 0, 800000 };
+
 static void cancel_operations(struct directory_call *call)
 {
 	for (size_t i = 0; i < OPERATION_COUNT; i++) {
@@ -51,6 +54,9 @@ static void call_free(struct directory_call *call)
 	}
 	if (call->finish != NULL) {
 		event_free(call->finish);
+	}
+	if (call->impatience != NULL) {
+		event_free(call->impatience);
 	}
 	free(call->id);
 	free(call->prefer);
@@ -134,6 +140,11 @@ static void on_call_deadline(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
+static bool is_movable(const struct directory_call *call)
+{
+	return call->kind == CALL_LOCATE || call->kind == CALL_LOOKUP_SID;
+}
+
 static int64_t left_ms(const struct directory_call *call)
 {
 	int64_t left = (call->deadline_us - clock_monotonic_us()) / 1000;
@@ -142,8 +153,7 @@ static int64_t left_ms(const struct directory_call *call)
 
 int64_t call_attempt_ms(const struct directory_call *call)
 {
-	bool movable = call->kind == CALL_LOCATE || call->kind == CALL_LOOKUP_SID;
-	return movable && directory_has_other(call->directory, call->connection) ? (left_ms(call) + 1) / 2 : left_ms(call);
+	return is_movable(call) && directory_has_other(call->directory, call->connection) ? (left_ms(call) + 1) / 2 : left_ms(call);
 }
 
 static void enqueue(struct directory_call *call, bool first)
@@ -163,23 +173,42 @@ static bool is_hopeless(const struct directory_call *call)
 	return directory_is_hopeless(call->directory) || (call->exclude != NULL && !directory_can_reach_beside(call->directory, call->exclude));
 }
 
-void call_fail_attempt(struct directory_call *call, enum status status)
+static void ask_again(struct directory_call *call, bool elsewhere)
 {
-	bool movable = call->kind == CALL_LOCATE || call->kind == CALL_LOOKUP_SID;
-	if (call->finished) {
-		return;
-	}
-	if (!movable || status == STATUS_AGENT_INTERNAL || call->directory->closing || left_ms(call) < LEAST_ATTEMPT_MS) {
-		call_finish(call, status);
-		return;
-	}
-	if (status == STATUS_DIRECTORY_TIMEOUT) {
+	if (elsewhere) {
 		free(call->avoid);
 		call->avoid = strdup(call->connection->name);
 	}
 	forget_reading(call);
 	enqueue(call, true);
 	event_active(call->directory->news, 0, 0);
+}
+
+/* A server that has said nothing at all since is not waited for while another one is up. What else is under way there keeps its own time. */
+static void on_impatience(evutil_socket_t fd, short what, void *arg)
+{
+	struct directory_call *call = arg;
+	int64_t patience_us = (int64_t)PATIENCE.tv_sec * 1000000 + PATIENCE.tv_usec;
+	if (call->finished || call->queued || call->connection == NULL || !directory_has_other(call->directory, call->connection) ||
+	    clock_monotonic_us() - call->connection->last_read_us < patience_us) {
+		return;
+	}
+	servers_doubt(call->directory, call->connection, call_attempt_ms(call));
+	if (!call->finished && !call->queued) {
+		ask_again(call, true);
+	}
+}
+
+void call_fail_attempt(struct directory_call *call, enum status status)
+{
+	if (call->finished) {
+		return;
+	}
+	if (!is_movable(call) || status == STATUS_AGENT_INTERNAL || call->directory->closing || left_ms(call) < LEAST_ATTEMPT_MS) {
+		call_finish(call, status);
+		return;
+	}
+	ask_again(call, status == STATUS_DIRECTORY_TIMEOUT);
 	if (directory_is_hopeless(call->directory)) {
 		directory_kick(call->directory);
 	}
@@ -263,6 +292,9 @@ void calls_pump(struct directory *directory)
 		if (connection != NULL) {
 			leave_queue(call);
 			call->connection = connection_ref(connection);
+			if (call->impatience != NULL && call->avoid == NULL) {
+				evtimer_add(call->impatience, &PATIENCE);
+			}
 			start_call(call);
 		}
 	}
@@ -292,7 +324,8 @@ static enum status call_new(struct directory *directory, enum call_kind kind, in
 	TAILQ_INSERT_TAIL(&directory->calls, call, link);
 	call->timer = evtimer_new(directory->base, on_call_deadline, call);
 	call->finish = evtimer_new(directory->base, on_finish, call);
-	if (call->timer == NULL || call->finish == NULL || evtimer_add(call->timer, &deadline) != 0) {
+	call->impatience = is_movable(call) ? evtimer_new(directory->base, on_impatience, call) : NULL;
+	if (call->timer == NULL || call->finish == NULL || (is_movable(call) && call->impatience == NULL) || evtimer_add(call->timer, &deadline) != 0) {
 		call_free(call);
 		return STATUS_AGENT_INTERNAL;
 	}

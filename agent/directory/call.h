@@ -34,6 +34,7 @@ struct directory_call {
 	struct directory_answer answer;
 	int64_t deadline_us;
 	struct event *timer, *finish;
+	struct event *impatience;      /* of a call that any server may answer, while its first attempt lasts; else NULL */
 
 	char *id, *prefer, *avoid;     /* avoid: a server that let an attempt time out */
 	char *exclude;                 /* a server that must not be asked */

@@ -120,7 +120,7 @@ static void on_state_timeout(struct connection *connection)
 static void on_idle(struct connection *connection)
 {
 	arm_timer(connection);
-	explore_probe(connection);
+	explore_probe(connection, connection->setup.settings->connect_timeout_ms);
 }
 
 static void close_transport(struct connection *connection)

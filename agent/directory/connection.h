@@ -162,7 +162,7 @@ void operations_fail_all(struct connection *connection);
 /* Called by connection.c after the bind: reads rootDSE, the server's own entry, the agent's own account and the domain's head, then makes it ready. */
 void explore_begin(struct connection *connection);
 /* Asks the rootDSE and the domain's head of a ready connection: for the clock, for whose role it is, and to see whether it lives. */
-void explore_probe(struct connection *connection);
+void explore_probe(struct connection *connection, int64_t timeout_ms);
 /* bind.c. Called by connection.c: binds by the configured mechanism and ends in connection_bound or connection_fail; what is under way is forgotten. */
 void bind_begin(struct connection *connection);
 void bind_abandon(struct connection *connection);

@@ -303,7 +303,7 @@ static void on_probe(const struct reply *reply, void *arg)
 	}
 }
 
-void explore_probe(struct connection *connection)
+void explore_probe(struct connection *connection, int64_t timeout_ms)
 {
-	fail_probe(connection, operation_read(connection, "", connection->setup.flavor->root_attributes, connection->setup.settings->connect_timeout_ms, on_probe, connection, NULL));
+	fail_probe(connection, operation_read(connection, "", connection->setup.flavor->root_attributes, timeout_ms, on_probe, connection, NULL));
 }

@@ -230,13 +230,13 @@ bool server_is_settling(const struct server *server, int64_t now_us)
 	return now_us - server->up_since_us < settle_us(server);
 }
 
-/* One connection was given up for its silence: the others are asked whether they live, and meanwhile new work goes elsewhere. */
-static void doubt(struct server *server)
+/* Its connections are asked whether they live, and meanwhile new work goes elsewhere. */
+static void doubt(struct server *server, int64_t probe_ms)
 {
 	server->doubted_us = clock_monotonic_us();
 	for (unsigned k = 0; k < server->slots; k++) {
 		if (server->connections[k]->state == CONNECTION_READY) {
-			explore_probe(server->connections[k]);
+			explore_probe(server->connections[k], probe_ms);
 		}
 	}
 }
@@ -255,20 +255,37 @@ static void note_change(struct directory *directory, struct server *server, stru
 		log_event(status_level(connection->failure), "directory.down", fields, "%s cannot be used: %s", connection->name, connection->why);
 	}
 	server->was_up = up;
+	/* One was given up for its silence: what of the others? */
 	if (up && connection->state == CONNECTION_DOWN && connection->failure == STATUS_DIRECTORY_TIMEOUT) {
-		doubt(server);
+		doubt(server, directory->settings->connect_timeout_ms);
 	}
 }
 
-void servers_note(struct directory *directory, struct connection *connection)
+static struct server *server_of(const struct directory *directory, const struct connection *connection)
 {
 	for (unsigned i = 0; i < directory->server_count; i++) {
 		for (unsigned k = 0; k < directory->servers[i]->slots; k++) {
 			if (directory->servers[i]->connections[k] == connection) {
-				note_change(directory, directory->servers[i], connection);
-				return;
+				return directory->servers[i];
 			}
 		}
+	}
+	return NULL;
+}
+
+void servers_note(struct directory *directory, struct connection *connection)
+{
+	struct server *server = server_of(directory, connection);
+	if (server != NULL) {
+		note_change(directory, server, connection);
+	}
+}
+
+void servers_doubt(struct directory *directory, const struct connection *connection, int64_t probe_ms)
+{
+	struct server *server = server_of(directory, connection);
+	if (server != NULL && server->doubted_us <= connection->last_read_us) {
+		doubt(server, probe_ms);
 	}
 }
 

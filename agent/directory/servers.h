@@ -41,6 +41,8 @@ void servers_free(struct directory *directory);
 
 /* A connection came up or went down: the server's state, with a line in the log where it changed. */
 void servers_note(struct directory *directory, struct connection *connection);
+/* Nothing has come over this connection for too long: its server is asked whether it lives, within so long, and until it is heard new work goes elsewhere. */
+void servers_doubt(struct directory *directory, const struct connection *connection, int64_t probe_ms);
 bool server_usable(const struct server *server);
 /* Up, but asked only where no better one is: it owes an answer; it has not been back for long. */
 bool server_is_silent(const struct server *server, int64_t now_us);

@@ -309,7 +309,7 @@ def test_a_silent_server_is_not_asked_again(net, capsys):
     net.controllers["dc2"].pause()
     began = time.monotonic()
     pending = net.check(f"bob@{DOMAIN}", wait=0)
-    # After a second without an answer new work goes elsewhere, though nothing has timed out yet.
+    # After most of a second without an answer it and new work go elsewhere, though nothing has timed out yet.
     wait_for("dc1 to be preferred", lambda: net.next() == "dc1", 1.4)
     code, took = net.ask()
     assert code == "plausible" and took < 0.5
@@ -317,7 +317,7 @@ def test_a_silent_server_is_not_asked_again(net, capsys):
     first = time.monotonic() - began
     assert first < 2.5
     times = [net.ask() for _ in range(5)]
-    say(capsys, f"silence: the first request was answered after {first * 1000:.0f} ms, the others after {max(took for _, took in times) * 1000:.0f} ms at most")
+    say(capsys, f"silence: the first request was answered after {first * 1000:.0f} ms (aim: below 1000), the others after {max(took for _, took in times) * 1000:.0f} ms at most")
     assert all(code == "plausible" and took < 1 for code, took in times)
     assert net.next() == "dc1"
     net.controllers["dc2"].go()
@@ -356,7 +356,7 @@ def test_a_cable_that_is_pulled_out(net, cable, capsys):
         cable.plug()
         began = time.monotonic()
         net.wait_next("far", 40)
-        say(capsys, f"cable pulled out: the first request was answered after {first * 1000:.0f} ms, the others after {max(took for _, took in times) * 1000:.0f} ms at most; "
+        say(capsys, f"cable pulled out: the first request was answered after {first * 1000:.0f} ms (aim: below 1000), the others after {max(took for _, took in times) * 1000:.0f} ms at most; "
                     f"its connections were given up after {down:.1f} s; used again {time.monotonic() - began:.1f} s after it was put in")
         assert net.ask()[0] == "plausible" and net.controllers["far"].stats()["connections"] <= 3
     finally:

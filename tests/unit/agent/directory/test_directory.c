@@ -435,6 +435,35 @@ static void two_reads_stall_together(void **state)
 	assert_int_not_equal(end.status, STATUS_OK);
 }
 
+/* What any server may answer is not left with one that says nothing at all, long before its time is over; and the next does not even try. Whom there is no other for waits. */
+static void a_silent_server_is_left_within_a_second(void **state)
+{
+	servers[1] = two.name;
+	servers[2] = NULL;
+	start();
+	locate_well();
+	assert_string_equal(end.answer.server, one.name);
+	one.stalled = true;
+	locate_by_guid(20000);
+	int64_t took_ms = wait_for(2, 3000);
+	assert_true(took_ms >= 700 && took_ms < 1000);
+	assert_int_equal(end.status, STATUS_OK);
+	assert_string_equal(end.answer.server, two.name);
+	locate_by_guid(20000);
+	assert_true(wait_for(3, 3000) < 500);
+	assert_string_equal(end.answer.server, two.name);
+}
+
+static void the_only_server_has_all_the_time(void **state)
+{
+	start();
+	locate_well();
+	one.stalled = true;
+	locate_by_guid(1200);
+	assert_true(wait_for(2, 3000) >= 1100);
+	assert_int_not_equal(end.status, STATUS_OK);
+}
+
 static void busy_servers_get_another_connection(void **state)
 {
 	settings.connections = 2;
@@ -863,6 +892,6 @@ int main(void)
 		CASE(two_reads_stall_together), CASE(a_malformed_answer_to_a_write_is_none),
 		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
 		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_server_may_be_excluded), CASE(an_excluded_server_is_not_asked), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
-		CASE(verifies), CASE(verifies_without_the_agents_certificate), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
+		CASE(a_silent_server_is_left_within_a_second), CASE(the_only_server_has_all_the_time), CASE(verifies), CASE(verifies_without_the_agents_certificate), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
 	return cmocka_run_group_tests(tests, set_up_once, tear_down_once);
 }
