@@ -47,7 +47,7 @@ static void long_ones(void **state)
 	assert_false(is_nfc(text));
 }
 
-/* "check": one answer a line, y or n, for the hexadecimal UTF-8 on each line of the input: test_nfc.py compares them with another implementation's. */
+/* "check": one answer a line, y or n, for the hexadecimal UTF-8 on each line of the input: nfc_against_unicodedata.py compares them with another implementation's. */
 static int answer(void)
 {
 	char line[8192];
