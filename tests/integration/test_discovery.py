@@ -203,7 +203,7 @@ def corp(**changes):
 
 def test_site_before_domain_and_none_that_is_unfit(net):
     net.controllers["dc4"].control("server synchronized=false")
-    net.zone({SITE: srv("dc2", "dc3"), DC: srv((5, "dc1"), "dc2", (1, "dc4"), "evil.example.net", f"evil{DOMAIN}")})
+    net.zone({SITE: srv("dc2", (1, "dc3")), DC: srv((5, "dc1"), "dc2", (1, "dc4"), "evil.example.net", f"evil{DOMAIN}")})
     agent = net.start_agent(corp())
     net.wait_next("dc2")
     wait_for("dc1 to stand by", lambda: net.servers()["dc1"]["up"])
