@@ -133,7 +133,8 @@ static void describe_policy(struct user_check *check, const struct account *acco
 	else if (policy->lockout_threshold)
 		snprintf(lockout, sizeof lockout, "locked after %u wrong passwords until an administrator unlocks", policy->lockout_threshold);
 	if (policy->source == POLICY_UNKNOWN)
-		snprintf(text, sizeof text, "%.300s could not be read: the agent's account lacks the right to read it ('writebackctl explain' names it)", policy->source_name ? policy->source_name : "it");
+		snprintf(text, sizeof text, "%.300s could not be read: the agent's account lacks the right to read it%s", policy->source_name ? policy->source_name : "it",
+		         account->is_entry ? "" : ": see the rights below");
 	else
 		snprintf(text, sizeof text, "%s (%s): at least %u characters, complexity %s, %u remembered, minimum age %lld s, %s", sources[policy->source],
 		         policy->source_name ? policy->source_name : "", policy->min_length, policy->complexity ? "on" : "off", policy->history, (long long)policy->min_age_s, lockout);

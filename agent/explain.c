@@ -305,7 +305,8 @@ static void explain_policy(struct explanation *to)
 	const struct password_policy *policy = &to->account->policy;
 	if (policy->source == POLICY_UNKNOWN) {
 		say(to, "Policy", "not known%s%s: it could not be read", policy->source_name ? ": " : "", policy->source_name ? policy->source_name : "");
-		warn(to, "the password policy in effect could not be read: the agent cannot say beforehand what the directory will refuse, nor which rule it was. The missing right: read Password Settings");
+		warn(to, "the password policy in effect could not be read: the agent cannot say beforehand what the directory will refuse, nor which rule it was. The missing right: %s",
+		     to->account->is_entry ? "to read the policy (docs/ldap.md)" : "read Password Settings");
 		return;
 	}
 	struct words rules = rules_of(policy), limits = limits_of(policy);

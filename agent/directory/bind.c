@@ -153,7 +153,13 @@ void bind_abandon(struct connection *connection)
 
 bool bind_waits_for_kdc(const struct connection *connection)
 {
-	return connection->negotiation != NULL && negotiation_waits(connection->negotiation);
+	struct ticket_facts facts = { 0 };
+	if (connection->negotiation != NULL || connection->setup.kerberos == NULL) {
+		return connection->negotiation != NULL && negotiation_waits(connection->negotiation);
+	}
+	/* In the queue behind the one that waits for the first ticket. */
+	kerberos_facts(connection->setup.kerberos, &facts);
+	return facts.until_s == 0;
 }
 
 void bind_realm(const struct connection *connection, char *out, size_t capacity)

@@ -106,8 +106,8 @@ static bool handshake_began(SSL *ssl)
 static void on_state_timeout(struct connection *connection)
 {
 	SSL *ssl = connection->bufferevent != NULL ? bufferevent_openssl_get_ssl(connection->bufferevent) : NULL;
-	const char *step = connection->state != CONNECTION_CONNECT || ssl == NULL ? STATES[connection->state].name : handshake_began(ssl) ? "TLS handshake" : "TCP connect";
-	if (connection->state == CONNECTION_BIND && bind_waits_for_kdc(connection)) {
+	const char *step = connection->state == CONNECTION_BIND_TURN ? "the bind to another server, which this one waits for" : connection->state != CONNECTION_CONNECT || ssl == NULL ? STATES[connection->state].name : handshake_began(ssl) ? "TLS handshake" : "TCP connect";
+	if ((connection->state == CONNECTION_BIND || connection->state == CONNECTION_BIND_TURN) && bind_waits_for_kdc(connection)) {
 		char realm[128];
 		bind_realm(connection, realm, sizeof realm);
 		connection_fail(connection, STATUS_DIRECTORY_TIMEOUT, "the KDC of %s does not answer in time", realm);

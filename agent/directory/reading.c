@@ -59,7 +59,7 @@ static void warn_if_unreadable(const struct directory_call *call, const char *dn
 	if (policy->source == POLICY_UNKNOWN) {
 		const char *right = call->directory->flavor->policy_rights[own];
 		log_event(LOG_WARNING, "policy.unreadable", LOG_FIELDS({ "directory", call->directory->settings->name }, { LOG_SERVER, call->connection->name }),
-		          "directory %s: the password policy %s cannot be read, so refusals are not explained and nothing is judged beforehand: grant the agent's account %s",
+		          "directory %s: the password policy %s cannot be read, so refusals are not explained and nothing is judged beforehand: grant the agent's account %s ('writebackctl check --user' tells more)",
 		          call->directory->settings->name, dn, right != NULL ? right : "the right to read this entry");
 	}
 }

@@ -143,6 +143,7 @@ def test_a_stopped_kdc_holds_nothing_up(tool, samba, kdc, tmp_path, capsys):
     kdc.hold_answers()
     t = tool(*by_kerberos(samba, own_keytab(samba, tmp_path / "keytab")), inside=samba.inside, env={"KRB5_CONFIG": kdc.config()})
     health = t.wait_down(f"the KDC of {samba.realm} does not answer")
+    assert f"the KDC of {samba.realm} does not answer" in t.rows()["bind"]["text"]  # also where it waits behind another connection
     assert health["status"] in ("directory.timeout", "directory.unavailable")
     assert t.ask("locate sam bob")["status"] in ("directory.unavailable", "directory.timeout")
     gap = t.ask("gap")["gap_ms"]
