@@ -63,7 +63,9 @@ static struct words duration(int64_t seconds)
 static struct words about(int64_t seconds)
 {
 	int64_t size = seconds < 0 ? -seconds : seconds, unit = size >= 2 * 86400 ? 86400 : size >= 2 * 3600 ? 3600 : size >= 120 ? 60 : 1;
-	struct words span = duration(size / unit * unit), words;
+	struct words span = duration(size / unit * unit), words = { "just now" };
+	if (size == 0)
+		return words;
 	snprintf(words.text, sizeof words.text, seconds < 0 ? "%.100s ago" : "in %.100s", span.text);
 	return words;
 }
@@ -174,7 +176,7 @@ static void explain_unprotected(struct explanation *to)
 {
 	struct words groups = protected_groups(to->account);
 	if (!*groups.text) {
-		say(to, "Protected", "no: neither an administrator nor a service or computer account");
+		say(to, "Protected", to->account->is_entry ? "no: a person, not listed in scope.protect, and not the agent's own account" : "no: neither an administrator nor a service or computer account");
 		return;
 	}
 	say(to, "Protected", "EXEMPTED: an administrator (member of %s), let through by scope.exempt_administrators", groups.text);
@@ -241,6 +243,8 @@ static void explain_lock(struct explanation *to)
 		snprintf(until.text, sizeof until.text, "until an unlock, or the end of a time that could not be read");
 	else if (policy->lockout_duration_s > 0 && account->lockout_began_s > 0)
 		snprintf(until.text, sizeof until.text, "until %.40s, or an unlock or a reset before", moment(ends_s).text);
+	else if (policy->lockout_duration_s > 0)
+		snprintf(until.text, sizeof until.text, "for %.40s, or until an unlock or a reset", duration(policy->lockout_duration_s).text);
 	else
 		snprintf(until.text, sizeof until.text, "until an unlock or a reset");
 	say(to, "Locked", "YES%s%s, %s", account->lockout_began_s > 0 ? " since " : "", account->lockout_began_s > 0 ? since.text : "", until.text);
@@ -310,7 +314,7 @@ static void explain_policy(struct explanation *to)
 		return;
 	}
 	struct words rules = rules_of(policy), limits = limits_of(policy);
-	say(to, "Policy", "%s (%s)", sources[policy->source], policy->source_name ? policy->source_name : "");
+	say(to, "Policy", "%s (%s)", to->account->is_entry && policy->source == POLICY_DOMAIN ? "the default one" : sources[policy->source], policy->source_name ? policy->source_name : "");
 	say(to, "Rules", "%s", rules.text);
 	say(to, "", "%s", limits.text);
 }
@@ -382,7 +386,7 @@ json_t *explain_user(const struct user_check *check)
 	else
 		say(&to, "Reset now", "NO: %s (%s)", check->text, status_code(check->status));
 	say(&to, "Found", "%s", account->dn);
-	say(&to, "", "objectGUID %s, on %s, directory %s", account->guid, located_position(check->located)->server, realm_name(check->realm));
+	say(&to, "", "%s %s, on %s, directory %s", account->is_entry ? "UUID" : "objectGUID", account->guid, located_position(check->located)->server, realm_name(check->realm));
 	explain_scope(&to);
 	explain_state(&to);
 	explain_lock(&to);

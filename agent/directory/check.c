@@ -73,22 +73,35 @@ static void describe_bind(struct check *check)
 	}
 }
 
+/* The one that holds where a user has none of his own; explore.c has read it. */
+static void describe_policy(struct check *check)
+{
+	const struct connection *connection = check->connection;
+	struct view view = connection_view(connection);
+	const char *dn = connection->setup.flavor->domain_dn(&view);
+	struct password_policy policy = { .source = POLICY_UNKNOWN };
+	if (dn == NULL) {
+		add_row(check, "policy", true, "no default policy is named (default_policy): it is known of those users alone who have one of their own");
+	} else if (policy_cache_get(&check->directory->policies, dn, clock_monotonic_us(), INT64_MAX, &policy) && policy.source != POLICY_UNKNOWN) {
+		add_row(check, "policy", true, "minimum length %u, complexity %s, history %u, minimum age %lld s", policy.min_length, policy.complexity ? "on" : "off", policy.history,
+		        (long long)policy.min_age_s);
+	} else {
+		add_row(check, "policy", false, "the password policy %s cannot be read", dn);
+	}
+	free(policy.source_name);
+}
+
 static void describe_server(struct check *check)
 {
 	const struct connection *connection = check->connection;
 	const struct directory_settings *settings = check->directory->settings;
-	struct password_policy policy = { .source = POLICY_UNKNOWN };
 	add_row(check, "rootdse", true, "%s, %s, clock differs by %lld ms", connection->root.host_name != NULL ? connection->root.host_name : connection->host,
 	        connection->root.naming_context, (long long)(connection->clock_skew_ms == INT64_MIN ? 0 : connection->clock_skew_ms));
 	add_row(check, "account", connection->self_count > 0, connection->self_count > 0 ? "the agent's own account was found" : "the agent's own account cannot be found or read: everybody is protected");
-	add_row(check, "position", connection->server.invocation_known, connection->server.invocation_known ? "invocationId can be read" : "invocationId cannot be read: lost answers cannot be settled");
-	if (policy_cache_get(&check->directory->policies, connection->root.naming_context, clock_monotonic_us(), INT64_MAX, &policy) && policy.source != POLICY_UNKNOWN) {
-		add_row(check, "policy", true, "minimum length %u, complexity %s, history %u, minimum age %lld s", policy.min_length, policy.complexity ? "on" : "off", policy.history,
-		        (long long)policy.min_age_s);
-	} else {
-		add_row(check, "policy", false, "the domain's password policy cannot be read");
+	if (connection->setup.flavor == &ACTIVE_DIRECTORY) {
+		add_row(check, "position", connection->server.invocation_known, connection->server.invocation_known ? "invocationId can be read" : "invocationId cannot be read: lost answers cannot be settled");
 	}
-	free(policy.source_name);
+	describe_policy(check);
 	const char *control = connection->root.policy_control;
 	add_row(check, "policy_control", control != NULL || settings->policy_hints != POLICY_HINTS_REQUIRE, "%s",
 	        control != NULL ? control : "the server lacks the policy-hints control: history and minimum age are not enforced on a reset");

@@ -1,5 +1,5 @@
 """The flavor ldap against OpenLDAP and 389 Directory Server, both real: one behaviour suite; where one of the two does otherwise, the test says how."""
-import contextlib, os, shutil, sys, uuid
+import contextlib, json, os, re, shutil, sys, uuid
 
 import ldap
 import pytest
@@ -262,3 +262,16 @@ def test_the_administrator_asks_for_a_user(lab):
     said = lab.agent.ctl("check", "--user", "bob", check=False)
     assert lab.directory.dn("bob") in said and "subentry" not in said
     assert lab.directory.dn("bob") in lab.agent.ctl("check", "--user", lab.directory.uuid("bob"), check=False)
+
+
+def test_check_finds_nothing_wrong_where_nothing_is(lab):
+    """No row for what only Active Directory has; the default policy by its own name."""
+    report = json.loads(lab.agent.ctl("--json", "check"))
+    steps = {row["step"]: row["text"] for row in report["rows"] if row.get("server") and row["what"] == "corp"}
+    assert report["ok"] and "position" not in steps and steps["policy"].startswith("minimum length 10")
+
+
+def test_explain_speaks_of_what_the_directory_has(lab):
+    said = lab.agent.ctl("explain", "bob", check=False)
+    for line in (r" +UUID [0-9a-f-]{36}, on ", r"Protected +no: a person, not listed in scope.protect", r"Policy +the default one \(cn=(default|config)"):
+        assert re.search("^" + line, said, re.M), line + "\n" + said
