@@ -9,7 +9,9 @@ enum status request_admit_guess(struct request *request)
 {
 	if (request->guesses)
 		return STATUS_OK;
-	enum status status = limits_admit_guess(request->all->world.limits, request->entry.user_guid, clock_now_ms(), &request->result.retry_after);
+	const struct password_policy *policy = &located_account(request->located)->policy;
+	unsigned threshold = policy->source != POLICY_UNKNOWN ? policy->lockout_threshold : 0;
+	enum status status = limits_admit_guess(request->all->world.limits, request->entry.user_guid, threshold, clock_now_ms(), &request->result.retry_after);
 	request->guesses = status == STATUS_OK;
 	return status;
 }

@@ -67,6 +67,7 @@ const struct config_key settings_keys[] = {
 	{ "limits.latch_per_hour", CONFIG_INT, AT(latch_per_hour), "300", .reloadable = true, .max = 1000000, .help = "More resets and changes within an hour stop all until 'writebackctl resume'; 0: never" },
 	{ "limits.unlocks_per_minute", CONFIG_INT, AT(unlocks_per_minute), "120", .reloadable = true, .max = 100000, .help = "Unlocks a minute; 0: no limit" },
 	{ "limits.wrong_per_user_hour", CONFIG_INT, AT(wrong_per_user_hour), "3", .reloadable = true, .max = 32, .help = "Wrong passwords of one user an hour (change, verify); 0: no limit" },
+	{ "limits.wrong_per_minute", CONFIG_INT, AT(wrong_per_minute), "20", .reloadable = true, .max = 100000, .help = "Wrong passwords of all users a minute (change, verify); 0: no limit" },
 	{ "limits.lookups_per_minute", CONFIG_INT, AT(lookups_per_minute), "600", .reloadable = true, .max = 100000, .help = "Lookups and questions for the policy a minute; 0: no limit" },
 	{ "settling.delay", CONFIG_DURATION_MS, AT(settling_delay_ms), "30s", .reloadable = true, .min = 100, .max = 10 * MINUTE_MS, .help = "How long a record must stay unchanged before a lost write counts as not applied" },
 	{ "settling.limit", CONFIG_DURATION_MS, AT(settling_limit_ms), "15min", .reloadable = true, .min = SECOND_MS, .max = HOUR_MS, .help = "When a lost write that cannot be decided becomes unknown" },
@@ -124,7 +125,7 @@ void settings_limits(const struct settings *settings, struct limits_settings *re
 	*ret_limits = (struct limits_settings){
 		.in_flight = settings->in_flight,         .waiting_per_user = settings->waiting_per_user, .per_minute = settings->per_minute,
 		.per_user_hour = settings->per_user_hour, .latch_per_hour = settings->latch_per_hour,     .unlocks_per_minute = settings->unlocks_per_minute,
-		.wrong_per_user_hour = settings->wrong_per_user_hour, .lookups_per_minute = settings->lookups_per_minute,
+		.wrong_per_user_hour = settings->wrong_per_user_hour, .wrong_per_minute = settings->wrong_per_minute, .lookups_per_minute = settings->lookups_per_minute,
 	};
 }
 

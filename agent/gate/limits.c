@@ -30,7 +30,7 @@ struct limits {
 	bool latched;
 	void (*on_latch)(void *arg);
 	void *on_latch_arg;
-	struct window passwords, unlocks, latch, lookups;
+	struct window passwords, unlocks, latch, wrong, lookups;
 	struct user *buckets[BUCKETS];
 	unsigned users;
 };
@@ -212,10 +212,11 @@ static bool apply_settings(struct limits *limits, const struct limits_settings *
 	new.latch_per_hour = at_most(new.latch_per_hour, WINDOW_MAX - 1);
 	new.per_user_hour = at_most(new.per_user_hour, USER_STAMPS_MAX);
 	new.wrong_per_user_hour = at_most(new.wrong_per_user_hour, USER_STAMPS_MAX);
+	new.wrong_per_minute = at_most(new.wrong_per_minute, WINDOW_MAX);
 	new.lookups_per_minute = at_most(new.lookups_per_minute, WINDOW_MAX);
 	/* One place more than the latch's number: it closes where more than that were applied. */
 	if (!window_resize(&limits->passwords, new.per_minute) || !window_resize(&limits->unlocks, new.unlocks_per_minute) ||
-	    !window_resize(&limits->lookups, new.lookups_per_minute) ||
+	    !window_resize(&limits->wrong, new.wrong_per_minute) || !window_resize(&limits->lookups, new.lookups_per_minute) ||
 	    !window_resize(&limits->latch, new.latch_per_hour ? new.latch_per_hour + 1 : 0))
 		return false;
 	limits->settings = new;
@@ -227,7 +228,7 @@ struct limits *limits_new(const struct limits_settings *settings)
 	struct limits *limits = calloc(1, sizeof *limits);
 	if (!limits)
 		return NULL;
-	limits->passwords.span_ms = limits->unlocks.span_ms = limits->lookups.span_ms = MINUTE_MS;
+	limits->passwords.span_ms = limits->unlocks.span_ms = limits->wrong.span_ms = limits->lookups.span_ms = MINUTE_MS;
 	limits->latch.span_ms = HOUR_MS;
 	if (!apply_settings(limits, settings)) {
 		limits_free(limits);
@@ -247,6 +248,7 @@ void limits_free(struct limits *limits)
 	free(limits->passwords.stamps);
 	free(limits->unlocks.stamps);
 	free(limits->latch.stamps);
+	free(limits->wrong.stamps);
 	free(limits->lookups.stamps);
 	free(limits);
 }
@@ -380,15 +382,25 @@ void limits_restore(struct limits *limits, const char *guid, bool sets_password,
 
 /* Questions ---------------------------------------------------------------------------------------------------------------------------- */
 
-enum status limits_admit_guess(struct limits *limits, const char *guid, int64_t now_ms, int64_t *ret_retry_after_s)
+/* Whoever sends the requests must not be able to lock the account: the user himself is left two tries, one where the directory locks at three. */
+static unsigned guesses_of_user(const struct limits *limits, unsigned lockout_threshold)
+{
+	unsigned most = limits->settings.wrong_per_user_hour, safe = lockout_threshold > 3 ? lockout_threshold - 2 : lockout_threshold == 3 ? 2 : 1;
+	return most && lockout_threshold && safe < most ? safe : most;
+}
+
+enum status limits_admit_guess(struct limits *limits, const char *guid, unsigned lockout_threshold, int64_t now_ms, int64_t *ret_retry_after_s)
 {
 	make_room(limits, now_ms);
 	struct user *user = get_user(limits, guid);
 	if (!user)
 		return STATUS_AGENT_INTERNAL;
 	window_expire(&user->wrong, now_ms);
-	enum status status = throttle(window_wait_s(&user->wrong, limits->settings.wrong_per_user_hour, now_ms), ret_retry_after_s);
+	window_expire(&limits->wrong, now_ms);
+	int64_t hour = window_wait_s(&user->wrong, guesses_of_user(limits, lockout_threshold), now_ms), minute = window_wait_s(&limits->wrong, limits->settings.wrong_per_minute, now_ms);
+	enum status status = throttle(hour > minute ? hour : minute, ret_retry_after_s);
 	user->wrong.pending += status == STATUS_OK;
+	limits->wrong.pending += status == STATUS_OK;
 	drop_if_idle(limits, guid);
 	return status;
 }
@@ -396,6 +408,7 @@ enum status limits_admit_guess(struct limits *limits, const char *guid, int64_t 
 void limits_settle_guess(struct limits *limits, const char *guid, bool wrong, int64_t now_ms)
 {
 	struct user *user = *user_slot(limits, guid);
+	settle(&limits->wrong, wrong, now_ms);
 	if (user)
 		settle(&user->wrong, wrong, now_ms);
 	drop_if_idle(limits, guid);
@@ -408,6 +421,7 @@ void limits_restore_guess(struct limits *limits, const char *guid, int64_t tried
 	struct user *user = get_user(limits, guid);
 	if (user)
 		window_add(&user->wrong, tried_at_ms);
+	window_add(&limits->wrong, tried_at_ms);
 }
 
 enum status limits_admit_lookup(struct limits *limits, int64_t now_ms, int64_t *ret_retry_after_s)

@@ -18,6 +18,7 @@ struct limits_settings {
 	unsigned latch_per_hour;       /* 300; 0: none. More applied resets within an hour close the latch until limits_resume */
 	unsigned unlocks_per_minute;   /* 120; unlocks are counted apart */
 	unsigned wrong_per_user_hour;  /* 3 wrong passwords a user an hour; 0: no limit; more than 32 are 32 */
+	unsigned wrong_per_minute;     /* 20 wrong passwords of all users a minute; 0: no limit */
 	unsigned lookups_per_minute;   /* 600 questions about a user a minute; 0: no limit */
 };
 struct limits;
@@ -40,8 +41,9 @@ void limits_settle(struct limits *limits, const char *guid, bool sets_password, 
 void limits_restore(struct limits *limits, const char *guid, bool sets_password, int64_t applied_at_ms);
 
 /* Before the directory is asked whether a password is the user's: agent.throttled (with *ret_retry_after_s) or STATUS_OK. Tries in flight together have their places, as above; one that was
- * wrong, or may have been, counts. The latch says nothing here. */
-enum status limits_admit_guess(struct limits *limits, const char *guid, int64_t now_ms, int64_t *ret_retry_after_s) MUST_USE;
+ * wrong, or may have been, counts. The latch says nothing here. `lockout_threshold`, of the user's policy, 0: none or not known: a user's ceiling stays two below it (one where it is 3; one try
+ * is always let through), unless there is none. */
+enum status limits_admit_guess(struct limits *limits, const char *guid, unsigned lockout_threshold, int64_t now_ms, int64_t *ret_retry_after_s) MUST_USE;
 void limits_settle_guess(struct limits *limits, const char *guid, bool wrong, int64_t now_ms);
 void limits_restore_guess(struct limits *limits, const char *guid, int64_t tried_at_ms);
 /* Before a user is looked up only to tell about him; what is admitted counts at once. */

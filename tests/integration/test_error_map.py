@@ -133,7 +133,7 @@ def wide(lab):
     agent = lab.agent
     agent.settings["directories"][0]["scope"] = {"users": "all"}
     agent.settings["operations"] = ["reset", "change", "unlock", "check", "verify"]
-    agent.settings["limits"] = {**agent.settings.get("limits", {}), "wrong_per_user_hour": 0}
+    agent.settings["limits"] = {**agent.settings.get("limits", {}), "wrong_per_user_hour": 0, "wrong_per_minute": 0}
     agent.write_config()
     restart(agent)
     return lab

@@ -10,7 +10,7 @@ OLD = forest()["bench"]["password"]
 ALL = ["reset", "change", "unlock", "check", "lookup", "policy", "verify"]
 
 
-LAB_OPTIONS = {"settings": {"operations": ALL, "limits": {"per_user_hour": 0}, "settling": {"delay": "1s", "limit": "5s"}}}
+LAB_OPTIONS = {"settings": {"operations": ALL, "limits": {"per_user_hour": 0, "wrong_per_minute": 0}, "settling": {"delay": "1s", "limit": "5s"}}}
 
 
 def upn(user):

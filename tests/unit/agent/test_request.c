@@ -1215,6 +1215,20 @@ static void test_guesses_not_understood(void **state)
 	assert_int_equal(played.verified, 7);
 }
 
+/* The directory would lock him at the fourth. */
+static void test_guesses_below_the_lockout(void **state)
+{
+	struct scene *scene = *state;
+	const struct ask wrong = { OP_VERIFY, .old_password = "wrong" };
+	played.right = OLD;
+	played.alice.policy.lockout_threshold = 4;
+	allow_verify(scene);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(ask_one(scene, wrong)->code, STATUS_CREDENTIAL_WRONG);
+	assert_int_equal(ask_one(scene, wrong)->code, STATUS_AGENT_THROTTLED);
+	assert_int_equal(played.verified, 2);
+}
+
 /* Together they find no more places than one after the other. */
 static void test_guesses_at_once(void **state)
 {
@@ -1345,7 +1359,7 @@ int main(void)
 		ROW(test_no_second_write_over_another), ROW(test_no_second_write_where_it_would_not_stand), ROW(test_second_write_on_a_stale_server), ROW(test_no_second_write_out_of_scope),
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand),
-		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
+		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
 		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded),
 	};
 	return cmocka_run_group_tests_name("request", tests, NULL, NULL);

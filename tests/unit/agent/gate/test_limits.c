@@ -320,7 +320,7 @@ static void a_turn_may_end_in_its_own_callback(void **state)
 /* A wrong password at the directory counts towards the user's lockout there. */
 static enum status guess(struct limits *limits, unsigned user, bool wrong, int64_t now)
 {
-	enum status status = limits_admit_guess(limits, guid(user), now, &retry_after);
+	enum status status = limits_admit_guess(limits, guid(user), 0, now, &retry_after);
 	if (status == STATUS_OK)
 		limits_settle_guess(limits, guid(user), wrong, now);
 	return status;
@@ -349,17 +349,64 @@ static void guesses_in_flight_have_their_places(void **state)
 {
 	struct limits *limits = limits_new(&defaults);
 	for (unsigned i = 0; i < 3; i++)
-		assert_int_equal(limits_admit_guess(limits, guid(1), START, &retry_after), STATUS_OK);
-	assert_int_equal(limits_admit_guess(limits, guid(1), START, &retry_after), STATUS_AGENT_THROTTLED);
+		assert_int_equal(limits_admit_guess(limits, guid(1), 0, START, &retry_after), STATUS_OK);
+	assert_int_equal(limits_admit_guess(limits, guid(1), 0, START, &retry_after), STATUS_AGENT_THROTTLED);
 	assert_int_equal(retry_after, 1);
 	limits_settle_guess(limits, guid(1), false, START);
-	assert_int_equal(limits_admit_guess(limits, guid(1), START, &retry_after), STATUS_OK);
+	assert_int_equal(limits_admit_guess(limits, guid(1), 0, START, &retry_after), STATUS_OK);
 	limits_free(limits);
 	limits = limits_new(&defaults);
 	for (unsigned i = 0; i < 3; i++)
 		limits_restore_guess(limits, guid(1), START - i * MINUTE);
 	assert_int_equal(guess(limits, 1, false, START), STATUS_AGENT_THROTTLED);
 	assert_int_equal(retry_after, 58 * 60);
+	limits_free(limits);
+}
+
+/* A password tried on everybody is few wrong ones of each. */
+static void wrong_passwords_of_all_are_few(void **state)
+{
+	struct limits_settings settings = defaults;
+	settings.wrong_per_minute = 20;
+	struct limits *limits = limits_new(&settings);
+	for (unsigned i = 0; i < 100; i++) /* right ones cost nothing */
+		assert_int_equal(guess(limits, i, false, START), STATUS_OK);
+	for (unsigned i = 0; i < 20; i++)
+		assert_int_equal(guess(limits, i, true, START + i * 1000), STATUS_OK);
+	assert_int_equal(guess(limits, 50, true, START + 20000), STATUS_AGENT_THROTTLED);
+	assert_int_equal(retry_after, 40);
+	for (unsigned i = 0; i < 20; i++) /* under way together, too */
+		assert_int_equal(limits_admit_guess(limits, guid(100 + i), 0, START + 2 * MINUTE, &retry_after), STATUS_OK);
+	assert_int_equal(guess(limits, 50, true, START + 2 * MINUTE), STATUS_AGENT_THROTTLED);
+	limits_free(limits);
+	limits = limits_new(&settings);
+	for (unsigned i = 0; i < 20; i++)
+		limits_restore_guess(limits, guid(i), START);
+	assert_int_equal(guess(limits, 50, true, START), STATUS_AGENT_THROTTLED);
+	limits_free(limits);
+}
+
+/* Who sends requests locks nobody out. */
+static void the_lockout_threshold_is_not_reached(void **state)
+{
+	static const struct { unsigned threshold, tries; } rows[] = { { 0, 3 }, { 1, 1 }, { 2, 1 }, { 3, 2 }, { 4, 2 }, { 5, 3 }, { 10, 3 } };
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct limits *limits = limits_new(&defaults);
+		for (unsigned k = 0; k < rows[i].tries; k++) {
+			assert_int_equal(limits_admit_guess(limits, guid(1), rows[i].threshold, START, &retry_after), STATUS_OK);
+			limits_settle_guess(limits, guid(1), true, START);
+		}
+		assert_int_equal(limits_admit_guess(limits, guid(1), rows[i].threshold, START, &retry_after), STATUS_AGENT_THROTTLED);
+		assert_int_equal(retry_after, 3600);
+		limits_free(limits);
+	}
+	struct limits_settings settings = defaults;
+	settings.wrong_per_user_hour = 0;
+	struct limits *limits = limits_new(&settings);
+	for (unsigned k = 0; k < 10; k++) {
+		assert_int_equal(limits_admit_guess(limits, guid(1), 3, START, &retry_after), STATUS_OK); /* as it is configured */
+		limits_settle_guess(limits, guid(1), true, START);
+	}
 	limits_free(limits);
 }
 
@@ -389,7 +436,7 @@ int main(void)
 		cmocka_unit_test(k25_three_for_one_user_an_hour), cmocka_unit_test(unlocks_are_counted_apart), cmocka_unit_test(k25_a_mass_reset_latches),
 		cmocka_unit_test(open_reservations_do_not_latch), cmocka_unit_test(no_limits_where_zero), cmocka_unit_test(restored_from_the_journal),
 		cmocka_unit_test(reconfigured), cmocka_unit_test(a_clock_set_back_holds_nobody_for_ever), cmocka_unit_test(memory_is_bounded),
-		cmocka_unit_test(wrong_passwords_are_few), cmocka_unit_test(guesses_in_flight_have_their_places), cmocka_unit_test(questions_a_minute),
+		cmocka_unit_test(wrong_passwords_are_few), cmocka_unit_test(guesses_in_flight_have_their_places), cmocka_unit_test(wrong_passwords_of_all_are_few), cmocka_unit_test(the_lockout_threshold_is_not_reached), cmocka_unit_test(questions_a_minute),
 		cmocka_unit_test(one_at_a_time_in_order), cmocka_unit_test(a_turn_may_end_in_its_own_callback),
 	};
 	return cmocka_run_group_tests_name("limits", tests, NULL, NULL);
