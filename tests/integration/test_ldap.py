@@ -1,5 +1,5 @@
 """The flavor ldap against OpenLDAP and 389 Directory Server, both real: one behaviour suite; where one of the two does otherwise, the test says how."""
-import contextlib, json, os, re, shutil, sys, uuid
+import contextlib, json, os, re, shutil, signal, sys, uuid
 
 import ldap
 import pytest
@@ -56,6 +56,35 @@ def test_a_reset_by_uid_and_by_entry_uuid(lab):
 def test_a_name_of_odd_characters(lab):
     assert outcome(lab.ask("reset", 'odd, name+"1"', new_password="Pässwörd-Step-𝄞-1")) == ("applied", "ok")
     assert lab.directory.opens('odd, name+"1"', "Pässwörd-Step-𝄞-1")
+
+
+def test_an_entry_named_by_two_attributes(lab):
+    """Whichever way round the directory keeps them; it is found, in its group, and excluded by its DN, written the other way round."""
+    dn, turned = (f"{rdn},{lab.directory.people}" for rdn in (r"cn=Multi\, Part+uid=multi", r"uid=multi+cn=Multi\2C Part"))
+    with lab.directory.admin() as connection:
+        lab.directory.add(connection, dn, objectClass="inetOrgPerson", uid="multi", cn="Multi, Part", sn="Part", userPassword="Old-Marble-Step-7")
+        connection.modify_s(lab.directory.group("sspr"), [(ldap.MOD_ADD, "member", dn.encode())])
+    answer = lab.ask("reset", "multi", new_password="New-Marble-Step-1")
+    assert outcome(answer) == ("applied", "ok")
+    lab.directory.connect(turned, "New-Marble-Step-1").unbind_s()
+    assert outcome(lab.ask("change", "multi", old_password="New-Marble-Step-1", new_password="New-Marble-Step-2")) == ("applied", "ok")
+    lab.directory.connect(dn, "New-Marble-Step-2").unbind_s()
+    scope = lab.agent.settings["directories"][0]["scope"]
+    scope["exclude_bases"] = [turned]
+    try:
+        reload(lab)
+        assert outcome(lab.ask("reset", "multi", new_password="New-Marble-Step-3")) == ("refused", "user.out_of_scope")
+    finally:
+        del scope["exclude_bases"]
+        reload(lab)
+
+
+def reload(lab):
+    lab.agent.write_config()
+    count = len(lab.agent.writebackd.events(event="config.loaded"))
+    lab.agent.writebackd.signal(signal.SIGHUP)
+    lab.agent.writebackd.wait_event(event="config.loaded", count=count + 1)
+    lab.agent.wait_ready()
 
 
 @pytest.mark.parametrize("sub_id", [{"format": "uid", "id": "nobody"}, {"format": "uid", "id": "*"}, {"format": "uid", "id": "alice)(uid=*"},
