@@ -1,11 +1,14 @@
 """Finding and keeping servers: SRV records from a DNS server of the test's own (the agent runs in a mount namespace with a resolv.conf that names it), several controllers,
 and every way for one of them, or for DNS, to fail."""
-import json, os, shutil, subprocess, tempfile, time
+import json, os, shutil, subprocess, sys, tempfile, time
 
 import pytest
 import yaml
 
 from lab import Agent, DOMAIN, FOREST, HERE, MockDirectory, Program, SambaDirectory, Service, forest, samba_template, stop_all, wait_for
+
+sys.path.insert(0, os.path.join(HERE, "ldap"))
+import servers as ldap_servers  # noqa: E402
 
 DC, SITE, PDC = f"_ldap._tcp.dc._msdcs.{DOMAIN}", f"_ldap._tcp.Berlin._sites.dc._msdcs.{DOMAIN}", f"_ldap._tcp.pdc._msdcs.{DOMAIN}"
 OTHER = "other.example.test"
@@ -419,6 +422,41 @@ def test_a_server_with_another_certificate_is_left_out(net):
                 f.write(content)
         dc2.start()
     net.wait_next("dc2", 40)
+
+
+# The flavor ldap --------------------------------------------------------------------------------------------------------------------------------
+
+def test_ldap_servers_are_found_by_dns(net):
+    """By _ldaps._tcp first, each at the port that stands there; one of another domain is refused, and when the one in use dies the other one is asked."""
+    if not shutil.which("slapd"):
+        pytest.skip("slapd is not installed")
+    names = [f"ldap{n}.{DOMAIN}" for n in (1, 2)]
+    directories = [ldap_servers.OpenLdap(os.path.join(net.folder, name), name) for name in names]
+    try:
+        ports = [d.port for d in directories]
+        net.zone({f"_ldaps._tcp.{DOMAIN}": {"ttl": 60, "srv": [[0, 100, ports[0], names[0]], [0, 100, ports[0], "ldap.elsewhere.test"]]},
+                  f"_ldap._tcp.{DOMAIN}": {"ttl": 60, "srv": [[0, 100, ports[1], names[1]]]}, **{name: {"a": "127.0.0.1"} for name in (*names, "ldap.elsewhere.test")}})
+        secrets = tempfile.mkdtemp(dir=net.folder)
+        ca, password = os.path.join(secrets, "ca.pem"), os.path.join(secrets, "password")
+        with open(ca, "w", encoding="utf-8") as f:
+            f.write("".join(open(d.ca, encoding="utf-8").read() for d in directories))
+        with open(os.open(password, os.O_WRONLY | os.O_CREAT, 0o600), "w") as f:
+            f.write(directories[0].bind_password)
+        entry = {**directories[0].settings(password), "discover": {"domain": DOMAIN}, "ca_file": ca, "scope": {"users": "selected", "bases": [directories[0].people]}}
+        agent = net.start_agent({key: value for key, value in entry.items() if key != "servers"})
+        wait_for("both to be up", lambda: [row["up"] for row in net.servers().values()] == [True, True])
+        assert list(net.servers()) == ["ldap1", "ldap2"] and net.next() == "ldap1"
+        assert "ldap.elsewhere.test" in agent.writebackd.log_text()
+        asked = {"format": "uid", "id": "alice"}
+        assert net.check(asked)["directory"]["server"] == f"{names[0]}:{ports[0]}"
+        directories[0].kill()
+        code, took = net.ask(asked)
+        assert code == "plausible" and took < 1 and net.next() == "ldap2"
+        directories[0].start()
+        net.wait_next("ldap1", 20)
+    finally:
+        net.stop_agent()
+        stop_all(d.close for d in directories)
 
 
 # Several directories ---------------------------------------------------------------------------------------------------------------------------

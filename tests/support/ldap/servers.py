@@ -25,7 +25,8 @@ class LdapDirectory:
     policy_hints = True
     admin_password = "Adm-Marble-Step-7"
 
-    def __init__(self, folder):
+    def __init__(self, folder, *names):
+        """names: host names that its certificate is for, besides localhost."""
         os.makedirs(folder, exist_ok=True)
         os.chmod(folder, 0o755)
         self.folder, self.facts = folder, people()
@@ -33,7 +34,7 @@ class LdapDirectory:
         self.people, self.outside, self.groups, self.policies = (f"ou={ou},{self.base}" for ou in ("people", "outside", "groups", "policies"))
         self.bind_dn, self.bind_password = f"cn={self.facts['service']['name']},ou=service,{self.base}", self.facts["service"]["password"]
         self.host, self.port = "127.0.0.1", free_port()
-        self.ca, self.certificate, self.key = certificate(folder, "directory")
+        self.ca, self.certificate, self.key = certificate(folder, "directory", ",".join(["DNS:localhost,IP:127.0.0.1", *(f"DNS:{name}" for name in names)]))
         self.process = None
         self.prepare()
         self.start()
