@@ -67,12 +67,13 @@ static void advance(struct request *request)
 			continue;
 		request->pending = false;
 		enum status status = stage->run(request);
+		/* Where it cannot even be begun no callback comes: nothing is pending. */
+		if (status == STATUS_OK && request->pending)
+			return;
 		if (status != STATUS_OK && !move_on(request, status)) {
 			request_finish(request, status);
 			return;
 		}
-		if (request->pending)
-			return;
 	}
 	request_finish(request, STATUS_OK);
 }

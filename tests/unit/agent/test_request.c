@@ -62,6 +62,7 @@ static struct played {
 	enum status says;              /* to every verification; STATUS_OK: what is true */
 	bool second_writer;            /* an administrator writes behind every write */
 	bool unsent;                   /* the first write's connection is lost before it is sent */
+	enum { LOST_NOWHERE, LOST_BEFORE_RECHECK, LOST_BEFORE_WRITE } lost; /* the located one's connection is gone when this is begun, once */
 	/* dc2: another controller of the domain. */
 	struct {
 		bool up, gone, moves_out, replicated;  /* replicated: the first write comes there between reading and writing */
@@ -242,6 +243,10 @@ enum status directory_recheck(struct located *located, int64_t timeout_ms, reche
 		played.second.rechecked++;
 	else
 		played.rechecked++;
+	if (played.lost == LOST_BEFORE_RECHECK) {
+		played.lost = LOST_NOWHERE;
+		return STATUS_DIRECTORY_UNAVAILABLE;
+	}
 	rechecks_under_way++;
 	return soon((struct later){ .rechecked = done, .found = located, .arg = arg });
 }
@@ -257,6 +262,10 @@ enum status directory_write(struct located *located, const struct directory_chan
 			memcpy(played.second.originator, there, 16);
 		}
 		return soon((struct later){ .written = done, .found = located, .arg = arg });
+	}
+	if (played.lost == LOST_BEFORE_WRITE) {
+		played.lost = LOST_NOWHERE;
+		return STATUS_DIRECTORY_UNAVAILABLE;
 	}
 	played.written++;
 	played.cleared_lockout = change->clear_lockout;
@@ -1056,6 +1065,20 @@ static void test_lost_before_it_was_sent(void **state)
 	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_AGENT_THROTTLED);
 }
 
+/* Likewise where the recheck or the write cannot even be begun. */
+static void test_lost_behind_the_intent(void **state)
+{
+	struct scene *scene = *state;
+	for (int lost = LOST_BEFORE_RECHECK; lost <= LOST_BEFORE_WRITE; lost++) {
+		unsigned written = played.written, located = played.located;
+		played.lost = lost;
+		const struct result *result = ask_one(scene, (struct ask){ OP_RESET, GOOD });
+		assert_int_equal(result->code, STATUS_OK);
+		assert_int_equal(played.written, written + 1);
+		assert_int_equal(played.located, located + 2);
+	}
+}
+
 /* Back on dc1, which has not taken over what dc2 holds: the user is looked for on dc2 again. */
 static void test_the_server_of_the_last_write_is_sought(void **state)
 {
@@ -1358,7 +1381,7 @@ int main(void)
 		ROW(test_second_write), ROW(test_second_unlock), ROW(test_second_server_has_the_first_write), ROW(test_first_write_comes_while_the_second_is_prepared),
 		ROW(test_no_second_write_over_another), ROW(test_no_second_write_where_it_would_not_stand), ROW(test_second_write_on_a_stale_server), ROW(test_no_second_write_out_of_scope),
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
-		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand),
+		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand),
 		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
 		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded),
 	};
