@@ -124,7 +124,8 @@ static void ask_when(struct user_check *check, const struct account *account)
 
 static void describe_policy(struct user_check *check, const struct account *account)
 {
-	static const char *const sources[] = { [POLICY_UNKNOWN] = "unknown", [POLICY_DOMAIN] = "domain", [POLICY_PSO] = "PSO", [POLICY_SUBENTRY] = "subentry" };
+	static const char *const sources[] = { [POLICY_UNKNOWN] = "unknown", [POLICY_DOMAIN] = "domain", [POLICY_PSO] = "PSO", [POLICY_SUBENTRY] = "the user's own" };
+	bool entry = account->is_entry;
 	const struct password_policy *policy = &account->policy;
 	char text[512];
 	char lockout[96] = "no lockout";
@@ -136,8 +137,8 @@ static void describe_policy(struct user_check *check, const struct account *acco
 		snprintf(text, sizeof text, "%.300s could not be read: the agent's account lacks the right to read it%s", policy->source_name ? policy->source_name : "it",
 		         account->is_entry ? "" : ": see the rights below");
 	else
-		snprintf(text, sizeof text, "%s (%s): at least %u characters, complexity %s, %u remembered, minimum age %lld s, %s", sources[policy->source],
-		         policy->source_name ? policy->source_name : "", policy->min_length, policy->complexity ? "on" : "off", policy->history, (long long)policy->min_age_s, lockout);
+		snprintf(text, sizeof text, "%s (%s): at least %u characters%s, %u remembered, minimum age %lld s, %s", entry && policy->source == POLICY_DOMAIN ? "default" : sources[policy->source],
+		         policy->source_name ? policy->source_name : "", policy->min_length, entry ? "" : policy->complexity ? ", complexity on" : ", complexity off", policy->history, (long long)policy->min_age_s, lockout);
 	check_add_row(check, "policy", STATUS_OK, text);
 }
 

@@ -176,7 +176,7 @@ static void explain_unprotected(struct explanation *to)
 {
 	struct words groups = protected_groups(to->account);
 	if (!*groups.text) {
-		say(to, "Protected", to->account->is_entry ? "no: a person, not listed in scope.protect, and not the agent's own account" : "no: neither an administrator nor a service or computer account");
+		say(to, "Protected", "no: %s", directory_words(located_directory(to->check->located))->unprotected);
 		return;
 	}
 	say(to, "Protected", "EXEMPTED: an administrator (member of %s), let through by scope.exempt_administrators", groups.text);
@@ -305,16 +305,15 @@ static struct words limits_of(const struct password_policy *policy)
 
 static void explain_policy(struct explanation *to)
 {
-	static const char *const sources[] = { [POLICY_UNKNOWN] = "", [POLICY_DOMAIN] = "the domain's", [POLICY_PSO] = "a Password Settings object", [POLICY_SUBENTRY] = "a policy subentry" };
+	const struct directory_words *words = directory_words(located_directory(to->check->located));
 	const struct password_policy *policy = &to->account->policy;
 	if (policy->source == POLICY_UNKNOWN) {
 		say(to, "Policy", "not known%s%s: it could not be read", policy->source_name ? ": " : "", policy->source_name ? policy->source_name : "");
-		warn(to, "the password policy in effect could not be read: the agent cannot say beforehand what the directory will refuse, nor which rule it was. The missing right: %s",
-		     to->account->is_entry ? "to read the policy (docs/ldap.md)" : "read Password Settings");
+		warn(to, "the password policy in effect could not be read: the agent cannot say beforehand what the directory will refuse, nor which rule it was. The missing right: %s", words->policy_right);
 		return;
 	}
 	struct words rules = rules_of(policy), limits = limits_of(policy);
-	say(to, "Policy", "%s (%s)", to->account->is_entry && policy->source == POLICY_DOMAIN ? "the default one" : sources[policy->source], policy->source_name ? policy->source_name : "");
+	say(to, "Policy", "%s (%s)", policy->source == POLICY_DOMAIN ? words->default_policy : words->own_policy, policy->source_name ? policy->source_name : "");
 	say(to, "Rules", "%s", rules.text);
 	say(to, "", "%s", limits.text);
 }
@@ -323,10 +322,11 @@ static void explain_enforcement(struct explanation *to)
 {
 	const char *control = located_policy_control(to->check->located);
 	bool required = realm_settings(to->check->realm)->policy_hints == POLICY_HINTS_REQUIRE;
+	const char *missing = directory_words(located_directory(to->check->located))->policy_control;
 	if (control)
 		say(to, "Enforced", "yes: history and minimum age apply to resets too (control %s)", control);
 	else
-		say(to, "Enforced", required ? "NO, so resets are refused: this server lacks the policy-hints control, and 'policy_hints' is require" : "NO: history and minimum age do not apply to resets; this server lacks the policy-hints control");
+		say(to, "Enforced", required ? "NO, so resets are refused: this server lacks %s, and 'policy_hints' is require" : "NO: history and minimum age do not apply to resets; this server lacks %s", missing);
 	int64_t possible_s = check_possible_s(to->check, false), change_s = check_possible_s(to->check, true);
 	if (possible_s != INT64_MIN)
 		say(to, "Next change", "not before %s: the minimum age", moment(possible_s).text);
@@ -386,7 +386,7 @@ json_t *explain_user(const struct user_check *check)
 	else
 		say(&to, "Reset now", "NO: %s (%s)", check->text, status_code(check->status));
 	say(&to, "Found", "%s", account->dn);
-	say(&to, "", "%s %s, on %s, directory %s", account->is_entry ? "UUID" : "objectGUID", account->guid, located_position(check->located)->server, realm_name(check->realm));
+	say(&to, "", "%s %s, on %s, directory %s", directory_words(located_directory(check->located))->user_id, account->guid, located_position(check->located)->server, realm_name(check->realm));
 	explain_scope(&to);
 	explain_state(&to);
 	explain_lock(&to);

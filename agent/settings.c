@@ -22,7 +22,7 @@ static const struct config_key directory_keys[] = {
 	{ "base_dn", CONFIG_STRING, AT(base_dn), NULL, .min = 1, .max = 1024, .help = "Where users are looked for; default: the domain itself" },
 	{ "login_attribute", CONFIG_STRING, AT(login_attribute), NULL, .min = 1, .max = 64, .help = "ldap: attribute that users are named by; default: uid" },
 	{ "default_policy", CONFIG_STRING, AT(default_policy), NULL, .min = 1, .max = 1024, .help = "ldap: DN of the password policy of those who have none of their own" },
-	{ "ca_file", CONFIG_PATH, AT(ca_file), NULL, .help = "CA of the domain controllers' certificates; default: the system's store" },
+	{ "ca_file", CONFIG_PATH, AT(ca_file), NULL, .help = "CA of the directory servers' certificates; default: the system's store" },
 	{ "crl_file", CONFIG_PATH, AT(crl_file), NULL, .help = "Revocation lists; default: none is looked at" },
 	{ "bind.mechanism", CONFIG_CHOICE, AT(bind_mechanism), "simple", .choices = "simple|gssapi|gss-spnego|external", .help = "How the agent binds: password, Kerberos keytab, client certificate" },
 	{ "bind.dn", CONFIG_STRING, AT(bind_dn), NULL, .min = 1, .max = 1024, .help = "Account of the agent: DN or userPrincipalName (simple; external: where the server does not tell)" },

@@ -123,7 +123,7 @@ static void judge_discovery(const struct judgement *judgement, const struct sett
 	if (directory->servers.count > 0 && directory->discover_domain)
 		find_fault(judgement, "discover.domain", "servers are listed too: keep either servers or discover");
 	if (directory->servers.count == 0 && !directory->discover_domain)
-		find_fault(judgement, "servers", "list the domain controllers, host or host:port; or let DNS name them: discover: {domain: corp.example.com}");
+		find_fault(judgement, "servers", "list the directory's servers, host or host:port; or let DNS name them: discover: {domain: corp.example.com}");
 	if (directory->discover_domain && !is_domain_name(directory->discover_domain))
 		find_fault(judgement, "discover.domain", "\"%s\" is not the name of a DNS domain (corp.example.com)", directory->discover_domain);
 	if (directory->discover_site && !directory->discover_domain)

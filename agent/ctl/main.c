@@ -30,7 +30,7 @@ static const char usage[] =
 	"  check [--directory NAME]   try everything that a reset needs\n"
 	"  check --user NAME [--directory NAME]\n"
 	"                             could this user be reset now, and has the agent's account each right that it needs, with the commands that grant what is missing?\n"
-	"                             NAME: a userPrincipalName, DOMAIN\\name, an account name or an objectGUID\n"
+	"                             NAME: a userPrincipalName, DOMAIN\\name, an account name or an objectGUID; flavor ldap: a uid or an entryUUID\n"
 	"  explain NAME [--directory NAME]\n"
 	"                             why this user can or cannot be reset: scope, protection, state, lock, password, policy, and when the next change is possible\n"
 	"  enroll URL [--ticket-file FILE] [--ca-file FILE] [--proxy HOST:PORT] [--name NAME] [--replace]\n"

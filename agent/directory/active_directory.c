@@ -433,6 +433,8 @@ static enum status answer(enum ad_operation operation, int ldap_result, const ch
 
 const struct flavor ACTIVE_DIRECTORY = {
 	.name = "active-directory",
+	.words = { "objectGUID", "the policy-hints control", "the domain's", "a Password Settings object", "read Password Settings", "neither an administrator nor a service or computer account" },
+	.settles_by_position = true,
 	.root_attributes = ROOT_ATTRIBUTES,
 	.server_attributes = SERVER_ATTRIBUTES,
 	.user_attributes = USER_ATTRIBUTES,

@@ -78,15 +78,16 @@ static void describe_policy(struct check *check)
 {
 	const struct connection *connection = check->connection;
 	struct view view = connection_view(connection);
-	const char *dn = connection->setup.flavor->domain_dn(&view);
+	const struct flavor *flavor = connection->setup.flavor;
+	const char *dn = flavor->domain_dn(&view);
 	struct password_policy policy = { .source = POLICY_UNKNOWN };
 	if (dn == NULL) {
 		add_row(check, "policy", true, "no default policy is named (default_policy): it is known of those users alone who have one of their own");
 	} else if (policy_cache_get(&check->directory->policies, dn, clock_monotonic_us(), INT64_MAX, &policy) && policy.source != POLICY_UNKNOWN) {
-		add_row(check, "policy", true, "minimum length %u, complexity %s, history %u, minimum age %lld s", policy.min_length, policy.complexity ? "on" : "off", policy.history,
-		        (long long)policy.min_age_s);
+		const char *complexity = !flavor->settles_by_position ? "" : policy.complexity ? ", complexity on" : ", complexity off";
+		add_row(check, "policy", true, "minimum length %u%s, history %u, minimum age %lld s", policy.min_length, complexity, policy.history, (long long)policy.min_age_s);
 	} else {
-		add_row(check, "policy", false, "the password policy %s cannot be read", dn);
+		add_row(check, "policy", false, "the password policy %s cannot be read; the missing right: %s", dn, flavor->words.policy_right);
 	}
 	free(policy.source_name);
 }
@@ -95,16 +96,25 @@ static void describe_server(struct check *check)
 {
 	const struct connection *connection = check->connection;
 	const struct directory_settings *settings = check->directory->settings;
-	add_row(check, "rootdse", true, "%s, %s, clock differs by %lld ms", connection->root.host_name != NULL ? connection->root.host_name : connection->host,
-	        connection->root.naming_context, (long long)(connection->clock_skew_ms == INT64_MIN ? 0 : connection->clock_skew_ms));
+	const struct flavor *flavor = connection->setup.flavor;
+	const char *host = connection->root.host_name != NULL ? connection->root.host_name : connection->host;
+	char skew[64] = "";
+	if (connection->clock_skew_ms != INT64_MIN) {
+		snprintf(skew, sizeof skew, ", clock differs by %lld ms", (long long)connection->clock_skew_ms);
+	}
+	add_row(check, "rootdse", true, "%s, %s%s", host, connection->root.naming_context, skew);
 	add_row(check, "account", connection->self_count > 0, connection->self_count > 0 ? "the agent's own account was found" : "the agent's own account cannot be found or read: everybody is protected");
-	if (connection->setup.flavor == &ACTIVE_DIRECTORY) {
+	if (flavor->settles_by_position) {
 		add_row(check, "position", connection->server.invocation_known, connection->server.invocation_known ? "invocationId can be read" : "invocationId cannot be read: lost answers cannot be settled");
 	}
 	describe_policy(check);
 	const char *control = connection->root.policy_control;
-	add_row(check, "policy_control", control != NULL || settings->policy_hints != POLICY_HINTS_REQUIRE, "%s",
-	        control != NULL ? control : "the server lacks the policy-hints control: history and minimum age are not enforced on a reset");
+	if (control != NULL) {
+		add_row(check, "policy_control", true, "%s", control);
+	} else {
+		add_row(check, "policy_control", settings->policy_hints != POLICY_HINTS_REQUIRE, "the server lacks %s: %s", flavor->words.policy_control,
+		        flavor->settles_by_position ? "history and minimum age are not enforced on a reset" : "why a password is refused is told by the server's text alone");
+	}
 }
 
 /* What was reached was met; the rest was not tried. */

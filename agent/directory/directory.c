@@ -234,6 +234,11 @@ void directory_free(struct directory *directory)
 	free(directory);
 }
 
+const struct directory_words *directory_words(const struct directory *directory)
+{
+	return &directory->flavor->words;
+}
+
 const char *directory_name(const struct directory *directory)
 {
 	return directory->settings->name;

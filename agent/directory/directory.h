@@ -112,6 +112,17 @@ void directory_health(const struct directory *directory, struct directory_health
 /* Called on the loop whenever health changes (a server comes up or goes down). */
 void directory_on_health(struct directory *directory, void (*changed)(struct directory *, void *arg), void *arg);
 
+/* What the directory's administrators call things. */
+struct directory_words {
+	const char *user_id;           /* "objectGUID" */
+	const char *policy_control;    /* "the policy-hints control" */
+	const char *default_policy;    /* "the domain's" password policy */
+	const char *own_policy;        /* "a Password Settings object" */
+	const char *policy_right;      /* what reading a policy takes */
+	const char *unprotected;       /* what those are not who are protected whatever the scope says */
+};
+const struct directory_words *directory_words(const struct directory *directory);
+
 /* True where `domain` (a UPN suffix, NetBIOS or DNS name; case-insensitive) is among settings->domains, or that list is empty. */
 bool directory_serves(const struct directory *directory, const char *domain);
 /* How far `domain` is the directory's own: not at all (others are configured); it has not been asked yet which names it goes by; it may be, since none are configured, and is not among

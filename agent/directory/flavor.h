@@ -88,6 +88,8 @@ void change_add(struct change *change, int mod_op, const char *type, struct berv
 
 struct flavor {
 	const char *name;
+	struct directory_words words;
+	bool settles_by_position; /* a lost answer is settled by the server's invocationId (MS-ADTS 3.1.1.1.9); else by what read_user makes of the entry */
 	bool changes_as_user; /* a change is an extended operation on a connection of its own that is bound as the user with the old password; else a modify on the agent's */
 	const char *const *root_attributes, *const *server_attributes, *const *user_attributes, *const *domain_attributes, *const *policy_attributes;
 	const char *const *guid_attributes, *const *sid_attributes;

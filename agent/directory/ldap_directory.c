@@ -275,6 +275,8 @@ static enum status answer(enum ad_operation operation, int ldap_result, const ch
 
 const struct flavor LDAP_DIRECTORY = {
 	.name = "ldap",
+	.words = { "entryUUID", "the password policy control (OpenLDAP: overlay ppolicy)", "the default one", "the user's own", "to read the policy (docs/ldap.md)",
+		"a person, not listed in scope.protect, and not the agent's own account" },
 	.changes_as_user = true,
 	.root_attributes = ROOT_ATTRIBUTES,
 	.server_attributes = NO_ATTRIBUTES,

@@ -1,48 +1,26 @@
 """The flavor ldap against OpenLDAP and 389 Directory Server, both real: one behaviour suite; where one of the two does otherwise, the test says how."""
-import contextlib, json, os, re, shutil, signal, sys, uuid
+import contextlib, json, os, re, signal, sys, uuid
 
 import ldap
 import pytest
 
 import conftest
-from lab import Lab, wait_for
+from lab import wait_for
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support", "ldap"))
-import servers  # noqa: E402
-
-ALL = ["reset", "unlock", "check", "change", "lookup", "verify", "policy"]
-PROGRAMS = {"openldap": "slapd", "389": "ns-slapd"}
+from ldap_lab import LdapLab, PROGRAMS, missing, outcome  # noqa: E402
 
 
-class LdapLab(Lab):
-    def start_directory(self):
-        self.directory = servers.KINDS[self.kind](os.path.join(self.folder, "directory"))
-        d = self.directory
-        scope = {"users": "selected", "bases": [d.people], "groups": [d.group("sspr")], "protect": [d.group("admins"), d.group("wheel"), d.dn("gina")]}
-        self.agent_options = {"settings": {"operations": ALL, "settling": {"delay": "1s", "limit": "20s"}, "limits": {"per_user_hour": 0}}, "scope": scope,
-                              "directory_settings": {**d.settings(os.path.join(self.folder, "agent", "bind-password")), "timeouts": {"write": "2s", "locate": "2s"}}}
-
-    def user(self, uid):
-        return {"format": "uid", "id": uid}
-
-    def ask(self, op, uid, **members):
-        return self.service.operate(op, uid if isinstance(uid, dict) else self.user(uid), **members)
-
-
-@pytest.fixture(scope="module", params=["openldap", "389"])
+@pytest.fixture(scope="module", params=list(PROGRAMS))
 def lab(request):
-    if not shutil.which(PROGRAMS[request.param]):
-        pytest.skip(f"{PROGRAMS[request.param]} is not installed")
+    if missing(request.param):
+        pytest.skip(missing(request.param))
     lab = LdapLab(conftest.BUILD, request.param)
     try:
         lab.start()
         yield lab
     finally:
         lab.close()
-
-
-def outcome(answer):
-    return answer["status"], answer["code"]
 
 
 def test_a_reset_by_uid_and_by_entry_uuid(lab):
@@ -304,5 +282,12 @@ def test_check_finds_nothing_wrong_where_nothing_is(lab):
 
 def test_explain_speaks_of_what_the_directory_has(lab):
     said = lab.agent.ctl("explain", "bob", check=False)
-    for line in (r" +UUID [0-9a-f-]{36}, on ", r"Protected +no: a person, not listed in scope.protect", r"Policy +the default one \(cn=(default|config)"):
+    for line in (r" +entryUUID [0-9a-f-]{36}, on ", r"Protected +no: a person, not listed in scope.protect", r"Policy +the default one \(cn=(default|config)"):
         assert re.search("^" + line, said, re.M), line + "\n" + said
+
+
+def test_what_the_administrator_reads_speaks_of_this_directory(lab):
+    said = {" ".join(words): lab.agent.ctl(*words, check=False) for words in (["status"], ["check"], ["check", "--user", "bob"], ["explain", "bob"], ["explain", "erin"])}
+    foreign = ("policy-hints", "invocationId", "domain controller", "NETBIOS", "objectGUID", "sAMAccountName", "the domain's", "adminCount", "lockoutTime")
+    assert not [(command, word) for command, text in said.items() for word in foreign if word in text]
+    assert "the user's own (" in said["explain erin"]

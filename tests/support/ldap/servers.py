@@ -12,12 +12,15 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 from lab import Late, certificate, free_port, wait_for  # noqa: E402
 
+BENCH_PASSWORD = "Old-Marble-Step-7"
 PPOLICY = "1.3.6.1.4.1.42.2.27.8.5.1"
 
 
 def people():
     with open(os.path.join(HERE, "people.yaml"), encoding="utf-8") as f:
-        return yaml.safe_load(f)
+        facts = yaml.safe_load(f)
+    facts["people"] += [{"uid": f"bench{n:02}", "cn": f"Bench {n}", "password": BENCH_PASSWORD, "groups": ["sspr"]} for n in range(facts["bench"])]
+    return facts
 
 
 class LdapDirectory:
@@ -253,6 +256,23 @@ access to *
     def uuid(self, uid):
         return self.read(uid, "entryUUID")["entryUUID"][0].decode()
 
+
+
+class OpenLdapTwin(OpenLdap):
+    """Holds what `of` holds, with the same entryUUIDs, and never hears of it again: there is no replication."""
+
+    def __init__(self, folder, of):
+        self.of = of
+        super().__init__(folder)
+
+    def prepare(self):
+        super().prepare()
+        ldif = os.path.join(self.folder, "of.ldif")
+        subprocess.run(["slapcat", "-f", self.of.conf, "-l", ldif], check=True, capture_output=True)
+        subprocess.run(["slapadd", "-f", self.conf, "-l", ldif], check=True, capture_output=True)
+
+    def populate(self):
+        """It is all there."""
 
 
 class Directory389(LdapDirectory):

@@ -151,7 +151,7 @@ static const char *directory_found(const char *how)
 static void test_discovery(void **state)
 {
 	static const struct { const char *how; unsigned line; const char *says; } bad[] = {
-		{ "prefer: listed", 2, "servers: list the domain controllers, host or host:port; or let DNS name them: discover: {domain: corp.example.com}" },
+		{ "prefer: listed", 2, "servers: list the directory's servers, host or host:port; or let DNS name them: discover: {domain: corp.example.com}" },
 		{ "servers: [dc1]\n    discover: {domain: corp.example.com}", 4, "discover.domain: servers are listed too: keep either servers or discover" },
 		{ "discover: {domain: corp..com}", 3, "is not the name of a DNS domain" },
 		{ "discover: {domain: 'a b'}", 3, "is not the name of a DNS domain" },
