@@ -91,7 +91,7 @@ static struct bytes nearest_word(const struct config_key *table, const char *sec
 		}
 	}
 	bool prefix = nearest.size >= SHARED_PREFIX && size >= SHARED_PREFIX && memcmp(nearest.data, word, SHARED_PREFIX) == 0;
-	return (best <= 3 && best < size) || prefix ? nearest : (struct bytes){ 0 };
+	return (best <= 3 && best * 2 <= size) || prefix ? nearest : (struct bytes){ 0 };
 }
 
 static void list_words(const struct config_key *table, const char *section, char *out, size_t capacity)
@@ -134,10 +134,12 @@ static void refuse_unknown(struct judge *judge, const struct scope *scope, const
 	word[at] = '\0';
 	struct bytes nearest = nearest_word(scope->table, section, word);
 	const struct config_key *elsewhere = find_elsewhere(scope->table, word);
+	/* A slip of one letter is likelier than a key that went astray. */
+	bool slip = nearest.size > 0 && edit_distance(word, strlen(word), (const char *)nearest.data, nearest.size) <= 1;
 	if (section[0] == '\0' && strchr(word, '.') != NULL && is_known_path(scope->table, word))
 		error_add(judge->errors, judge->name, key->line, "unknown key \"%s%s\"; a dot does not separate here, write \"%s%.*s:\" and the rest indented below it",
 		          scope->prefix, word, scope->prefix, (int)strcspn(word, "."), word);
-	else if (elsewhere != NULL)
+	else if (elsewhere != NULL && !slip)
 		error_add(judge->errors, judge->name, key->line, "unknown key \"%s%s%s\"; there is \"%s%s\"", scope->prefix, section, word, scope->prefix, elsewhere->path);
 	else if (nearest.size > 0)
 		error_add(judge->errors, judge->name, key->line, "unknown key \"%s%s%s\"; the nearest known one is \"%s%s%.*s\"", scope->prefix, section, word,

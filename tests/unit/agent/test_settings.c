@@ -117,6 +117,9 @@ static void test_judgements(void **state)
 	assert_bad(file_with("", SELECTED "      exempt_administrators: [S-1-5-21-1-2-3-516]\n"), 10, "not the SID of a protected group");
 	assert_bad(file_with("", SELECTED "      exempt_administrators: [Domain Admins]\n"), 10, "neither a SID");
 	assert_bad(file_with("", SELECTED "      exempt_administrators: [S-1-5-32-550]\n      protect: [S-1-5-32-550]\n"), 10, "which wins");
+	assert_bad(file_with("limit: {per_minute: 3}\n", SELECTED), 1, "the nearest known one is \"limits\"");
+	assert_bad(file_with("delay: 3s\n", SELECTED), 1, "there is \"settling.delay\"");
+	assert_bad(file_with("foo: 3\n", SELECTED), 1, "known here are");
 	assert_bad(file_with("operations: [reset, Change]\n", SELECTED), 1, "not an operation");
 	assert_good(file_with("operations: [change, lookup, policy, verify]\nlimits: {wrong_per_user_hour: 0, wrong_per_minute: 0, lookups_per_minute: 1}\n", SELECTED), &settings);
 	assert_int_equal(settings_operations(&settings), 1u << OP_CHANGE | 1u << OP_LOOKUP | 1u << OP_POLICY | 1u << OP_VERIFY);
