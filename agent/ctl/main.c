@@ -37,7 +37,7 @@ static const char usage[] =
 	"                             join a reset service. The ticket comes from FILE, else from standard input, else from a prompt.\n"
 	"                             --replace: become another agent where this one is enrolled already\n"
 	"  resume                     allow resets again after there were too many\n"
-	"  journal [--last N]         requests and their outcomes\n"
+	"  journal [--last N]         requests and their outcomes; N: 1 to 120\n"
 	"  --version, --help\n"
 	"With --json, standard output is one JSON object, also where something fails ({\"error\", \"text\"}).\n"
 	"Exit status: 0 good; 1 degraded, a check failed, or the agent refuses; 3 the agent is not running; 64 wrong usage; 65 not a ticket; 66 a file is missing;\n"
@@ -240,6 +240,8 @@ static int run_journal(struct options *options, const char *argument)
 	json_t *answer, *row;
 	size_t index;
 	json_int_t last = options->last ? atoi(options->last) : 50;
+	if (last < 1 || last > 120 || (options->last && options->last[strspn(options->last, "0123456789")]))
+		return report(options->json, EX_USAGE, "usage", "--last is a number from 1 to 120; see writebackctl --help");
 	int failed = ask(options, json_pack("{s:s,s:I}", "command", "journal", "last", last), &answer);
 	if (failed)
 		return failed;

@@ -60,7 +60,7 @@ static void describe_bind(struct check *check)
 	const char *name = check->connection->self_name, *mechanism = bind_name(settings->bind_mechanism);
 	const char *file = settings->bind_mechanism == BIND_EXTERNAL ? settings->bind_certificate_file : settings->bind_keytab_file;
 	struct ticket_facts ticket;
-	char until[CLOCK_TEXT_SIZE];
+	char until[CLOCK_TEXT_SIZE], fault[256];
 	if (settings->bind_mechanism == BIND_SIMPLE) {
 		add_row(check, "bind", true, "as %s", settings->bind_dn);
 	} else {
@@ -69,7 +69,9 @@ static void describe_bind(struct check *check)
 	if (check->directory->kerberos != NULL) {
 		kerberos_facts(check->directory->kerberos, &ticket);
 		clock_format(ticket.until_s * 1000, until);
-		add_row(check, "ticket", ticket.until_s > clock_now_ms() / 1000, "%s, from the KDC of %s, until %s", ticket.principal, ticket.realm, until);
+		kerberos_fault(check->directory->kerberos, fault, sizeof fault);
+		add_row(check, "ticket", ticket.until_s > clock_now_ms() / 1000 && fault[0] == 0, "%s, from the KDC of %s, until %s%s%s", ticket.principal, ticket.realm, until,
+		        fault[0] != 0 ? "; it could not be renewed: " : "", fault);
 	}
 }
 

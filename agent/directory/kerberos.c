@@ -47,6 +47,7 @@ struct kerberos {
 	struct negotiations work, answers;
 	unsigned queued;
 	struct ticket_facts facts;
+	char fault[256];           /* why the last try for a ticket failed; "" where it did not */
 	char name[64], mechanism[16];
 	int wake;                  /* eventfd: there are answers */
 	struct event *event;       /* the loop's */
@@ -98,6 +99,9 @@ static enum status acquire(struct kerberos *kerberos, char *why, size_t capacity
 	}
 	enum status status = tickets_acquire(kerberos->tickets, why, capacity);
 	publish(kerberos);
+	pthread_mutex_lock(&kerberos->mutex);
+	snprintf(kerberos->fault, sizeof kerberos->fault, "%s", status == STATUS_OK ? "" : why);
+	pthread_mutex_unlock(&kerberos->mutex);
 	now = clock_monotonic_us();
 	kerberos->next_renewal_us = now + (int64_t)RENEWAL_PAUSE_S * 1000000;
 	const struct ticket_facts *facts = tickets_facts(kerberos->tickets);
@@ -356,6 +360,13 @@ void kerberos_facts(struct kerberos *kerberos, struct ticket_facts *ret_facts)
 {
 	pthread_mutex_lock(&kerberos->mutex);
 	*ret_facts = kerberos->facts;
+	pthread_mutex_unlock(&kerberos->mutex);
+}
+
+void kerberos_fault(struct kerberos *kerberos, char *text, size_t capacity)
+{
+	pthread_mutex_lock(&kerberos->mutex);
+	snprintf(text, capacity, "%s", kerberos->fault);
 	pthread_mutex_unlock(&kerberos->mutex);
 }
 

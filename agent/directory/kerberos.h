@@ -18,6 +18,8 @@ void kerberos_free(struct kerberos *kerberos);
 /* A new ticket by the keytab as it is now. `discard`: the one that there is was refused. */
 void kerberos_renew(struct kerberos *kerberos, bool discard);
 void kerberos_facts(struct kerberos *kerberos, struct ticket_facts *ret_facts);
+/* Why the last try for a ticket failed, also where the one before is still good; "" where it did not. */
+void kerberos_fault(struct kerberos *kerberos, char *text, size_t capacity);
 
 struct negotiation;
 /* What one step came to. */

@@ -118,6 +118,8 @@ def test_check_user(agent, user, status, code, says):
 def test_check_of_what_is_not_there(agent):
     assert ctl(agent, "check", "--directory", "nope")[::2] == (64, 'writebackctl: no directory "nope"; there is corp\n')
     assert ctl(agent, "check", "--user", "alice", "--directory", "nope")[0] == 64
+    for words in (["journal", "--last", "x"], ["journal", "--last", "0"], ["journal", "--last", "121"], ["status", "--bogus"]):
+        assert ctl(agent, *words)[0] == 64
     status, _, err = ctl(agent, "check", "--user", "x@elsewhere.test")
     assert status == 1 and "elsewhere.test" in err
     status, out, _ = ctl(agent, "check", "--directory", "corp")

@@ -5,7 +5,7 @@ import pytest
 
 import lab as lab_module
 from conftest import SAMBAS, missing
-from lab import SambaDirectory, newer_samba, samba_template
+from lab import SambaDirectory, newer_samba, samba_template, wait_for
 from relay import Relay
 
 NEW = "Gr33n-Field-Harbour"
@@ -113,6 +113,20 @@ def test_a_wrong_key_is_tried_once_a_minute_and_mended_in_place(tool, samba, tmp
     own_keytab(samba, tmp_path / "keytab")
     t.tell("retry")
     t.wait_up()
+
+
+def test_a_keytab_that_went_bad_is_told_while_the_ticket_lives(tool, samba, tmp_path):
+    keytab = own_keytab(samba, tmp_path / "keytab")
+    t = tool(*by_kerberos(samba, keytab), inside=samba.inside)
+    t.wait_up()
+    assert t.rows()["ticket"]["ok"]
+    put_private(keytab, keytab_bytes("svc-writeback", samba.realm, bytes(range(32))))
+    t.tell("retry")
+    row = wait_for("the ticket's row to fail", lambda: not (r := t.rows()["ticket"])["ok"] and r)
+    assert f"; it could not be renewed: the key in {keytab} is not that of" in row["text"] and t.health()["up"]
+    own_keytab(samba, tmp_path / "keytab")
+    t.tell("retry")
+    wait_for("the ticket's row to be good again", lambda: t.rows()["ticket"]["ok"])
 
 
 def test_an_account_that_is_not_there_and_a_file_that_is_no_keytab(tool, samba, tmp_path):
