@@ -122,8 +122,8 @@ class Network:
         # A copy of each, lest YAML writes an alias.
         self.agent.settings["directories"] = [json.loads(json.dumps({**sample, "ca_file": ca, **entry})) for entry in entries]
         for entry in self.agent.settings["directories"]:
-            if entry["domains"] is None:
-                del entry["domains"]
+            for name in [name for name in ("domains", "ca_file") if entry[name] is None]:
+                del entry[name]
         self.agent.write_config()
         self.agent.wrapper = wrapper or ["unshare", "-m", "sh", "-c", f'mount --bind {self.resolv} /etc/resolv.conf && exec "$@"', "sh"]
         self.agent.start()
@@ -335,6 +335,24 @@ def cable():
         pytest.skip(f"no network namespaces here: {error}")
     yield made
     made.close()
+
+
+def test_without_ca_file_the_systems_store_decides(net):
+    """The agent sees another /etc/ssl/certs: with the controller's authority in it, or without."""
+    net.zone({DC: srv("dc1")})
+    store = os.path.join(net.folder, "store")
+    os.makedirs(store, exist_ok=True)
+    wrapper = ["unshare", "-m", "sh", "-c", f'mount --bind {net.resolv} /etc/resolv.conf && mount --bind {store} /etc/ssl/certs && exec "$@"', "sh"]
+    entry = {"discover": {"domain": DOMAIN}, "ca_file": None}
+    agent = net.start_agent(entry, wrapper=wrapper)
+    wait_for("the refusal", lambda: agent.status()["directories"][0].get("code") == "tls.untrusted")
+    assert net.ask()[0] != "plausible"
+    net.stop_agent()
+    shutil.copy(net.controllers["dc1"].ca, os.path.join(store, "corp.pem"))
+    subprocess.run(["openssl", "rehash", store], check=True, capture_output=True, timeout=20)
+    net.start_agent(entry, wrapper=wrapper)
+    net.wait_next("dc1")
+    assert net.ask()[0] == "plausible"
 
 
 def test_a_cable_that_is_pulled_out(net, cable, capsys):

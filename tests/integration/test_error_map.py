@@ -1,6 +1,6 @@
 """The error map: what a directory answers, and the outcome code that comes out of it. Windows' answers are played by mock-directory, by its own rules or as a fault in Windows' words;
 Samba's are Samba's own, wherever it can be made to give them. The table of a run is printed and written to error-map.md in the build folder."""
-import copy, os, uuid
+import copy, os, socket, uuid
 
 import ldap
 import pytest
@@ -153,6 +153,24 @@ def test_row(wide, row):
     answer = asked(wide)
     note(wide, case, "its own rules", answer["code"], answer)
     assert answer["code"] == code, answer
+    wide.agent.wait_ready()
+
+
+def test_a_referral_is_not_followed(wide, can):
+    """Wherever it leads, nobody connects there; a server that refers does not write, and no other one is asked in its place."""
+    if not can("faults", "nothing; a writable controller refers nobody"):
+        return
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        elsewhere.settimeout(0.3)
+        address = f"127.0.0.1:{elsewhere.getsockname()[1]}"
+        for scheme in ("ldap", "ldaps"):
+            wide.directory.control(f"fault add on=modify user=bob referral={scheme}://{address}/DC=test")
+            assert RESET(wide)["code"] == "directory.referral"
+            wide.directory.control(f"fault add on=search user=bob referral={scheme}://{address}/DC=test")
+            assert RESET(wide)["code"] == "directory.referral"
+        with pytest.raises(TimeoutError):
+            elsewhere.accept()
+    wide.directory.control("fault clear")
     wide.agent.wait_ready()
 
 
