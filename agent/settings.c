@@ -40,7 +40,7 @@ static const struct config_key directory_keys[] = {
 	{ "timeouts.locate", CONFIG_DURATION_MS, AT(locate_timeout_ms), "3s", .min = 100, .max = MINUTE_MS, .help = "Finding and reading a user" },
 	{ "timeouts.write", CONFIG_DURATION_MS, AT(write_timeout_ms), "10s", .min = 100, .max = 2 * MINUTE_MS, .help = "The modify" },
 	{ "policy_cache", CONFIG_DURATION_MS, AT(policy_cache_ms), "2min", .max = HOUR_MS, .help = "How long a password policy is remembered" },
-	{ "idle_probe", CONFIG_DURATION_MS, AT(idle_probe_ms), "5min", .min = SECOND_MS, .max = HOUR_MS, .help = "How often an idle connection is probed" },
+	{ "idle_probe", CONFIG_DURATION_MS, AT(idle_probe_ms), "5min", .min = SECOND_MS, .max = 14 * MINUTE_MS, .help = "How often an idle connection is probed" },
 	{ "scope.users", CONFIG_CHOICE, AT(scope_users), NULL, .required = true, .reloadable = true, .choices = "none|selected|all", .help = "Whose password may be reset at all", .wanted = "say whose password may be reset: none, selected (with scope.bases or scope.groups) or all" },
 	{ "scope.bases", CONFIG_STRINGS, AT(bases), NULL, .reloadable = true, .max = 256, .help = "selected: DNs of subtrees" },
 	{ "scope.exclude_bases", CONFIG_STRINGS, AT(exclude_bases), NULL, .reloadable = true, .max = 256, .help = "DNs of subtrees that are out of scope" },

@@ -337,6 +337,21 @@ def cable():
     made.close()
 
 
+def test_a_clock_that_is_wrong_and_mended(net):
+    """Nothing is done by a clock that is more than a minute off, and all is well with the first request after it was mended."""
+    net.zone({DC: srv("dc1")})
+    net.start_agent({"discover": {"domain": DOMAIN}})
+    net.wait_next("dc1")
+    try:
+        for moved in ("+90s", "-90s"):
+            net.controllers["dc1"].control(f"clock {moved}")
+            assert [net.ask()[0] for _ in range(2)] == ["agent.clock_skew"] * 2
+            net.controllers["dc1"].control("clock 0")
+            assert net.ask()[0] == "plausible"
+    finally:
+        net.controllers["dc1"].control("clock 0")
+
+
 def test_without_ca_file_the_systems_store_decides(net):
     """The agent sees another /etc/ssl/certs: with the controller's authority in it, or without."""
     net.zone({DC: srv("dc1")})
