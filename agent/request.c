@@ -46,7 +46,8 @@ static const struct request_stage stages[] = {
 static bool move_on(struct request *request, enum status status)
 {
 	bool lost = status == STATUS_DIRECTORY_UNAVAILABLE || status == STATUS_DIRECTORY_TIMEOUT;
-	if (!lost || !request->intent || request->wrote || request->moved || request->all->closing || verified_still_valid(request->verified, clock_now_ms() / 1000) != STATUS_OK)
+	/* An old password that may have been compared is not tried again: that could be two failed logons for one guess. */
+	if (!lost || !request->intent || request->wrote || request->guessed_wrong || request->moved || request->all->closing || verified_still_valid(request->verified, clock_now_ms() / 1000) != STATUS_OK)
 		return false;
 	request->moved = request->moving = true;
 	for (request->stage = stages; request->stage->run != request_locate_again; request->stage++)

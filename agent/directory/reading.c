@@ -139,6 +139,7 @@ static void one_read_done(struct directory_call *call)
 static void on_user(const struct reply *reply, void *arg)
 {
 	struct directory_call *call = arg;
+	uint8_t guid[16];
 	if (!call_take_reply(call, OPERATION_USER, reply)) {
 		return;
 	}
@@ -146,6 +147,10 @@ static void on_user(const struct reply *reply, void *arg)
 	if (call->user_status == STATUS_OK) {
 		struct view view = connection_view(call->connection);
 		call->user_status = reply->count == 0 ? STATUS_USER_NOT_FOUND : call->directory->flavor->read_user(&view, reply->ldap, reply->entries[0], &call->user);
+	}
+	/* Another entry bears the name by now, or the server answers what it was not asked: it is not who was found. */
+	if (call->user_status == STATUS_OK && (guid_parse(call->user.account.guid, guid) != STATUS_OK || memcmp(guid, call->guid, sizeof guid) != 0)) {
+		call->user_status = STATUS_USER_NOT_FOUND;
 	}
 	one_read_done(call);
 }

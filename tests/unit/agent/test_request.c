@@ -61,6 +61,7 @@ static struct played {
 	bool mute;                     /* a verification is never answered */
 	enum status says;              /* to every verification; STATUS_OK: what is true */
 	bool second_writer;            /* an administrator writes behind every write */
+	bool tried;                    /* unsent, but the old password was */
 	bool unsent;                   /* the first write's connection is lost before it is sent */
 	enum { LOST_NOWHERE, LOST_BEFORE_RECHECK, LOST_BEFORE_WRITE } lost; /* the located one's connection is gone when this is begun, once */
 	/* dc2: another controller of the domain. */
@@ -150,6 +151,7 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 			status = STATUS_DIRECTORY_UNAVAILABLE;
 			answer.sent = false;
 			answer.ldap_result = -1;
+			answer.tried = played.tried;
 			played.unsent = false;
 		}
 		snprintf(answer.server, sizeof answer.server, second ? "dc2" : "dc1");
@@ -1146,6 +1148,17 @@ static void test_change(void **state)
 	assert_int_equal(played.written, 1);
 }
 
+/* Of a change in the user's own right the bind was lost: the old password may have been compared, and is not tried once more elsewhere. */
+static void test_lost_after_it_was_tried(void **state)
+{
+	struct scene *scene = *state;
+	played.right = OLD;
+	played.unsent = played.tried = true;
+	const struct result *result = ask_one(scene, change_of(OLD, GOOD));
+	assert_int_equal(result->code, STATUS_DIRECTORY_UNAVAILABLE);
+	assert_int_equal(played.written, 1);
+}
+
 static void test_refused_changes(void **state)
 {
 	struct scene *scene = *state;
@@ -1381,7 +1394,7 @@ int main(void)
 		ROW(test_second_write), ROW(test_second_unlock), ROW(test_second_server_has_the_first_write), ROW(test_first_write_comes_while_the_second_is_prepared),
 		ROW(test_no_second_write_over_another), ROW(test_no_second_write_where_it_would_not_stand), ROW(test_second_write_on_a_stale_server), ROW(test_no_second_write_out_of_scope),
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
-		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand),
+		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand),
 		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
 		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded),
 	};

@@ -232,6 +232,18 @@ static void reads_one_byte_at_a_time(void **state)
 	assert_int_equal(located_account(located)->policy.min_length, 10);
 }
 
+/* The entry that is read must be the one that was found: a name may be another's by now. */
+static void another_entry_is_not_taken(void **state)
+{
+	start();
+	locate_well();
+	unsigned before = end.fired;
+	assert_int_equal(directory_locate(directory, LOCATE_OBJECT_GUID, "6f9619ff-8b86-d011-b42d-00cf4fc964ff", NULL, 1000, on_located, NULL, NULL), STATUS_OK);
+	wait_for(before + 1, 1200);
+	assert_int_equal(end.status, STATUS_USER_NOT_FOUND);
+	assert_null(located);
+}
+
 static void names_that_match_not_once(void **state)
 {
 	static const struct { unsigned matches; enum status status; } ROWS[] = { { 0, STATUS_USER_NOT_FOUND }, { 2, STATUS_USER_AMBIGUOUS }, { 3, STATUS_USER_AMBIGUOUS } };
@@ -886,7 +898,7 @@ static void verifies_no_more(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { CASE(reads_everything), CASE(reads_one_byte_at_a_time), CASE(the_agents_own_account), CASE(names_that_match_not_once), CASE(unreadable_policy_is_unknown), CASE(partly_readable_policy_is_unknown),
+	const struct CMUnitTest tests[] = { CASE(reads_everything), CASE(reads_one_byte_at_a_time), CASE(the_agents_own_account), CASE(another_entry_is_not_taken), CASE(names_that_match_not_once), CASE(unreadable_policy_is_unknown), CASE(partly_readable_policy_is_unknown),
 		CASE(recheck_reads_anew), CASE(writes_once), CASE(refusals_are_told), CASE(an_answer_with_another_tag_counts), CASE(the_policy_control_is_required),
 		CASE(a_silent_server_leaves_the_truth_open), CASE(a_write_that_waited_was_not_sent), CASE(a_lively_connection_retires_after_a_lost_answer),
 		CASE(two_reads_stall_together), CASE(a_malformed_answer_to_a_write_is_none),
