@@ -208,6 +208,14 @@ static bool is_an_answer(enum status status)
 	return status == STATUS_OK || status == STATUS_USER_NOT_FOUND || status == STATUS_DIRECTORY_DENIED || status == STATUS_DIRECTORY_PROTOCOL;
 }
 
+/* Without a server that is up, what came is why none is: it says nothing about the name. */
+static bool is_up(const struct realm *realm)
+{
+	struct directory_health health;
+	directory_health(realm->directory, &health);
+	return health.servers_up > 0;
+}
+
 /* Once per change. */
 static void log_name(const struct name_list *list, size_t index, bool was_good)
 {
@@ -247,7 +255,7 @@ static void take_answer(struct name_list *list, size_t index, enum status status
 	bool was_good = !found->asked || (found->status == STATUS_OK && !is_misplaced(list, index));
 	if (status == STATUS_OK && list->which >= LIST_GROUPS && sid->size == 0)
 		status = STATUS_USER_NOT_FOUND; /* there, and neither a group nor an account */
-	if (!is_an_answer(status))
+	if (!is_an_answer(status) || (status != STATUS_OK && !is_up(list->realm)))
 		return;
 	if (status == STATUS_OK && sid->size > 0)
 		found->sid = *sid;

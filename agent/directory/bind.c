@@ -34,6 +34,9 @@ static const char *reason_of(const struct connection *connection, uint32_t win32
 		return connection->binding_size == 0 ? "it demands channel binding, and its certificate has none (an Ed25519 signature): give it an RSA or ECDSA certificate"
 		                                     : "it refused the channel binding: TLS ends somewhere before it (a proxy, a load balancer, an inspecting firewall); connect to it directly";
 	}
+	if (connection->setup.settings->bind_mechanism == BIND_EXTERNAL && ad_answer_bind_reason(win32) == NULL) {
+		return "it takes the client certificate for no account";
+	}
 	return ad_answer_bind_reason(win32);
 }
 

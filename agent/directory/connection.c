@@ -212,7 +212,7 @@ static void on_resolve_timeout(struct connection *connection)
 	if (connection->addresses.count > 0) {
 		connect_to_addresses(connection);
 	} else {
-		on_state_timeout(connection);
+		connection_fail(connection, STATUS_DIRECTORY_TIMEOUT, "its name could not be resolved: no answer from DNS in time");
 	}
 }
 

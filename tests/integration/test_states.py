@@ -122,6 +122,25 @@ def test_who_becomes_protected_while_he_is_written_to_is_told(lab, can):
     assert told == []
 
 
+def test_a_refused_bind_says_nothing_of_the_names(build, mock_lab, tmp_path):
+    """A typo in the scope is one only where a server was asked; till then everybody waits, and nobody is told that a group is not there."""
+    mock_lab.directory.control('fault add on=bind user=svc-writeback count=forever result=1 text="not now"')
+    agent = lab_module.Agent(build, str(tmp_path / "agent"), mock_lab.directory, "wss://127.0.0.1:1/", mock_lab.service.ca,
+                             scope={"users": "all", "protect": [f"CN=Helpdesk,OU=Groups,{lab_module.BASE}"]})
+    try:
+        agent.start_writebackd()
+        agent.writebackd.wait_event(event="directory.down", code="directory.protocol")
+        names = wait_for("the names to be looked up", lambda: [row for row in json.loads(agent.ctl("--json", "check", check=False))["rows"] if row["step"] == "scope.protect"])
+        assert not names[0]["ok"] and "could not be looked up yet" in names[0]["text"]
+        mock_lab.directory.control("fault clear")
+        agent.writebackd.wait_event(event="directory.up", timeout=15)
+        wait_for("the group", lambda: "is there" in agent.ctl("check", check=False), 15)
+        assert agent.writebackd.events(event="scope.unresolved") == []
+    finally:
+        mock_lab.directory.control("fault clear")
+        agent.close()
+
+
 def test_exemptions_are_told_at_every_start_and_reload(build, lab, tmp_path):
     agent = lab_module.Agent(build, str(tmp_path / "agent"), lab.directory, "wss://127.0.0.1:1/", lab.service.ca,
                              scope={"users": "all", "exempt_administrators": [PRINT, BACKUP]})
