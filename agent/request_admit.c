@@ -110,6 +110,9 @@ enum status request_judge_password(struct request *request)
 	}
 	if (account->policy.source == POLICY_UNKNOWN)
 		result->warnings |= WARNING_POLICY_UNREADABLE;
+	/* The directory itself would take it, and it would mean nothing. */
+	if (account->is_entry && request->claims->must_change && !account->policy.must_change)
+		return STATUS_REQUEST_UNSUPPORTED;
 	return policy_judge(&account->policy, account, secret_bytes(&request->secret.new_password), request_policy_enforced(request), clock_now_ms() / 1000, result->rules, &result->rule_count);
 }
 

@@ -27,6 +27,8 @@
 extern const char *const LDAP_USER_ATTRIBUTES[];
 /* entryUUID or nsUniqueId. */
 bool ldap_entry_guid(const struct entry *entry, uint8_t ret_guid[16]);
+/* directory.denied where the entry does not show what everything rests on: DN, objectClass, and the entry's UUID. */
+enum status ldap_user_from_entry(const struct view *view, const struct entry *entry, struct user_facts *ret_facts);
 enum status ldap_read_user(const struct view *view, LDAP *ldap, LDAPMessage *message, struct user_facts *ret_facts);
 void ldap_complete_user(const struct view *view, struct user_facts *facts, struct server_position *position);
 enum status ldap_change_new(const struct view *view, const struct account *account, const struct directory_change *change, const char *control, struct change **ret_change,

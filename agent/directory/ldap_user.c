@@ -132,26 +132,31 @@ static char *make_group_filter(const struct entry *entry, const char *dn)
 enum status ldap_read_user(const struct view *view, LDAP *ldap, LDAPMessage *message, struct user_facts *ret_facts)
 {
 	AUTO_ENTRY struct entry entry;
-	uint8_t guid[16];
 	entry_read(ldap, message, &entry);
+	return ldap_user_from_entry(view, &entry, ret_facts);
+}
+
+enum status ldap_user_from_entry(const struct view *view, const struct entry *entry, struct user_facts *ret_facts)
+{
+	uint8_t guid[16];
 	*ret_facts = (struct user_facts){ 0 };
 	struct account *account = &ret_facts->account;
-	account->dn = entry_dn(&entry);
+	account->dn = entry_dn(entry);
 	/* Without these the agent's account lacks rights, and nothing is guessed. */
-	if (account->dn == NULL || !entry_has(&entry, "objectClass") || !ldap_entry_guid(&entry, guid) || (ret_facts->group_filter = make_group_filter(&entry, account->dn)) == NULL) {
+	if (account->dn == NULL || !entry_has(entry, "objectClass") || !ldap_entry_guid(entry, guid) || (ret_facts->group_filter = make_group_filter(entry, account->dn)) == NULL) {
 		user_facts_clear(ret_facts);
 		return STATUS_DIRECTORY_DENIED;
 	}
 	guid_format(guid, account->guid);
 	sid_from_entry(guid, &account->sid);
 	account->is_entry = true;
-	account->is_user = is_person(&entry);
-	read_lockout(&entry, account);
-	read_times(&entry, account);
-	account->uid = entry_string(&entry, view->settings->login_attribute != NULL ? view->settings->login_attribute : "uid");
-	account->display_name = entry_string(&entry, entry_has(&entry, "displayName") ? "displayName" : "cn");
-	read_record(&entry, &ret_facts->password_record);
-	ret_facts->policy_dn = entry_string(&entry, "pwdPolicySubentry");
+	account->is_user = is_person(entry);
+	read_lockout(entry, account);
+	read_times(entry, account);
+	account->uid = entry_string(entry, view->settings->login_attribute != NULL ? view->settings->login_attribute : "uid");
+	account->display_name = entry_string(entry, entry_has(entry, "displayName") ? "displayName" : "cn");
+	read_record(entry, &ret_facts->password_record);
+	ret_facts->policy_dn = entry_string(entry, "pwdPolicySubentry");
 	return STATUS_OK;
 }
 

@@ -1,9 +1,14 @@
 """EXTERNAL to slapd by a client certificate, and revocation lists for the server's own: what is accepted, what is refused, and in which words."""
-import os, subprocess
+import os, subprocess, sys
 
 import pytest
 
+import conftest
 from lab import Late, free_port, wait_for
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support", "ldap"))
+import servers  # noqa: E402
+from ldap_lab import LdapLab, outcome  # noqa: E402
 
 AUTHORITY = """
 [ca]
@@ -202,3 +207,35 @@ def test_a_revoked_server_is_refused(tool, slapd, authority):
     t.tell("retry")  # reads the list again, for the next connection
     rows = t.rows()
     assert not rows["tls"]["ok"] and f"certificate revoked (crl_file: {crl[:70]}" in rows["tls"]["text"]
+
+
+class TrustingOpenLdap(servers.OpenLdap):
+    """Maps the certificate /O=test/CN=agent to the service's account."""
+
+    def client_certificates(self):
+        trusted = os.path.join(self.folder, "trusted.pem")
+        with open(trusted, "w", encoding="utf-8") as f:
+            f.write("".join(open(path, encoding="utf-8").read() for path in (self.ca, self.authority.ca)))
+        return f'TLSCACertificateFile {trusted}\nTLSVerifyClient try\nauthz-regexp "^cn=agent,o=test$" "{self.bind_dn}"'
+
+
+def test_the_whole_agent_by_a_certificate(authority, monkeypatch):
+    """There is no bind.dn and no password: whom it is bound as the server tells."""
+    if not os.path.exists("/usr/sbin/slapd"):
+        pytest.skip("slapd is not installed")
+    certificate, key = authority.issue("whole", "/O=test/CN=agent")
+    monkeypatch.setitem(servers.KINDS, "trusting", type("Trusting", (TrustingOpenLdap,), {"authority": authority}))
+
+    class ExternalLab(LdapLab):
+        def start_directory(self):
+            super().start_directory()
+            self.agent_options["directory_settings"]["bind"] = {"mechanism": "external", "certificate": certificate, "key": key}
+
+    with ExternalLab(conftest.BUILD, "trusting") as lab:
+        lab.start()
+        assert outcome(lab.ask("reset", "alice", new_password="New-Marble-Step-1")) == ("applied", "ok") and lab.directory.opens("alice", "New-Marble-Step-1")
+        assert outcome(lab.ask("change", "alice", old_password="New-Marble-Step-1", new_password="New-Marble-Step-2")) == ("applied", "ok")
+        lab.directory.lock("bob")
+        assert lab.ask("unlock", "bob")["was_locked"] is True and lab.directory.opens("bob", servers.BENCH_PASSWORD)
+        assert outcome(lab.ask("reset", "gina", new_password="New-Marble-Step-1")) == ("refused", "user.protected")
+        assert f"as {lab.directory.bind_dn}, EXTERNAL" in lab.agent.ctl("check", check=False)

@@ -1,7 +1,6 @@
 """The flavor ldap where the answer to a write is lost: OpenLDAP and 389 Directory Server, both real. What is told is true, and nothing is written a second time on a guess."""
 import concurrent.futures, os, sys, time
 
-import ldap
 import pytest
 
 import conftest

@@ -3,7 +3,7 @@
     directory = OpenLdap(folder)        # or Directory389(folder); started, populated
     directory.lock("alice"); directory.opens("alice", "…"); directory.close()
 """
-import contextlib, os, signal, subprocess, sys, time
+import contextlib, os, signal, subprocess, sys
 
 import ldap, ldap.dn, ldap.modlist
 import yaml
@@ -200,6 +200,7 @@ pidfile {self.folder}/slapd.pid
 TLSCACertificateFile {self.ca}
 TLSCertificateFile {self.certificate}
 TLSCertificateKeyFile {self.key}
+{self.client_certificates()}
 database mdb
 suffix {self.base}
 rootdn cn=root,{self.base}
@@ -212,6 +213,10 @@ ppolicy_default cn=default,ou=policies,{self.base}
 ppolicy_hash_cleartext
 {self.acl()}
 """)
+
+    def client_certificates(self):
+        """More of the configuration's head."""
+        return ""
 
     def acl(self):
         """As docs/ldap.md gives it."""
