@@ -12,7 +12,8 @@ static char *copy_text(const char *text, bool *complete)
 
 static int64_t known_time(int64_t seconds)
 {
-	return seconds > 0 && seconds < INT64_MAX ? seconds : 0;
+	/* A later one is never, and a receiver would refuse the whole result for it. */
+	return seconds > 0 && seconds <= RESULT_TIME_MAX ? seconds : 0;
 }
 
 struct result_account *answer_account(const struct account *account, int64_t now_s)
@@ -43,8 +44,10 @@ struct result_account *answer_account(const struct account *account, int64_t now
 static int64_t possible_at(const struct account *account, int64_t now_s)
 {
 	int64_t at;
-	if (!account->policy.min_age_s || !account->pwd_last_set_s || __builtin_add_overflow(account->pwd_last_set_s, account->policy.min_age_s, &at))
+	if (!account->policy.min_age_s || !account->pwd_last_set_s)
 		return 0;
+	if (__builtin_add_overflow(account->pwd_last_set_s, account->policy.min_age_s, &at) || at > RESULT_TIME_MAX)
+		return RESULT_TIME_MAX;
 	return at > now_s ? at : 0;
 }
 

@@ -187,6 +187,8 @@ struct rule {
 enum { WARNING_PASSWORD_NOT_NFC = 1, WARNING_POLICY_NOT_ENFORCED = 2, WARNING_POLICY_UNREADABLE = 4, WARNING_MUST_CHANGE_NOT_SET = 8 };
 enum stage { STAGE_VERIFY, STAGE_LOCATE, STAGE_DECRYPT, STAGE_INTENT, STAGE_WRITE, STAGE_RECORD, STAGE_TOTAL, STAGE_COUNT };
 
+/* The end of year 9999, the last NumericDate that is taken: nothing overflows that is added to it. */
+#define RESULT_TIME_MAX INT64_C(253402300799)
 /* `account`: what a lookup tells. Strings may be NULL, times (seconds since 1970) 0 where not known or never. */
 struct result_account {
 	char *user_principal_name, *sam_account_name, *uid, *display_name;

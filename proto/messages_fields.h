@@ -34,7 +34,7 @@ struct form {
 };
 #define FORM_FIELDS(array) (array), sizeof(array) / sizeof(*(array))
 
-#define MAX_TIME 253402300799 /* the end of year 9999: nothing overflows that is added to it */
+#define MAX_TIME RESULT_TIME_MAX
 #define MAX_INTEGER 9007199254740991 /* what every JSON implementation keeps exactly */
 
 extern const struct field_type field_text;       /* char *: min to max bytes, no control characters */

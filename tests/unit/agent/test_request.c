@@ -1302,6 +1302,9 @@ static void test_lookup(void **state)
 	assert_false(result->account->expired || result->account->must_change || result->account->password_never_expires || result->account->cannot_change);
 	assert_int_equal(result->account->password_last_set, now_s - 10);
 	assert_int_equal(result->account->password_expires_at, 0);
+	/* in the year 30828: a receiver would not take it */
+	played.alice.password_expires_s = 910692730085;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_LOOKUP })->account->password_expires_at, 0);
 	assert_string_equal(result->user_guid, ALICE);
 	assert_int_equal(entry_of(scene, result)->state, JOURNAL_OUTCOME);
 	assert_int_equal(entry_of(scene, result)->intent_at_ms, 0);
@@ -1341,6 +1344,9 @@ static void test_policy(void **state)
 	assert_int_equal(policy->lockout_threshold, 5);
 	assert_int_equal(policy->lockout_duration, 1800);
 	assert_true(policy->enforced && !policy->complexity);
+	/* "never" in the way of some tools: 10,675,199 days */
+	played.alice.policy.min_age_s = 922337203685;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_POLICY })->policy->possible_at, 253402300799);
 	played.policy_control = false;
 	played.alice.pwd_last_set_s = 0; /* must change: no age holds it back */
 	result = ask_one(scene, (struct ask){ OP_POLICY });
