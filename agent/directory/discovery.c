@@ -206,13 +206,17 @@ static void plan(struct discovery *discovery)
 	event_add(discovery->timer, &(struct timeval){ seconds, 0 });
 }
 
-/* At the first, and where things went wrong just now. */
+/* At the first, and where things went wrong just now. Where nobody is known to ask, it is what a lost server would be. */
 static void log_round(const struct discovery *discovery, bool first)
 {
+	bool good = directory_has_usable(discovery->directory);
+	for (unsigned i = 0; i < discovery->count; i++) {
+		good |= discovery->lookups[i].good;
+	}
 	for (unsigned i = 0; i < discovery->count; i++) {
 		const struct lookup *lookup = &discovery->lookups[i];
 		if (!lookup->good && (first || discovery->failures == 1)) {
-			log_event(LOG_WARNING, "directory.srv_failed", LOG_FIELDS({ "directory", discovery->directory->settings->name }), "%s: %s", lookup->name, lookup->text);
+			log_event(good ? LOG_WARNING : LOG_ERR, "directory.srv_failed", LOG_FIELDS({ "directory", discovery->directory->settings->name }), "%s: %s", lookup->name, lookup->text);
 		}
 	}
 }

@@ -261,6 +261,7 @@ def test_records_are_looked_up_again(net):
         wait_for("another lookup", lambda: net.dns.output().count(DC.lower()) > asked, 15)
         assert net.ask()[0] == "plausible"
         assert set(net.servers()) == {"dc1", "dc2"}
+    assert {event["level"] for event in agent.writebackd.events(event="directory.srv_failed")} == {"warning"}
 
 
 def test_a_controller_of_another_domain_is_refused(net):
@@ -428,6 +429,7 @@ def test_dns_that_is_down_at_the_start_is_asked_again(net):
     agent = net.start_agent({"discover": {"domain": DOMAIN}, "timeouts": {"connect": "1s"}})
     wait_for("the reason", lambda: "DNS names no server" in agent.status()["directories"][0]["text"])
     assert net.ask()[0] == "directory.unavailable"
+    assert agent.writebackd.wait_event(event="directory.srv_failed")["level"] == "error"
     net.dns.signal(18)
     net.wait_next("dc1")
     assert net.ask()[0] == "plausible"
