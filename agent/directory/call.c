@@ -10,7 +10,7 @@
 enum { LEAST_ATTEMPT_MS = 10 };
 
 /* Less than a second in all, where the other server is quick. */
-static const struct timeval PATIENCE = { 0, 800000 };
+enum { PATIENCE_US = 800000 };
 
 static void cancel_operations(struct directory_call *call)
 {
@@ -184,13 +184,24 @@ static void ask_again(struct directory_call *call, bool elsewhere)
 	event_active(call->directory->news, 0, 0);
 }
 
+static void be_patient(struct directory_call *call, int64_t us)
+{
+	struct timeval wait = { us / 1000000, us % 1000000 };
+	if (call->impatience != NULL) {
+		evtimer_add(call->impatience, &wait);
+	}
+}
+
 /* A server that has said nothing at all since is not waited for while another one is up. What else is under way there keeps its own time. */
 static void on_impatience(evutil_socket_t fd, short what, void *arg)
 {
 	struct directory_call *call = arg;
-	int64_t patience_us = (int64_t)PATIENCE.tv_sec * 1000000 + PATIENCE.tv_usec;
-	if (call->finished || call->queued || call->connection == NULL || !directory_has_other(call->directory, call->connection) ||
-	    clock_monotonic_us() - call->connection->last_read_us < patience_us) {
+	if (call->finished || call->queued || call->connection == NULL || call->avoid != NULL) {
+		return;
+	}
+	int64_t left_us = PATIENCE_US - (clock_monotonic_us() - call->connection->last_read_us);
+	if (left_us > 0 || !directory_has_other(call->directory, call->connection)) {
+		be_patient(call, left_us > 0 ? left_us : PATIENCE_US);
 		return;
 	}
 	servers_doubt(call->directory, call->connection, call_attempt_ms(call));
@@ -292,9 +303,7 @@ void calls_pump(struct directory *directory)
 		if (connection != NULL) {
 			leave_queue(call);
 			call->connection = connection_ref(connection);
-			if (call->impatience != NULL && call->avoid == NULL) {
-				evtimer_add(call->impatience, &PATIENCE);
-			}
+			be_patient(call, PATIENCE_US);
 			start_call(call);
 		}
 	}

@@ -64,11 +64,26 @@ static void warn_if_unreadable(const struct directory_call *call, const char *dn
 	}
 }
 
+/* A server that has no time says nothing about the policy, nor about anybody's rights. */
+static bool take_policy_reply(struct directory_call *call, size_t slot, const struct reply *reply)
+{
+	if (!call_take_reply(call, slot, reply)) {
+		return false;
+	}
+	uint32_t win32;
+	enum status status = call->directory->flavor->answer(AD_READ, reply->ldap_result, reply->diagnostic, reply->controls, &win32);
+	bool other_time = status == STATUS_DIRECTORY_BUSY || status == STATUS_DIRECTORY_UNAVAILABLE;
+	if (other_time) {
+		call_finish(call, call_judge(call, AD_READ, reply));
+	}
+	return !other_time;
+}
+
 static void on_policy(const struct reply *reply, void *arg)
 {
 	struct directory_call *call = arg;
 	struct password_policy policy = { .source = POLICY_UNKNOWN };
-	if (!call_take_reply(call, OPERATION_POLICY, reply)) {
+	if (!take_policy_reply(call, OPERATION_POLICY, reply)) {
 		return;
 	}
 	if (reply->ldap_result == LDAP_SUCCESS && reply->count == 1) {
@@ -182,7 +197,7 @@ static void on_domain(const struct reply *reply, void *arg)
 {
 	struct directory_call *call = arg;
 	struct password_policy policy;
-	if (!call_take_reply(call, OPERATION_DOMAIN, reply)) {
+	if (!take_policy_reply(call, OPERATION_DOMAIN, reply)) {
 		return;
 	}
 	if (reply->ldap_result == LDAP_SUCCESS && reply->count == 1) {

@@ -229,12 +229,16 @@ static void answer_search(struct client *client, int id, BerElement *ber, const 
 	} else if (is_for_self(message, &base, scope)) {
 		send_selves(client, id);
 	} else if (strncmp(base.bv_val, "CN=PSO", 6) == 0) {
-		end_entry(client, begin_entry(id, "CN=PSO,DC=x")); /* may not be read: no attributes, and result 0 */
-		send_result(client, id, LDAP_RES_SEARCH_RESULT, 0, NULL);
+		if (client->fake->policy_result == 0) {
+			end_entry(client, begin_entry(id, "CN=PSO,DC=x")); /* may not be read: no attributes, and result 0 */
+		}
+		send_result(client, id, LDAP_RES_SEARCH_RESULT, client->fake->policy_result, NULL);
 	} else if (scope == LDAP_SCOPE_SUBTREE) {
 		if (react(client, id, client->fake->on_search)) {
 			send_matches(client, id);
 		}
+	} else if (strcmp(base.bv_val, "DC=x") == 0 && client->fake->policy_result != 0) {
+		send_result(client, id, LDAP_RES_SEARCH_RESULT, client->fake->policy_result, NULL);
 	} else if (strcmp(base.bv_val, "DC=x") == 0) {
 		send_domain(client, id);
 	} else {

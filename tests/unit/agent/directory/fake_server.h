@@ -18,7 +18,7 @@ struct fake {
 	bool read_only, unsynchronized, has_control, other_pso;
 	bool partial_policy;       /* the domain's minimum age may not be read */
 	unsigned matches;          /* what a search for a user finds */
-	int bind_result, modify_result, user_result;
+	int bind_result, modify_result, user_result, policy_result;
 	const char *text;          /* diagnostic of modify */
 	enum fake_reaction on_search, on_user_read, on_modify;
 	unsigned connections, binds, modifies, reads;
