@@ -105,14 +105,15 @@ int64_t check_possible_s(const struct user_check *check, bool own_change)
 static void ask_when(struct user_check *check, const struct account *account)
 {
 	const struct password_policy *policy = &account->policy;
-	char text[200], at[CLOCK_TEXT_SIZE];
+	char text[200], full[CLOCK_TEXT_SIZE], at[CLOCK_TEXT_SIZE];
 	int64_t possible_s = check_possible_s(check, false), change_s = check_possible_s(check, true);
 	bool early = possible_s != INT64_MIN, only_by_reset = !early && change_s != INT64_MIN;
 	if (policy->source == POLICY_UNKNOWN) {
 		check_add_row(check, "when", STATUS_OK, "not known: the password policy could not be read");
 		return;
 	}
-	clock_format(early || only_by_reset ? change_s * 1000 : 0, at);
+	clock_format(early || only_by_reset ? change_s * 1000 : 0, full);
+	snprintf(at, sizeof at, "%.10s %.5s UTC", full, full + 11); /* as explain says it */
 	if (early)
 		snprintf(text, sizeof text, "not before %s: the password was set less than the minimum age of %lld s ago, which applies to resets too", at, (long long)policy->min_age_s);
 	else if (only_by_reset)
