@@ -151,6 +151,45 @@ static const char *directory_found(const char *how)
 	return text;
 }
 
+/* Flavor ldap with these lines more, and this scope. */
+static const char *ldap_with(const char *more, const char *dn, const char *scope)
+{
+	static char text[4096];
+	snprintf(text, sizeof text, "directories:\n  - name: staff\n    flavor: ldap\n    servers: [ldap1]\n    bind:\n      dn: %s\n      password_file: %s\n    scope:\n%s%sstate_directory: /nonexistent/state\n", dn,
+	         password_file, scope, more);
+	return text;
+}
+
+#define LDAP_SCOPE "      users: selected\n      bases: [\"ou=people,dc=x\"]\n"
+#define LDAP_BASE "    base_dn: dc=x\n"
+#define LDAP_DN "cn=svc,dc=x"
+static void test_flavor_ldap(void **state)
+{
+	static const struct { const char *more, *dn, *scope; unsigned line; const char *says; } bad[] = {
+		{ "", LDAP_DN, LDAP_SCOPE, 2, "base_dn: is missing, and flavor ldap needs it" },
+		{ LDAP_BASE "    login_attribute: \"uid)(cn\"\n", LDAP_DN, LDAP_SCOPE, 12, "login_attribute: \"uid)(cn\" is not an attribute's name" },
+		{ LDAP_BASE "    default_policy: default\n", LDAP_DN, LDAP_SCOPE, 12, "default_policy: \"default\" is not a DN" },
+		{ LDAP_BASE, "svc@x", LDAP_SCOPE, 6, "bind.dn: \"svc@x\" is not a DN" },
+		{ LDAP_BASE, LDAP_DN, "      users: selected\n      groups: [S-1-5-21-1-2-3-1104]\n", 10, "there are no SIDs in flavor ldap" },
+		{ LDAP_BASE, LDAP_DN, LDAP_SCOPE "      exclude_groups: [S-1-5-21-1-2-3-1104]\n", 11, "there are no SIDs in flavor ldap" },
+		{ LDAP_BASE, LDAP_DN, LDAP_SCOPE "      protect: [S-1-5-32-544]\n", 11, "there are no SIDs in flavor ldap" },
+		{ LDAP_BASE, LDAP_DN, LDAP_SCOPE "      exempt_administrators: [S-1-5-32-550]\n", 11, "scope.exempt_administrators: means nothing with flavor ldap" },
+		{ LDAP_BASE, LDAP_DN, "      users: all\n", 8, "scope.protect: is missing: flavor ldap knows no administrators by itself" },
+		{ LDAP_BASE "    prefer: pdc\n", LDAP_DN, LDAP_SCOPE, 12, "prefer: only Active Directory has a PDC emulator" },
+	};
+	struct settings settings;
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+		assert_bad(ldap_with(bad[i].more, bad[i].dn, bad[i].scope), bad[i].line, bad[i].says);
+	assert_good(ldap_with(LDAP_BASE "    login_attribute: employee-Number2\n    default_policy: cn=default,dc=x\n", LDAP_DN, LDAP_SCOPE), &settings);
+	assert_string_equal(settings_directory_at(&settings, 0)->login_attribute, "employee-Number2");
+	settings_clear(&settings);
+	assert_good(ldap_with(LDAP_BASE, LDAP_DN, "      users: all\n      protect: [\"cn=admins,dc=x\"]\n"), &settings);
+	settings_clear(&settings);
+	/* What only the flavor ldap has means nothing elsewhere. */
+	assert_bad(file_with("", SELECTED "    login_attribute: uid\n"), 10, "login_attribute: means something only with flavor: ldap");
+	assert_bad(file_with("", SELECTED "    default_policy: cn=x\n"), 10, "default_policy: means something only with flavor: ldap");
+}
+
 static void test_discovery(void **state)
 {
 	static const struct { const char *how; unsigned line; const char *says; } bad[] = {
@@ -390,7 +429,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything), cmocka_unit_test(test_judgements), cmocka_unit_test(test_missing_scope_is_an_error),
-		cmocka_unit_test(test_missing_file), cmocka_unit_test(test_names_are_unique), cmocka_unit_test(test_reloadable), cmocka_unit_test(test_discovery), cmocka_unit_test(test_names_and_servers), cmocka_unit_test(test_files), cmocka_unit_test(test_bind_keys), cmocka_unit_test(test_keytabs), cmocka_unit_test(test_client_certificates),
+		cmocka_unit_test(test_missing_file), cmocka_unit_test(test_names_are_unique), cmocka_unit_test(test_reloadable), cmocka_unit_test(test_flavor_ldap), cmocka_unit_test(test_discovery), cmocka_unit_test(test_names_and_servers), cmocka_unit_test(test_files), cmocka_unit_test(test_bind_keys), cmocka_unit_test(test_keytabs), cmocka_unit_test(test_client_certificates),
 		cmocka_unit_test(test_another_reader),
 	};
 	return cmocka_run_group_tests_name("settings", tests, make_file, remove_file);

@@ -394,10 +394,58 @@ static void what_may_be_exempted(void **state)
 	}
 }
 
+/* Flavor ldap: identities are entries' UUIDs, no domain's SID is needed, and no group at all is an answer. */
+static void entries(void **state)
+{
+	static const uint8_t ALICE[16] = { 1 }, STAFF[16] = { 2 }, ADMINS[16] = { 3 };
+	struct fixture f;
+	make(&f);
+	struct sid staff, admins;
+	sid_from_entry(STAFF, &staff);
+	sid_from_entry(ADMINS, &admins);
+	sid_from_entry(ALICE, &f.account.sid);
+	f.account.is_entry = f.account.groups_read = true;
+	f.account.group_count = 0;
+	f.scope.domain = (struct sid){ 0 };
+	assert_int_equal(judge(&f), STATUS_OK);
+	/* Unread groups are not none; an entry without an identity is nobody; a SID is no entry. */
+	f.account.groups_read = false;
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	f.account.groups_read = true;
+	struct sid own = f.account.sid;
+	f.account.sid = (struct sid){ 0 };
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	f.account.sid = sid(DOMAIN "-1104");
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	f.account.sid = own;
+	f.account.is_user = false;
+	assert_int_not_equal(judge(&f), STATUS_OK);
+	f.account.is_user = true;
+	/* Selected by a group, and protected by another one or by name. */
+	f.groups[0] = staff;
+	f.account.group_count = 1;
+	f.scope.groups = &staff;
+	f.scope.group_count = f.scope.groups_configured = 1;
+	assert_int_equal(judge(&f), STATUS_OK);
+	f.groups[0] = admins;
+	assert_int_equal(judge(&f), STATUS_USER_OUT_OF_SCOPE);
+	f.groups[1] = staff;
+	f.account.group_count = 2;
+	f.listed[0] = admins;
+	f.scope.protect_groups = f.listed;
+	f.scope.protect_group_count = f.scope.protect_groups_configured = 1;
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	f.listed[0] = own;
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+	f.listed[0] = (struct sid){ .size = 0 };
+	f.scope.protect_groups_configured = 2;
+	assert_int_equal(judge(&f), STATUS_USER_PROTECTED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(ordinary_user_is_in_scope), cmocka_unit_test(k16_groups_are_protected), cmocka_unit_test(other_groups_are_not_protected),
+		cmocka_unit_test(ordinary_user_is_in_scope), cmocka_unit_test(entries), cmocka_unit_test(k16_groups_are_protected), cmocka_unit_test(other_groups_are_not_protected),
 		cmocka_unit_test(k16_accounts_are_protected), cmocka_unit_test(k23_machine_and_trust_accounts_are_protected),
 		cmocka_unit_test(what_cannot_be_read_is_a_refusal), cmocka_unit_test(users_none_refuses_everybody), cmocka_unit_test(bases_select),
 		cmocka_unit_test(groups_select), cmocka_unit_test(exclusions_win), cmocka_unit_test(local_protection), cmocka_unit_test(a_short_buffer_is_enough),
