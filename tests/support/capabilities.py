@@ -23,6 +23,9 @@ LACKS = {
     "samba_tool": {"mock": "has no samba-tool", "samba-newer": "has a database that the samba-tool out here is too old for"},
     "sasl": {"mock": "knows no SASL"},
     "policy_changes": {"mock": "has the policy of its file for good"},
+    # Of the flavor ldap (test_ldap.py): lab.kind is openldap or 389.
+    "tells_history": {"389": "answers a password modify extended operation without a reason where the history refuses"},
+    "tells_locked": {"openldap": "says of a locked account that the credentials are invalid (ppolicy_use_lockout is off, as it is by default)"},
     "faults": dict.fromkeys(("samba", "samba-newer"), "fails on nobody's command"),
 }
 

@@ -25,7 +25,7 @@ def people():
 
 class LdapDirectory:
     """What both have in common. `admin_dn` bypasses every rule: it sets the stage, and is never the agent's."""
-    policy_hints = True
+    policy_hints, version = True, ""
     admin_password = "Adm-Marble-Step-7"
 
     def __init__(self, folder, *names):
