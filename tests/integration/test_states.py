@@ -82,6 +82,29 @@ def test_an_administrator_is_let_through_group_by_group(lab, rescope):
     assert [code(lab, "reset", user) for user in ("adm-pat", "adm-two")] == ["user.protected"] * 2
 
 
+def test_a_primary_group_counts_as_any_other(lab, can):
+    """It stands in no member attribute: only in the user's token."""
+    if not can("primary_group", "tokenGroups with every group of the file"):
+        return
+    dn, admins = f"CN=bench031,OU=People,{BASE}", f"CN=Domain Admins,CN=Users,{BASE}"
+    connection = lab.directory.connect("Administrator@corp.example.test", "Adm1n-Passw0rd!")
+    try:
+        assert code(lab, "unlock", "bench031") == "ok"
+        connection.modify_s(admins, [(ldap.MOD_ADD, "member", dn.encode())])
+        connection.modify_s(dn, [(ldap.MOD_REPLACE, "primaryGroupID", [b"512"])])
+        members = connection.search_s(admins, ldap.SCOPE_BASE, attrlist=["member"])[0][1].get("member", [])
+        assert dn.encode() not in members
+        connection.modify_s(dn, [(ldap.MOD_REPLACE, "adminCount", [b"0"])])
+        assert code(lab, "reset", "bench031") == "user.protected"
+        assert "S-1-5-21" in (said := lab.agent.ctl("explain", "bench031", check=False)) and "(Domain Admins)" in said
+    finally:
+        connection.modify_s(dn, [(ldap.MOD_REPLACE, "primaryGroupID", [b"513"])])
+        connection.modify_s(admins, [(ldap.MOD_DELETE, "member", dn.encode())])
+        connection.modify_s(dn, [(ldap.MOD_DELETE, "adminCount", None)])
+        connection.unbind_s()
+    assert code(lab, "unlock", "bench031") == "ok"
+
+
 def test_what_sdprop_took_away_no_exemption_gives_back(lab, rescope):
     """adm-amy has AdminSDHolder's descriptor: the delegation of the OU does not reach her, and the directory says so."""
     rescope(exempt_administrators=[f"CN=Domain Admins,CN=Users,{BASE}", f"CN=Administrators,CN=Builtin,{BASE}"])

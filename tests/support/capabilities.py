@@ -20,6 +20,7 @@ LACKS = {
     "twin_names": dict.fromkeys(("samba", "samba-newer"), "takes no second user with a userPrincipalName that there is"),
     "password_filter": dict.fromkeys(("samba", "samba-newer"), "has no password filter (a program instead, as root)"),
     "channel_binding": dict.fromkeys(("mock", "samba"), "does not look at channel bindings"),
+    "primary_group": {"mock": "gives everybody Domain Users as the primary group"},
     "samba_tool": {"mock": "has no samba-tool", "samba-newer": "has a database that the samba-tool out here is too old for"},
     "sasl": {"mock": "knows no SASL"},
     "policy_changes": {"mock": "has the policy of its file for good"},
