@@ -110,6 +110,24 @@ static void length_in_utf16_units(void **state)
 	assert_int_equal(judge(&account, "aB3-aB\xf0\x9f\x98\x80"), STATUS_OK);                 /* a surrogate pair is two */
 }
 
+/* A Password Settings object may ask for as many as 255. */
+static void the_longest_minimum(void **state)
+{
+	struct password_policy longest = policy;
+	struct account account = user("u1", NULL);
+	char text[256];
+	longest.min_length = 255;
+	memset(text, 'x', sizeof text);
+	memcpy(text, "aB3-", 4);
+	text[254] = 0;
+	assert_int_equal(policy_judge(&longest, &account, P(text), true, 1000000, rules, &count), STATUS_POLICY_TOO_SHORT);
+	assert_int_equal(rules[0].required, 255);
+	assert_int_equal(rules[0].given, 254);
+	text[254] = 'x';
+	text[255] = 0;
+	assert_int_equal(policy_judge(&longest, &account, P(text), true, 1000000, rules, &count), STATUS_OK);
+}
+
 static void all_broken_rules_are_told(void **state)
 {
 	struct account account = user("bob", "Rob Bobson");
@@ -230,7 +248,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(classes), cmocka_unit_test(each_special_counts_and_no_other), cmocka_unit_test(three_of_five), cmocka_unit_test(the_account_name),
-		cmocka_unit_test(tokens_of_the_display_name), cmocka_unit_test(length_in_utf16_units), cmocka_unit_test(all_broken_rules_are_told),
+		cmocka_unit_test(tokens_of_the_display_name), cmocka_unit_test(length_in_utf16_units), cmocka_unit_test(the_longest_minimum), cmocka_unit_test(all_broken_rules_are_told),
 		cmocka_unit_test(minimum_age), cmocka_unit_test(an_unknown_policy_judges_nothing), cmocka_unit_test(hints), cmocka_unit_test(diagnosis),
 		cmocka_unit_test(whether_the_known_policy_explains_a_refusal), cmocka_unit_test(form),
 	};
