@@ -1,4 +1,4 @@
-/* The calls: locate, recheck, write, verify, lookup of a SID. Each waits for a connection where it has none of its own, asks, and ends once: by its answer, its deadline, or the
+/* The calls: locate, recheck, lookup of a SID; those that write or verify go on in writing.c. Each waits for a connection where it has none of its own, asks, and ends once: by its answer, its deadline, or the
  * directory's end. Its callback always comes from the loop's top level. */
 #include <stdio.h>
 #include <string.h>
@@ -42,7 +42,7 @@ static void forget_reading(struct directory_call *call)
 	call->connection = NULL;
 }
 
-static void call_free(struct directory_call *call)
+void call_free(struct directory_call *call)
 {
 	leave_queue(call);
 	TAILQ_REMOVE(&call->directory->calls, call, link);
@@ -117,15 +117,6 @@ static void on_finish(evutil_socket_t fd, short what, void *arg)
 	fire(arg);
 }
 
-/* What a connection of the user's own has come to: the bind alone, or a write behind it. */
-static void note_stage(struct directory_call *call, enum verification_stage stage, bool answered)
-{
-	bool write = call->kind == CALL_WRITE;
-	call->answer.sent = write ? stage == VERIFICATION_WRITTEN : stage >= VERIFICATION_TRIED;
-	call->answer.answered = call->answer.sent && answered;
-	call->answer.tried = stage >= VERIFICATION_TRIED;
-}
-
 static void on_call_deadline(evutil_socket_t fd, short what, void *arg)
 {
 	struct directory_call *call = arg;
@@ -133,7 +124,7 @@ static void on_call_deadline(evutil_socket_t fd, short what, void *arg)
 		call_finish(call, directory_has_usable(call->directory) ? STATUS_DIRECTORY_BUSY : directory_outage(call->directory));
 	} else if (call->verification != NULL) {
 		enum verification_stage stage = verification_stage(call->verification);
-		note_stage(call, stage, false);
+		call_note_stage(call, stage, false);
 		call_finish(call, stage == VERIFICATION_WAITS ? STATUS_DIRECTORY_BUSY : STATUS_DIRECTORY_TIMEOUT);
 	} else if (call->kind != CALL_WRITE) { /* a write ends by its operation, which knows whether it was sent */
 		call_finish(call, STATUS_DIRECTORY_TIMEOUT);
@@ -429,8 +420,7 @@ enum status directory_exists(struct directory *directory, const char *dn, int64_
 	return look_up(directory, dn, true, timeout_ms, done, arg, ret_call);
 }
 
-/* A call on the connection that the user was read from, which must still be the same one. */
-static enum status call_on(struct located *located, enum call_kind kind, int64_t timeout_ms, void *arg, struct directory_call **ret_call)
+enum status call_on(struct located *located, enum call_kind kind, int64_t timeout_ms, void *arg, struct directory_call **ret_call)
 {
 	struct connection *connection = located->connection;
 	if (connection->owner == NULL || connection->owner->closing || connection->generation != located->generation || !connection_usable(connection)) {
@@ -476,109 +466,6 @@ enum status directory_read_rights(struct located *located, int64_t timeout_ms, r
 	}
 	call->done.rights = done;
 	reading_rights(call);
-	if (ret_call != NULL) {
-		*ret_call = call;
-	}
-	return STATUS_OK;
-}
-
-/* The password is set: whatever became of what was to follow it, that stays true. */
-static void on_followed(const struct reply *reply, void *arg)
-{
-	struct directory_call *call = arg;
-	call->operations[OPERATION_WRITE] = NULL;
-	call->answer.incomplete = reply->status != STATUS_OK || call_judge(call, AD_UNLOCK, reply) != STATUS_OK;
-	call_finish(call, STATUS_OK);
-}
-
-static void follow(struct directory_call *call)
-{
-	struct change *after = call->after;
-	call->after = NULL;
-	if (operation_change(call->connection, call->name, after, call_attempt_ms(call), on_followed, call, &call->operations[OPERATION_WRITE]) != STATUS_OK) {
-		call->answer.incomplete = true;
-		call_finish(call, STATUS_OK);
-	}
-}
-
-static void on_written(const struct reply *reply, void *arg)
-{
-	struct directory_call *call = arg;
-	call->operations[OPERATION_WRITE] = NULL;
-	call->answer.sent = reply->sent;
-	call->answer.answered = reply->status == STATUS_OK;
-	enum status status = reply->status == STATUS_OK ? call_judge(call, call->operation, reply) : reply->status;
-	if (status == STATUS_OK && call->after != NULL) {
-		follow(call);
-	} else {
-		call_finish(call, status);
-	}
-}
-
-static void on_verified(enum verification_stage stage, const struct reply *reply, void *arg)
-{
-	struct directory_call *call = arg;
-	bool answered = reply->status == STATUS_OK;
-	call->verification = NULL;
-	note_stage(call, stage, answered);
-	call_finish(call, !answered ? reply->status : call_judge(call, stage < VERIFICATION_ACCEPTED ? AD_VERIFY : AD_CHANGE, reply));
-}
-
-enum status directory_write(struct located *located, const struct directory_change *wanted, int64_t timeout_ms, write_done done, void *arg, struct directory_call **ret_call)
-{
-	struct connection *connection = located->connection;
-	/* A change is subject to the whole policy by itself. */
-	bool is_change = wanted->set_password && wanted->old_password.size > 0, hints = wanted->set_password && wanted->enforce_policy && !is_change;
-	const char *control = hints ? connection->root.policy_control : NULL;
-	struct directory_call *call = NULL;
-	struct change *change = NULL;
-	struct view view = connection_view(connection);
-	if (!wanted->set_password && !wanted->must_change && !wanted->clear_lockout) {
-		return STATUS_LOCAL_INPUT;
-	}
-	enum status status = call_on(located, CALL_WRITE, timeout_ms, arg, &call);
-	if (status != STATUS_OK) {
-		return status;
-	}
-	call->done.write = done;
-	call->operation = is_change ? AD_CHANGE : wanted->set_password ? AD_RESET : AD_UNLOCK;
-	if (hints && control == NULL && connection->setup.settings->policy_hints == POLICY_HINTS_REQUIRE) {
-		status = STATUS_DIRECTORY_NO_POLICY_CONTROL;
-	}
-	if (status == STATUS_OK) {
-		status = call->directory->flavor->change_new(&view, &located->user.account, wanted, control, &change, &call->after);
-	}
-	if (status == STATUS_OK && is_change && call->directory->flavor->changes_as_user) {
-		status = verification_start(call->directory, connection, located->user.account.dn, wanted->old_password, change, on_verified, call, &call->verification);
-	} else if (status == STATUS_OK) {
-		status = operation_change(connection, call->name, change, timeout_ms, on_written, call, &call->operations[OPERATION_WRITE]);
-	}
-	if (status != STATUS_OK) {
-		call_free(call);
-		return status;
-	}
-	if (ret_call != NULL) {
-		*ret_call = call;
-	}
-	return STATUS_OK;
-}
-
-enum status directory_verify(struct located *located, struct bytes password, int64_t timeout_ms, verify_done done, void *arg, struct directory_call **ret_call)
-{
-	struct directory_call *call = NULL;
-	if (password.size == 0) {
-		return STATUS_CREDENTIAL_WRONG;
-	}
-	enum status status = call_on(located, CALL_VERIFY, timeout_ms, arg, &call);
-	if (status != STATUS_OK) {
-		return status;
-	}
-	call->done.verify = done;
-	status = verification_start(call->directory, located->connection, located->user.account.dn, password, NULL, on_verified, call, &call->verification);
-	if (status != STATUS_OK) {
-		call_free(call);
-		return status;
-	}
 	if (ret_call != NULL) {
 		*ret_call = call;
 	}

@@ -1,4 +1,4 @@
-/* call: what one call holds, shared by call.c (its life and the public functions) and reading.c (finding a user and reading everything about him). */
+/* call: what one call holds, shared by call.c (its life and the public functions), writing.c (those that write or verify) and reading.c (finding a user and reading everything about him). */
 #ifndef AGENT_DIRECTORY_CALL_H
 #define AGENT_DIRECTORY_CALL_H
 
@@ -73,6 +73,12 @@ static inline void position_clear(struct server_position *position)
 	*position = (struct server_position){ 0 };
 }
 
+/* A call on the connection that the user was read from, which must still be the same one. */
+enum status call_on(struct located *located, enum call_kind kind, int64_t timeout_ms, void *arg, struct directory_call **ret_call) MUST_USE;
+/* Without its callback. */
+void call_free(struct directory_call *call);
+/* What a connection of the user's own has come to: the bind alone, or a write behind it. */
+void call_note_stage(struct directory_call *call, enum verification_stage stage, bool answered);
 /* Ends the call; its callback comes with the loop's next turn. The first end counts. */
 void call_finish(struct directory_call *call, enum status status);
 /* An operation could not be started or was lost. What has no connection of its own goes to another one, while there is time. */
