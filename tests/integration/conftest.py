@@ -31,6 +31,8 @@ def running_lab(kind, **options):
 
 def missing(kind):
     """Why this machine has no directory of this kind, or None."""
+    if kind.startswith("samba") and not lab_module.has_mount_namespaces():
+        return "no mount namespaces here (root and CAP_SYS_ADMIN are wanted), in which Samba's names live"
     if kind == "samba" and not os.path.exists("/usr/sbin/samba"):
         return "Samba is not installed"
     if kind == "samba-newer" and not lab_module.newer_samba():

@@ -5,7 +5,7 @@ import json, os, shutil, subprocess, sys, tempfile, time
 import pytest
 import yaml
 
-from lab import Agent, DOMAIN, FOREST, HERE, MockDirectory, Program, SambaDirectory, Service, forest, samba_template, stop_all, wait_for
+from lab import Agent, DOMAIN, FOREST, HERE, MockDirectory, Program, SambaDirectory, Service, forest, samba_template, stop_all, wait_for, want_mount_namespaces
 
 sys.path.insert(0, os.path.join(HERE, "ldap"))
 import servers as ldap_servers  # noqa: E402
@@ -164,6 +164,7 @@ class Network:
 
 @pytest.fixture(scope="module")
 def network(build):
+    want_mount_namespaces()
     made = Network(build)
     try:
         made.controller("dc1")

@@ -6,7 +6,7 @@ Used by ./demo and by tests/integration. Every wait has a deadline; everything t
         lab.start()
         print(lab.service.operate("reset", "alice@corp.example.test", new_password="…"))
 """
-import atexit, contextlib, functools, http.client, json, os, shutil, signal, socket, ssl, struct, subprocess, sys, tempfile, threading, time, urllib.parse, uuid
+import atexit, contextlib, functools, http.client, json, os, shutil, signal, socket, ssl, struct, subprocess, sys, tempfile, threading, time, unittest, urllib.parse, uuid
 
 import ldap
 import yaml
@@ -332,6 +332,7 @@ class SambaDirectory(Directory):
 
     def __init__(self, folder, address=None, like=None, of=None, read_only=False, root=""):
         self.folder, self.bind_password, self.like, self.of, self.read_only, self.root = folder, forest_password("svc-writeback"), like, of, read_only, root
+        want_mount_namespaces()
         self.script = os.path.join(HERE, "samba", "samba-dc")
         self.inside = [self.script, "exec", folder]
         self.start(address)
@@ -413,8 +414,20 @@ def newer_samba():
 
 
 @functools.lru_cache
+def has_mount_namespaces():
+    return subprocess.run(["unshare", "-m", "--propagation", "private", "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20).returncode == 0
+
+
+def want_mount_namespaces():
+    """Skips the test where this machine gives none: in an unprivileged container, or a chroot that is no mount point. Names of hosts and DNS servers are the lab's own in there."""
+    if not has_mount_namespaces():
+        raise unittest.SkipTest("no mount namespaces here (root and CAP_SYS_ADMIN are wanted), in which the lab's names live")
+
+
+@functools.lru_cache
 def samba_template(root=""):
     """A provisioned Samba that many are like: its folder, removed at the end of this process."""
+    want_mount_namespaces()
     folder = tempfile.mkdtemp(prefix="writebackd-samba-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     done = subprocess.run([os.path.join(HERE, "samba", "samba-dc"), "provision", folder], env={**os.environ, "FOREST": FOREST, "SAMBA_ROOT": root},
