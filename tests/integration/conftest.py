@@ -3,12 +3,15 @@ import contextlib, os, signal, sys
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support", "ldap"))
 import capabilities
 import lab as lab_module
+import ldap_lab
 
 BUILD = os.path.abspath(os.environ.get("BUILD_ROOT", os.path.join(lab_module.ROOT, "build")))
 KINDS = [kind for kind, (_, variable) in capabilities.KINDS.items() if variable is None or os.environ.get(variable)]
 SAMBAS = [kind for kind in KINDS if kind.startswith("samba")]
+EVERY = KINDS + list(capabilities.LDAP_KINDS)
 # Users are reset again and again here; the ceilings have tests of their own.
 LAB_OPTIONS = {"settings": {"limits": {"per_user_hour": 0, "per_minute": 0, "latch_per_hour": 0, "unlocks_per_minute": 0}}}
 tested_instead = []
@@ -20,7 +23,8 @@ def build():
 
 
 def running_lab(kind, **options):
-    lab = lab_module.Lab(BUILD, kind, keep=bool(os.environ.get("KEEP_LAB")), shared=True, **options)
+    make = ldap_lab.SuiteLab if kind in capabilities.LDAP_KINDS else lab_module.Lab
+    lab = make(BUILD, kind, keep=bool(os.environ.get("KEEP_LAB")), shared=True, **options)
     try:
         lab.start()
     except BaseException:
@@ -31,6 +35,8 @@ def running_lab(kind, **options):
 
 def missing(kind):
     """Why this machine has no directory of this kind, or None."""
+    if kind in capabilities.LDAP_KINDS:
+        return ldap_lab.missing(kind)
     if kind.startswith("samba") and not lab_module.has_mount_namespaces():
         return "no mount namespaces here (root and CAP_SYS_ADMIN are wanted), in which Samba's names live"
     if kind == "samba" and not os.path.exists("/usr/sbin/samba"):
@@ -41,12 +47,16 @@ def missing(kind):
 
 @pytest.fixture(scope="module", params=KINDS)
 def lab(request):
-    """A whole lab with each directory in turn: the same test runs on all of them (capabilities.py says which). A module's LAB_OPTIONS are those of lab.Agent."""
+    """A whole lab with each directory in turn: the same test runs on all of them (capabilities.py says which). A module's LAB_OPTIONS are those of lab.Agent.
+    A module whose tests hold for the flavor ldap too says pytestmark = every_directory."""
     if missing(request.param):
         pytest.skip(missing(request.param))
     lab = running_lab(request.param, **{**LAB_OPTIONS, **getattr(request.module, "LAB_OPTIONS", {})})
     yield lab
     lab.close()
+
+
+every_directory = pytest.mark.parametrize("lab", EVERY, indirect=True, scope="module")
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
-"""The flavor ldap against OpenLDAP and 389 Directory Server, both real: one behaviour suite; where one of the two does otherwise, the test says how."""
-import contextlib, json, os, re, signal, sys, uuid
+"""What only the flavor ldap has, against OpenLDAP and 389 Directory Server, both real; where one of the two does otherwise, the test says how. What it shares is in test_behaviour.py."""
+import contextlib, json, os, re, signal, sys
 
 import ldap
 import pytest
@@ -21,14 +21,6 @@ def lab(request):
         yield lab
     finally:
         lab.close()
-
-
-def test_a_reset_by_uid_and_by_entry_uuid(lab):
-    first = lab.ask("reset", "alice", new_password="New-Marble-Step-1")
-    assert outcome(first) == ("applied", "ok") and first["was_locked"] is False and lab.directory.opens("alice", "New-Marble-Step-1")
-    entry = {"format": "entryUUID", "id": lab.directory.uuid("alice")}
-    assert outcome(lab.ask("reset", entry, new_password="New-Marble-Step-2")) == ("applied", "ok")
-    assert lab.directory.opens("alice", "New-Marble-Step-2") and not lab.directory.opens("alice", "New-Marble-Step-1")
 
 
 def test_a_name_of_odd_characters(lab):
@@ -65,24 +57,9 @@ def reload(lab):
     lab.agent.wait_ready()
 
 
-@pytest.mark.parametrize("sub_id", [{"format": "uid", "id": "nobody"}, {"format": "uid", "id": "*"}, {"format": "uid", "id": "alice)(uid=*"},
-                                    {"format": "userPrincipalName", "id": "alice@example.test"}, {"format": "sAMAccountName", "id": "alice", "domain": "EXAMPLE"},
-                                    {"format": "entryUUID", "id": str(uuid.UUID(int=1))}])
-def test_who_is_not_found(lab, sub_id):
+@pytest.mark.parametrize("sub_id", [{"format": "userPrincipalName", "id": "alice@example.test"}, {"format": "sAMAccountName", "id": "alice", "domain": "EXAMPLE"}])
+def test_nobody_is_found_by_a_name_of_active_directory(lab, sub_id):
     assert outcome(lab.ask("reset", sub_id, new_password="New-Marble-Step-1")) == ("refused", "user.not_found")
-
-
-def test_an_entry_uuid_is_no_object_guid(lab):
-    answer = lab.ask("reset", {"format": "objectGUID", "id": lab.directory.uuid("alice")}, new_password="New-Marble-Step-1")
-    assert outcome(answer) == ("refused", "user.not_found")
-
-
-@pytest.mark.parametrize("uid, password, code", [("bob", "short", "policy.too_short"), ("bob", "Old-Marble-Step-7", "policy.history"), ("erin", "New-Marble-Step-1", "policy.too_recent")])
-def test_a_reset_refused_by_each_rule(lab, uid, password, code):
-    answer = lab.ask("reset", uid, new_password=password)
-    assert outcome(answer) == ("refused", code)
-    assert [rule["rule"] for rule in answer["rules"]] == [{"policy.too_short": "min_length", "policy.history": "history", "policy.too_recent": "min_age"}[code]]
-    assert lab.directory.opens(uid, "Old-Marble-Step-7")
 
 
 def test_the_policy_of_the_users_own(lab):
@@ -93,50 +70,12 @@ def test_the_policy_of_the_users_own(lab):
     assert answer["policy"]["source"] == "domain" and answer["policy"]["min_length"] == 10 and answer["policy"]["enforced"] is True
 
 
-def test_who_is_out_of_scope_or_protected(lab):
-    expected = {"dave": "user.out_of_scope", "oscar": "user.out_of_scope", "ivan": "user.protected", "judy": "user.protected", "kevin": "user.protected", "gina": "user.protected",
-                "mallory": "user.disabled"}
-    for uid, code in expected.items():
-        assert (uid, outcome(lab.ask("reset", uid, new_password="New-Marble-Step-1"))) == (uid, ("refused", code))
-        assert uid == "mallory" or lab.directory.opens(uid, "Old-Marble-Step-7")
-    assert outcome(lab.ask("reset", "carol", new_password="New-Marble-Step-1")) == ("applied", "ok"), "a member by a nested group, in a circle"
-
-
-def test_the_agents_own_account_and_who_is_no_person(lab):
-    robot = {"format": "entryUUID", "id": lab.directory.uuid("robot")}
-    assert outcome(lab.ask("reset", robot, new_password="New-Marble-Step-1")) == ("refused", "user.protected")
-
-
-def test_an_unlock_tells_what_was(lab):
-    lab.directory.lock("frank")
-    assert lab.directory.locked("frank") and not lab.directory.opens("frank", "Old-Marble-Step-7")
-    answer = lab.ask("unlock", "frank")
-    assert outcome(answer) == ("applied", "ok") and answer["was_locked"] is True
-    assert lab.directory.opens("frank", "Old-Marble-Step-7")
-    answer = lab.ask("unlock", "frank")
-    assert outcome(answer) == ("applied", "ok") and answer["was_locked"] is False
-
-
-def test_a_reset_unlocks_and_a_refused_one_does_not(lab):
-    lab.directory.lock("frank")
-    assert outcome(lab.ask("reset", "frank", new_password="short")) == ("refused", "policy.too_short")
-    assert outcome(lab.ask("reset", "frank", new_password="Old-Marble-Step-7")) == ("refused", "policy.history")
-    assert lab.directory.locked("frank")
-    answer = lab.ask("reset", "frank", new_password="New-Marble-Step-1")
-    assert outcome(answer) == ("applied", "ok") and answer["was_locked"] is True
-    assert not lab.directory.locked("frank") and lab.directory.opens("frank", "New-Marble-Step-1")
-
-
 def test_must_change(lab):
     answer = lab.ask("reset", "heidi", new_password="New-Marble-Step-1", must_change=True)
     assert outcome(answer) == ("applied", "ok") and not answer.get("warnings")
     wait_for("pwdReset, which 389 writes behind its answer", lambda: lab.directory.must_change("heidi"), 5)
     assert outcome(lab.ask("verify", "heidi", old_password="New-Marble-Step-1")) == ("refused", "credential.must_change")
-    # Where the policy gives it no meaning it is refused, and nothing is done.
-    for op in ("reset", "check"):
-        assert outcome(lab.ask(op, "bob", new_password="New-Marble-Step-1", must_change=True)) == ("refused", "request.unsupported")
     assert outcome(lab.ask("check", "heidi", new_password="New-Marble-Step-2", must_change=True)) == ("answered", "plausible")
-    assert lab.directory.opens("bob", "Old-Marble-Step-7")
 
 
 def test_verify(lab):
@@ -158,12 +97,12 @@ def test_a_change_in_the_users_own_right(lab):
 
 
 @pytest.mark.parametrize("uid, old, new, code", [("bob", OLD, "short", "policy.too_short"), ("bob", OLD, OLD, "policy.history"), ("erin", OLD, "New-Marble-Step-1", "policy.too_recent"),
-                                                 ("rosa", OLD, NEW, "user.cannot_change"), ("dave", OLD, NEW, "user.out_of_scope"), ("mallory", OLD, NEW, "user.disabled")])
+                                                 ("rosa", OLD, NEW, "user.cannot_change"), ("dave", OLD, NEW, "user.out_of_scope"), ("disabled1", OLD, NEW, "user.disabled")])
 def test_a_change_that_is_refused(lab, can, uid, old, new, code):
     if code == "policy.history" and not can("tells_history", "policy.history_or_filter"):
         code = "policy.history_or_filter"
     assert outcome(lab.ask("change", uid, old_password=old, new_password=new)) == ("refused", code)
-    assert uid == "mallory" or lab.directory.opens(uid, OLD)
+    assert uid == "disabled1" or lab.directory.opens(uid, OLD)
 
 
 def test_a_wrong_old_password_is_a_failed_logon_and_does_not_lock(lab):
@@ -194,10 +133,10 @@ def test_an_expired_password_is_changed_where_the_server_lets_him_in(lab):
 
 
 def test_verify_of_a_locked_account(lab, can):
-    lab.directory.lock("bench26")
+    lab.directory.lock("bench026")
     told = can("tells_locked", "credential.wrong, and the account stays locked")
-    assert outcome(lab.ask("verify", "bench26", old_password=OLD)) == ("refused", "user.locked" if told else "credential.wrong")
-    assert lab.directory.locked("bench26")
+    assert outcome(lab.ask("verify", "bench026", old_password=OLD)) == ("refused", "user.locked" if told else "credential.wrong")
+    assert lab.directory.locked("bench026")
 
 
 def test_lookup(lab):
@@ -253,28 +192,8 @@ def test_a_server_that_was_killed_and_comes_back(lab):
     assert answer["code"] in ("directory.unavailable", "directory.timeout") and answer["status"] == "failed"
     lab.directory.start()
     wait_for("the directory to be used again", lambda: outcome(lab.ask("check", "alice", new_password="New-Marble-Step-3")) == ("answered", "plausible"), 20)
-    assert lab.directory.opens("alice", "New-Marble-Step-2")
+    assert lab.directory.opens("alice", OLD)
     assert outcome(lab.ask("reset", "alice", new_password="New-Marble-Step-3")) == ("applied", "ok")
-
-
-def test_a_missing_right_is_said_and_nothing_happens(lab):
-    """Below ou=outside the agent may read and not write."""
-    scope = lab.agent.settings["directories"][0]["scope"]
-    before = scope["bases"]
-    scope["bases"] = [lab.directory.people, lab.directory.outside]
-    lab.agent.write_config()
-    lab.agent.writebackd.signal(1)
-    try:
-        wait_for("the new scope", lambda: outcome(lab.ask("check", "oscar", new_password="New-Marble-Step-1")) == ("answered", "plausible"), 15)
-        answer = lab.ask("reset", "oscar", new_password="New-Marble-Step-1")
-        expected = "ok" if lab.kind == "openldap" else "directory.denied"  # OpenLDAP's ACL of userPassword is for all entries; what it lacks there is the unlock
-        assert answer["code"] == expected
-        lab.directory.lock("oscar")
-        assert outcome(lab.ask("unlock", "oscar")) == ("failed", "directory.denied") and lab.directory.locked("oscar")
-    finally:
-        scope["bases"] = before
-        lab.agent.write_config()
-        lab.agent.writebackd.signal(1)
 
 
 def test_the_administrator_asks_for_a_user(lab):

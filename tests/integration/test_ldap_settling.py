@@ -54,7 +54,7 @@ def lab(request):
 def users(lab):
     """users(n) gives n whom no other test has; the last third is locked. Their passwords are old enough: younger ones look alike (FRESH_S in ldap_user.c)."""
     def take(count):
-        names = [f"bench{n:02}" for n in range(lab.taken, lab.taken + count)]
+        names = [f"bench{n:03}" for n in range(lab.taken, lab.taken + count)]
         lab.taken += count
         for name in names[count - count // 3:]:
             lab.directory.lock(name)

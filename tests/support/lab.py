@@ -139,9 +139,52 @@ class Program:
 
 class Directory:
     """What both directories have in common: they are asked over LDAPS. host, port, ca and bind_password come from the subclass."""
+    flavor = "active-directory"
     base = BASE
     bind_dn = f"CN=svc-writeback,OU=Service,{BASE}"
     people, outside, groups = f"OU=People,{BASE}", f"OU=Outside,{BASE}", f"OU=Groups,{BASE}"
+    berlin, selected_group, nested_group = f"OU=Berlin,{people}", f"CN=SSPR-Test-Group,{groups}", f"CN=Nested-Group,{groups}"
+
+    # Who is who: what a test of every flavor calls people by. LdapDirectory has the same.
+
+    def called(self, user):
+        """What the reset service and writebackctl call a user."""
+        return f"{user}@{DOMAIN}"
+
+    def subject(self, user):
+        return {"format": "userPrincipalName", "id": self.called(user)}
+
+    def other_subjects(self, user):
+        """By what else an account is found: here user is a sAMAccountName."""
+        return [{"format": "objectGUID", "id": self.guid(user)}, {"format": "sAMAccountName", "domain": DOMAIN, "id": user}]
+
+    def other_spellings(self, user):
+        return [{"format": "userPrincipalName", "id": self.called(user).upper()}, {"format": "sAMAccountName", "domain": NETBIOS, "id": user.upper()}]
+
+    def protected(self):
+        """{user: subject}: who is protected by what he is, without a word in the scope."""
+        return {user: {"format": "sAMAccountName", "domain": NETBIOS, "id": user} for user in ("Administrator", "svc-writeback", "krbtgt")}
+
+    def no_persons(self):
+        return [{"format": "sAMAccountName", "domain": NETBIOS, "id": name} for name in ("PC1$", "gmsa1$", "SSPR-Test-Group")]
+
+    def dn(self, user):
+        """Of whom the CN is the name."""
+        return f"CN={user},{self.people}"
+
+    def password(self, user):
+        return forest_password(user)
+
+    def says_locked(self, user):
+        """To who knows the password."""
+        return self.bind_error(user, self.password(user)) == "775"
+
+    def says_must_change(self, user, password):
+        return self.bind_error(user, password) == "773"
+
+    def state(self, user):
+        """What no reset may touch."""
+        return self.records(user).get(USER_ACCOUNT_CONTROL)
 
     def connect(self, who=None, password=None):
         connection = ldap.initialize(f"ldaps://{self.host}:{self.port}")
@@ -667,6 +710,10 @@ class Lab:
         else:
             root = newer_samba() if self.kind == "samba-newer" else ""
             self.directory = SambaDirectory(folder, like=samba_template(root) if self.shared else None, root=root)
+
+    def ask(self, op, user, **members):
+        """An operation for a user of the directory's, whatever it calls him, or for a sub_id object."""
+        return self.service.operate(op, user if isinstance(user, dict) else self.directory.subject(user), **members)
 
     def start_service(self, **options):
         self.service = Service(self.build, os.path.join(self.folder, "service"), **options)

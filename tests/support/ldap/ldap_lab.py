@@ -18,15 +18,18 @@ def outcome(answer):
 
 
 class LdapLab(Lab):
+    """Without options of its own: every operation is on, and who is below people and in the group sspr is in scope."""
+
     def start_directory(self):
-        self.directory = servers.KINDS[self.kind](os.path.join(self.folder, "directory"))
-        d = self.directory
-        scope = {"users": "selected", "bases": [d.people], "groups": [d.group("sspr")], "protect": [d.group("admins"), d.group("wheel"), d.dn("gina")]}
-        self.agent_options = {"settings": {"operations": ALL, "settling": {"delay": "1s", "limit": "20s"}, "limits": {"per_user_hour": 0}}, "scope": scope,
+        self.directory = d = servers.KINDS[self.kind](os.path.join(self.folder, "directory"))
+        scope = {"users": "selected", "bases": [d.people], "groups": [d.selected_group], "protect": d.protected_entries()}
+        self.agent_options = {"settings": {"operations": ALL, "settling": {"delay": "1s", "limit": "20s"}, "limits": {"per_user_hour": 0}}, "scope": scope, **self.agent_options,
                               "directory_settings": {**d.settings(os.path.join(self.folder, "agent", "bind-password")), "timeouts": {"write": "2s", "locate": "2s"}}}
 
-    def user(self, uid):
-        return {"format": "uid", "id": uid}
 
-    def ask(self, op, uid, **members):
-        return self.service.operate(op, uid if isinstance(uid, dict) else self.user(uid), **members)
+class SuiteLab(LdapLab):
+    """In the behaviour suite: as the others there, with whoever is below people in scope."""
+
+    def start_directory(self):
+        super().start_directory()
+        del self.agent_options["scope"]["groups"]

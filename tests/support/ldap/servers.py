@@ -5,7 +5,7 @@
 """
 import contextlib, os, signal, subprocess, sys
 
-import ldap, ldap.dn, ldap.modlist
+import ldap, ldap.controls, ldap.dn, ldap.modlist
 import yaml
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -13,19 +13,22 @@ sys.path.insert(0, os.path.dirname(HERE))
 from lab import Late, certificate, free_port, wait_for  # noqa: E402
 
 BENCH_PASSWORD = "Old-Marble-Step-7"
-PPOLICY = "1.3.6.1.4.1.42.2.27.8.5.1"
+PPOLICY, RELAX = "1.3.6.1.4.1.42.2.27.8.5.1", "1.3.6.1.4.1.4203.666.5.12"
 
 
 def people():
     with open(os.path.join(HERE, "people.yaml"), encoding="utf-8") as f:
         facts = yaml.safe_load(f)
-    facts["people"] += [{"uid": f"bench{n:02}", "cn": f"Bench {n}", "password": BENCH_PASSWORD, "groups": ["sspr"]} for n in range(facts["bench"])]
+    known = {person["uid"] for person in facts["people"]}
+    facts["people"] += [{"uid": f"bench{n:03}", "cn": f"Bench {n}", "groups": ["sspr"]} for n in range(facts["bench"]) if f"bench{n:03}" not in known]
+    for person in facts["people"]:
+        person.setdefault("password", BENCH_PASSWORD)
     return facts
 
 
 class LdapDirectory:
     """What both have in common. `admin_dn` bypasses every rule: it sets the stage, and is never the agent's."""
-    policy_hints, version = True, ""
+    policy_hints, version, flavor = True, "", "ldap"
     admin_password = "Adm-Marble-Step-7"
 
     def __init__(self, folder, *names):
@@ -35,6 +38,7 @@ class LdapDirectory:
         self.folder, self.facts = folder, people()
         self.base = self.facts["suffix"]
         self.people, self.outside, self.groups, self.policies = (f"ou={ou},{self.base}" for ou in ("people", "outside", "groups", "policies"))
+        self.berlin, self.selected_group, self.nested_group = f"ou=berlin,{self.people}", self.group("sspr"), self.group("nested")
         self.bind_dn, self.bind_password = f"cn={self.facts['service']['name']},ou=service,{self.base}", self.facts["service"]["password"]
         self.host, self.port = "127.0.0.1", free_port()
         self.ca, self.certificate, self.key = certificate(folder, "directory", ",".join(["DNS:localhost,IP:127.0.0.1", *(f"DNS:{name}" for name in names)]))
@@ -112,9 +116,64 @@ class LdapDirectory:
         finally:
             connection.unbind_s()
 
+    def person(self, uid):
+        return next(p for p in self.facts["people"] if p["uid"] == uid)
+
     def dn(self, uid):
-        person = next(p for p in self.facts["people"] if p["uid"] == uid)
-        return ldap.dn.dn2str([[("uid" if person.get("person", True) else "cn", uid, 1)]]) + f",ou={person.get('ou', 'people')},{self.base}"
+        return self.dn_of(self.person(uid))
+
+    def dn_of(self, person):
+        if not person.get("person", True):
+            rdn = "cn", person["uid"]
+        else:
+            rdn = ("cn", person["cn"]) if person.get("by") == "cn" else ("uid", person["uid"])
+        return ldap.dn.dn2str([[(*rdn, 1)]]) + f",ou={person.get('ou', 'people')},{self.base}"
+
+    # Who is who, as Directory (lab.py) says it of Active Directory
+
+    def called(self, uid):
+        return uid
+
+    def subject(self, uid):
+        return {"format": "uid", "id": uid}
+
+    def other_subjects(self, uid):
+        return [{"format": "entryUUID", "id": self.uuid(uid)}]
+
+    def other_spellings(self, uid):
+        return [{"format": "uid", "id": uid.upper()}]
+
+    def protected_entries(self):
+        """For scope.protect: groups of three classes, and one person."""
+        return [self.group("admins"), self.group("wheel"), self.dn("gina")]
+
+    def protected(self):
+        return {**{uid: self.subject(uid) for uid in ("ivan", "judy", "kevin", "gina")}, "robot": {"format": "entryUUID", "id": self.uuid("robot")}}
+
+    def no_persons(self):
+        return [self.subject("robot"), self.subject("sspr")]
+
+    def password(self, uid):
+        return self.person(uid)["password"]
+
+    def guid(self, uid):
+        return self.uuid(uid)
+
+    def password_record(self, uid):
+        """(how many former ones are remembered, the salted hash): the first grows by one with each that is written, up to the policy's history."""
+        values = self.read(uid, "userPassword", "pwdHistory", "passwordHistory")
+        return len(values.get("pwdHistory", values.get("passwordHistory", []))), values["userPassword"]
+
+    def says_locked(self, uid):
+        return not self.opens(uid, self.password(uid)) and self.locked(uid)
+
+    def says_must_change(self, uid, password):
+        """389 writes it behind its answer."""
+        wait_for("pwdReset", lambda: self.must_change(uid), 5)
+        return self.opens(uid, password)
+
+    def state(self, uid):
+        return self.read(uid, "nsAccountLock", "pwdPolicySubentry", "memberOf")
 
     def group(self, name):
         return f"cn={name},{self.groups}"
@@ -146,16 +205,16 @@ class LdapDirectory:
 
     def add_person(self, connection, person):
         if person.get("person", True):
-            self.add(connection, self.dn(person["uid"]), objectClass="inetOrgPerson", uid=person["uid"], cn=person["cn"], sn=person["cn"].split()[-1], userPassword=person["password"])
+            self.add(connection, self.dn_of(person), objectClass="inetOrgPerson", uid=person["uid"], cn=person["cn"], sn=person["cn"].split()[-1], userPassword=person["password"])
         else:
             self.add(connection, self.dn(person["uid"]), objectClass=["organizationalRole", "simpleSecurityObject"], cn=person["uid"], userPassword=person["password"])
 
     def add_group(self, connection, group):
-        users = [p["uid"] for p in self.facts["people"] if group["name"] in p.get("groups", [])]
+        people = [p for p in self.facts["people"] if group["name"] in p.get("groups", [])]
         if group["class"] == "posixGroup":
-            self.add(connection, self.group(group["name"]), objectClass="posixGroup", cn=group["name"], gidNumber="5000", memberUid=users)
+            self.add(connection, self.group(group["name"]), objectClass="posixGroup", cn=group["name"], gidNumber="5000", memberUid=[p["uid"] for p in people])
             return
-        members = [self.dn(uid) for uid in users] + [self.group(name) for name in group["members"]]
+        members = [self.dn_of(p) for p in people] + [self.group(name) for name in group["members"]]
         self.add(connection, self.group(group["name"]), objectClass=group["class"], cn=group["name"], **{"member" if group["class"] == "groupOfNames" else "uniqueMember": members})
 
     def populate(self):
@@ -163,18 +222,26 @@ class LdapDirectory:
             self.add_suffix(connection)
             for ou in ("people", "outside", "service", "groups", "policies"):
                 self.add(connection, f"ou={ou},{self.base}", objectClass="organizationalUnit", ou=ou)
+            self.add(connection, self.berlin, objectClass="organizationalUnit", ou="berlin")
             for name, policy in self.facts["policies"].items():
                 self.add_policy(connection, name, policy)
             self.add(connection, self.bind_dn, objectClass=["organizationalRole", "simpleSecurityObject"], cn=self.facts["service"]["name"], userPassword=self.bind_password)
             for person in self.facts["people"]:
                 self.add_person(connection, person)
                 if "policy" in person:
-                    connection.modify_s(self.dn(person["uid"]), [(ldap.MOD_REPLACE, "pwdPolicySubentry", f"cn={person['policy']},{self.policies}".encode())])
-                    connection.modify_s(self.dn(person["uid"]), [(ldap.MOD_REPLACE, "userPassword", person["password"].encode())])  # under that policy
+                    connection.modify_s(self.dn_of(person), [(ldap.MOD_REPLACE, "pwdPolicySubentry", f"cn={person['policy']},{self.policies}".encode())])
+                    connection.modify_s(self.dn_of(person), [(ldap.MOD_REPLACE, "userPassword", person["password"].encode())])  # under that policy
                 if person.get("disabled"):
                     self.disable(connection, self.dn(person["uid"]))
+                if person.get("must_change"):
+                    self.must_change_now(connection, self.dn_of(person))
+                if person.get("stale"):
+                    self.make_stale(connection, self.dn_of(person))
             for group in self.facts["groups"]:
                 self.add_group(connection, group)
+        for person in self.facts["people"]:
+            if person.get("locked"):
+                self.lock(person["uid"])
 
 
 class OpenLdap(LdapDirectory):
@@ -251,6 +318,12 @@ access to *
 
     def disable(self, connection, dn):
         connection.modify_s(dn, [(ldap.MOD_REPLACE, "pwdAccountLockedTime", b"000001010000Z")])
+
+    def must_change_now(self, connection, dn):
+        connection.modify_s(dn, [(ldap.MOD_REPLACE, "pwdReset", b"TRUE")])
+
+    def make_stale(self, connection, dn):
+        connection.modify_ext_s(dn, [(ldap.MOD_REPLACE, "pwdChangedTime", b"20200101000000Z")], serverctrls=[ldap.controls.RequestControl(RELAX, True)])
 
     def locked(self, uid):
         return "pwdAccountLockedTime" in self.read(uid, "pwdAccountLockedTime")
@@ -343,8 +416,8 @@ class Directory389(LdapDirectory):
     def policy_attributes(policy):
         def on(value):
             return "on" if value else "off"
-        return {"passwordCheckSyntax": "on", "passwordMinLength": str(policy["min_length"]), "passwordHistory": "on", "passwordInHistory": str(policy["history"]),
-                "passwordMinAge": str(policy["min_age"]), "passwordExp": "on", "passwordMaxAge": str(policy["max_age"]), "passwordLockout": "on",
+        return {"passwordCheckSyntax": "on", "passwordMinLength": str(policy["min_length"]), "passwordHistory": on(policy["history"]), "passwordInHistory": str(policy["history"]),
+                "passwordMinAge": str(policy["min_age"]), "passwordExp": on(policy["max_age"]), "passwordMaxAge": str(policy["max_age"] or 8640000), "passwordLockout": "on",
                 "passwordMaxFailure": str(policy["max_failure"]), "passwordUnlock": "on", "passwordLockoutDuration": str(policy["lockout"]),
                 "passwordMustChange": on(policy["must_change"]), "passwordChange": on(policy.get("user_change", True))}
 
@@ -358,6 +431,12 @@ class Directory389(LdapDirectory):
 
     def disable(self, connection, dn):
         connection.modify_s(dn, [(ldap.MOD_REPLACE, "nsAccountLock", b"true")])
+
+    def must_change_now(self, connection, dn):
+        """It is so already: another than himself set it, under a policy that says so."""
+
+    def make_stale(self, connection, dn):
+        connection.modify_s(dn, [(ldap.MOD_REPLACE, "passwordExpirationTime", b"20200101000000Z")])
 
     def locked(self, uid):
         values = self.read(uid, "passwordRetryCount", "accountUnlockTime")
