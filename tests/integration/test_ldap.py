@@ -78,12 +78,6 @@ def test_must_change(lab):
     assert outcome(lab.ask("check", "heidi", new_password="New-Marble-Step-2", must_change=True)) == ("answered", "plausible")
 
 
-def test_verify(lab):
-    assert outcome(lab.ask("verify", "bob", old_password="Old-Marble-Step-7")) == ("answered", "verified")
-    assert outcome(lab.ask("verify", "bob", old_password="not the password 1!")) == ("refused", "credential.wrong")
-    assert outcome(lab.ask("verify", "bob", old_password="Old-Marble-Step-7")) == ("answered", "verified")
-
-
 OLD, NEW, WRONG = "Old-Marble-Step-7", "New-Marble-Step-1", "not the password 1!"
 
 

@@ -236,6 +236,9 @@ class Directory:
             found[attid] = version, usn
         return found
 
+    def bad_tries(self, user):
+        return int(self.read(user, "badPwdCount").get("badPwdCount", [b"0"])[0])
+
     def password_record(self, user):
         """Those of unicodePwd."""
         return self.records(user).get(UNICODE_PWD, (0, 0))

@@ -164,6 +164,10 @@ class LdapDirectory:
         values = self.read(uid, "userPassword", "pwdHistory", "passwordHistory")
         return len(values.get("pwdHistory", values.get("passwordHistory", []))), values["userPassword"]
 
+    def bad_tries(self, uid):
+        values = self.read(uid, "pwdFailureTime", "passwordRetryCount")
+        return int(values["passwordRetryCount"][0]) if "passwordRetryCount" in values else len(values.get("pwdFailureTime", []))
+
     def says_locked(self, uid):
         return not self.opens(uid, self.password(uid)) and self.locked(uid)
 
