@@ -126,13 +126,6 @@ def test_an_expired_password_is_changed_where_the_server_lets_him_in(lab):
     assert outcome(lab.ask("change", "sven", old_password=OLD, new_password=NEW)) == ("applied", "ok")
 
 
-def test_verify_of_a_locked_account(lab, can):
-    lab.directory.lock("bench026")
-    told = can("tells_locked", "credential.wrong, and the account stays locked")
-    assert outcome(lab.ask("verify", "bench026", old_password=OLD)) == ("refused", "user.locked" if told else "credential.wrong")
-    assert lab.directory.locked("bench026")
-
-
 def test_lookup(lab):
     answer = lab.ask("lookup", "bob")
     assert outcome(answer) == ("answered", "found")
