@@ -135,6 +135,7 @@ def test_reset_unlocks_unless_told_not_to(lab, can):
         assert answer["status"] == "applied"
         assert lab.directory.locked(user) is (stays and not unlock)
         assert stays or answer["was_locked"] is True
+        assert lab.ask("unlock", user)["was_locked"] is (stays and not unlock)
 
 
 # policy ----------------------------------------------------------------------------------------------------------------------------------------
