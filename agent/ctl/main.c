@@ -161,24 +161,25 @@ static void print_user(const json_t *answer)
 			printf("     %-15s %s\n", members[i], text_of(answer, members[i]));
 }
 
-static int run_check(struct options *options, const char *argument)
+/* What is asked about a user or a directory: `take_input` is NULL where its names are no UTF-8. Degraded where the answer is not "ok". */
+static int ask_about(struct options *options, json_t *take_input, void (*print)(const json_t *answer))
 {
 	json_t *answer;
-	json_t *input = options->user ? json_pack("{s:s,s:s,s:s?}", "command", "check-user", "user", options->user, "directory", options->directory) : json_pack("{s:s,s:s?}", "command", "check", "directory", options->directory);
-	if (!input)
+	if (!take_input)
 		return report(options->json, EX_USAGE, "usage", "the user's or the directory's name is not UTF-8");
-	int failed = ask(options, input, &answer);
+	int failed = ask(options, take_input, &answer);
 	if (failed)
 		return failed;
-	if (options->json)
-		print_json(answer);
-	else if (options->user)
-		print_user(answer);
-	else
-		print_check(answer);
+	(options->json ? print_json : print)(answer);
 	int result = json_is_true(json_object_get(answer, "ok")) ? 0 : EXIT_DEGRADED;
 	json_decref(answer);
 	return result;
+}
+
+static int run_check(struct options *options, const char *argument)
+{
+	json_t *input = options->user ? json_pack("{s:s,s:s,s:s?}", "command", "check-user", "user", options->user, "directory", options->directory) : json_pack("{s:s,s:s?}", "command", "check", "directory", options->directory);
+	return ask_about(options, input, options->user ? print_user : print_check);
 }
 
 /* explain ----------------------------------------------------------------------------------------------------------------------------- */
@@ -197,19 +198,8 @@ static void print_explanation(const json_t *answer)
 
 static int run_explain(struct options *options, const char *argument)
 {
-	json_t *answer, *input = json_pack("{s:s,s:s,s:s?}", "command", "explain-user", "user", argument, "directory", options->directory);
-	if (!input)
-		return report(options->json, EX_USAGE, "usage", "the user's or the directory's name is not UTF-8");
-	int failed = ask(options, input, &answer);
-	if (failed)
-		return failed;
-	if (options->json)
-		print_json(answer);
-	else
-		print_explanation(answer);
-	int result = json_is_true(json_object_get(answer, "ok")) ? 0 : EXIT_DEGRADED;
-	json_decref(answer);
-	return result;
+	json_t *input = json_pack("{s:s,s:s,s:s?}", "command", "explain-user", "user", argument, "directory", options->directory);
+	return ask_about(options, input, print_explanation);
 }
 
 /* The rest ---------------------------------------------------------------------------------------------------------------------------- */
