@@ -84,6 +84,8 @@ static void handle_session_changed(struct session *session, void *arg)
 			log_event(LOG_WARNING, "clock.difference", NULL, "the service's clock is %lld s ahead of ours", (long long)difference);
 		outbox_repeat(agent->outbox, 0);
 	}
+	if (!session_talks(session))
+		requests_channel_lost(agent->requests, session_endpoint(session));
 	finish_drained(agent);
 	tell_ready(agent);
 	tell_status(agent);

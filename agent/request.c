@@ -35,12 +35,20 @@ static const struct request_stage stages[] = {
 	{ "guess", request_admit_guess, OLD_PASSWORD },
 	{ "verify", request_verify_password, VERIFY },
 	{ "unlocked", request_leave_if_unlocked, UNLOCK },
+	{ "delivery", request_await_delivery, WRITES },
 	{ "intent", request_record_intent, WRITES },
 	{ "recheck", request_recheck, WRITES },
 	{ "judge again", request_judge_again, WRITES },
+	{ "delivery", request_await_delivery, WRITES },
 	{ "write", request_write, WRITES },
 	{ NULL, NULL, 0 },
 };
+
+void request_go_back(struct request *request)
+{
+	for (request->stage = stages; request->stage->run != request_locate_again; request->stage++)
+		continue;
+}
 
 /* The server was lost behind the intent and nothing had been sent to it: the user is read on another one, and the intent is written anew for that. Once. */
 static bool move_on(struct request *request, enum status status)
@@ -50,8 +58,7 @@ static bool move_on(struct request *request, enum status status)
 	if (!lost || !request->intent || request->wrote || request->guessed_wrong || request->moved || request->all->closing || verified_still_valid(request->verified, clock_now_ms() / 1000) != STATUS_OK)
 		return false;
 	request->moved = request->moving = true;
-	for (request->stage = stages; request->stage->run != request_locate_again; request->stage++)
-		continue;
+	request_go_back(request);
 	return true;
 }
 

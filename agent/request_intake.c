@@ -44,10 +44,12 @@ static bool handle_known(struct requests *requests, struct request *request)
 		return true;
 	}
 	/* The same bytes: the outcome, or the news that it is under way and will be told on this endpoint. */
-	if (running)
+	if (running && running->settling) {
 		running->endpoint = request->endpoint;
-	if (running && running->settling)
 		request_send_result(running);
+	}
+	if (running)
+		request_delivered_again(running, request->endpoint);
 	/* An acknowledged outcome was on disk before it was told: what waits is the acknowledgement. */
 	if (entry && entry->result && (!entry->pending || entry->acknowledged))
 		requests->world.send(request->endpoint, entry->result, requests->world.arg);

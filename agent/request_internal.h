@@ -42,6 +42,8 @@ struct request {
 	int asked;                        /* whose server is read */
 	bool record_known;                /* unicodePwd's, before the first write */
 	bool sought;                      /* looked for on the server that the user was written to last */
+	bool undelivered;                 /* its channel was lost, and another agent may be asked */
+	bool awaits_delivery, stale;      /* stale: read again, for it has waited for that */
 	bool moved, moving;               /* its server was lost before anything was sent: another one, once */
 	bool second_running, second_over; /* over: it was sent, or refused */
 	int64_t record_time_s, server_time_s; /* of unicodePwd's record before the first write; when that was read, both by that server's clock */
@@ -103,6 +105,8 @@ void request_tell_user(struct request *request);
 
 /* A stage that waited has its answer: the next one, or the end. */
 void request_resume(struct request *request, enum status status);
+/* The user is to be read again, and all that follows from it done anew, at the next request_resume. */
+void request_go_back(struct request *request);
 /* Said by a stage: there is nothing left to do. */
 void request_skip_the_rest(struct request *request);
 /* Whether the directory itself will hold the password against history and age. */
@@ -134,6 +138,11 @@ enum status request_judge_again(struct request *request);      /* everything tha
 enum status request_write(struct request *request);
 /* What is to be written, judged by the account as read last. */
 struct directory_change request_change(const struct request *request);
+
+/* In request_delivery.c. Waits until the request is delivered again where its channel was lost and another agent may be asked; request.expired at its exp. */
+enum status request_await_delivery(struct request *request);
+/* The same bytes have come again. May free the request. */
+void request_delivered_again(struct request *request, uint8_t endpoint);
 
 /* In request_question.c. */
 enum status request_admit_question(struct request *request);

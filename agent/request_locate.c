@@ -72,10 +72,10 @@ enum status request_locate(struct request *request)
 enum status request_locate_again(struct request *request)
 {
 	const char *last_server = request_server_ahead(request);
-	if (!request_written_since(request) && !request->moving && (!last_server || request->sought))
+	if (!request_written_since(request) && !request->moving && !request->stale && (!last_server || request->sought))
 		return STATUS_OK;
 	const char *prefer = request->moving ? NULL : last_server ? last_server : located_position(request->located)->server;
-	request->moving = false;
+	request->moving = request->stale = false;
 	request->sought = true;
 	char guid[UUID_SIZE];
 	strcpy(guid, request->entry.user_guid);

@@ -34,7 +34,7 @@ static bool is_for_second_write(const struct request *request)
 {
 	const struct server_position *position = located_position(request->located);
 	const struct replication_record *record = located_password_record(request->located);
-	if (!position->invocation_known || memcmp(position->invocation_id, request->entry.invocation_id, 16) == 0)
+	if (request->undelivered || !position->invocation_known || memcmp(position->invocation_id, request->entry.invocation_id, 16) == 0)
 		return false;
 	/* What is not locked here was perhaps never locked here: that says nothing of the first server. */
 	if (!request_sets_password(request))

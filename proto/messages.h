@@ -150,6 +150,7 @@ struct request_claims {
 	char *actor_id;             /* NULL for self */
 	int64_t first_iat;          /* 0: first attempt */
 	char *prior_server;         /* NULL: none */
+	int64_t failover_after;     /* seconds; 0: another agent is not asked before exp */
 };
 /* Types, presence and form only; an `aud` array is STATUS_REQUEST_AUDIENCE, an unknown `op` STATUS_REQUEST_UNSUPPORTED; times, audience and permission are judged by the gate.
  * Even on failure request_id, operation_id and exp are filled where they could be read, so that the refusal can be addressed (else "" and 0). On STATUS_REQUEST_UNSUPPORTED

@@ -50,6 +50,7 @@ static const struct subject_row {
 
 #define MAX_ID 1024
 #define MAX_NAME 255
+#define MAX_FAILOVER_S 60
 
 void subject_clear(struct subject *subject)
 {
@@ -239,6 +240,7 @@ static const struct field request_fields[] = {
 	{ "actor", &field_actor, 0, .optional = true },
 	{ "first_iat", &field_int64, offsetof(struct request_claims, first_iat), 1, MAX_TIME, .optional = true },
 	{ "prior_server", &field_text, offsetof(struct request_claims, prior_server), 1, MAX_NAME, .optional = true },
+	{ "failover_after", &field_int64, offsetof(struct request_claims, failover_after), 1, MAX_FAILOVER_S, .optional = true },
 };
 static const struct form request_form = { FORM_FIELDS(request_fields), STATUS_REQUEST_INVALID, .closed = true, .whole = "payload" };
 

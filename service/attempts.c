@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "service/operations_internal.h"
 #include "service/request.h"
@@ -29,11 +30,20 @@ void attempts_prepare(struct task *task, const struct operation_question *questi
 	}
 }
 
+int64_t attempts_failover_after(const struct task *task)
+{
+	bool spare = false;
+	for (size_t i = 0; i < MAX_SPARES; i++)
+		spare |= task->spares[i].agent != NULL;
+	return spare ? task->owner->settings->failover_after_ms / 1000 : 0;
+}
+
 struct attempt_job {
 	struct store_attempt store;
 	struct request_row request;
 	struct task *task;
 	struct agent *agent;
+	int64_t failover_us;
 };
 
 static void on_attempt(enum status status, void *arg)
@@ -51,6 +61,7 @@ static void on_attempt(enum status status, void *arg)
 			task->request = job->request;
 			job->request = (struct request_row){ 0 };
 			task->request_sent = false;
+			task->failover_us = job->failover_us;
 			task_bind(task, job->agent);
 			memcpy(task->row.agent_id, task->request.agent_id, UUID_SIZE);
 			memcpy(task->row.request_id, task->request.request_id, UUID_SIZE);
@@ -76,22 +87,38 @@ static struct spare take_spare(struct task *task)
 	return (struct spare){ 0 };
 }
 
+/* Whether the agent may begin to act on the request, or have it without our having heard of it. One that has lost its channel waits for the request to come again (6, failover_after);
+ * of a channel that fell silent the agent may not know. */
+static bool may_still_act(const struct task *task, int64_t now_ms)
+{
+	const struct agent *agent = task->agent;
+	bool waits_for_us = task->failover_us != 0 && agent->ended_us != 0 && clock_monotonic_us() >= agent->ended_us + task->failover_us;
+	return task->request_sent && !waits_for_us && now_ms < task->request.expires * 1000 + GRACE_MS;
+}
+
+/* It is not heard of; or it takes nothing new, and this has not been sent to it. */
+static bool is_lost(const struct task *task)
+{
+	return task->agent->session == NULL || (task->agent->draining && !task->request_sent);
+}
+
 bool attempts_next(struct task *task, int64_t now_ms)
 {
 	struct operations *operations = task->owner;
-	bool may_still_act = task->request_sent && now_ms < task->request.expires * 1000 + GRACE_MS;
-	if (task->life != LIFE_QUEUED || task->words > 0 || task->agent->session != NULL || may_still_act)
+	if (task->life != LIFE_QUEUED || task->words > 0 || !is_lost(task) || may_still_act(task, now_ms))
 		return false;
 	struct spare spare = take_spare(task);
 	if (spare.agent == NULL)
 		return false;
 	struct attempt_job *job = calloc(1, sizeof *job);
+	int64_t failover_after = attempts_failover_after(task);
 	enum status status = job != NULL ? request_make_again(task->request.frame, spare.agent, spare.jwe, task->prior_server, operations->keys->signing, now_ms / 1000,
-		operations->settings->request_lifetime_ms / 1000, &job->request) : STATUS_AGENT_INTERNAL;
+		operations->settings->request_lifetime_ms / 1000, failover_after, &job->request) : STATUS_AGENT_INTERNAL;
 	free(spare.jwe);
 	if (status == STATUS_OK) {
 		job->task = task;
 		job->agent = spare.agent;
+		job->failover_us = failover_after * 1000000;
 		job->request.created_ms = now_ms;
 		job->store = (struct store_attempt){ &job->request, !task->request_sent };
 		status = database_submit(operations->database, store_request_add, on_attempt, job);

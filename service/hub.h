@@ -26,10 +26,12 @@ struct agent {
 	char signing_kid[JOSE_KID_SIZE];
 	struct session *session;        /* NULL: not connected; else greeted */
 	bool draining;                  /* takes nothing new */
+	int64_t ended_us;               /* monotonic: when its last channel ended so that the agent saw it too; 0: it fell silent, and the agent may not know */
 	bool clone_unrecorded;          /* row.clone_seen_at is not in the store yet */
 	struct hello hello;             /* of the present or last session */
 	unsigned on_wire;               /* requests sent on this session that have no final result: counted by operations */
 	unsigned queued;                /* operations bound to it that are not sent yet: likewise */
+	uint64_t chosen;                /* the turn in which it was chosen last: likewise */
 };
 
 struct hub_callbacks {

@@ -291,6 +291,12 @@ static bool serves(const struct agent *agent, const char *directory)
 	return false;
 }
 
+static bool is_less_loaded(const struct agent *agent, const struct agent *than)
+{
+	uint64_t load = (uint64_t)(agent->on_wire + agent->queued) * than->hello.max_in_flight, other = (uint64_t)(than->on_wire + than->queued) * agent->hello.max_in_flight;
+	return load < other || (load == other && agent->chosen < than->chosen);
+}
+
 struct agent *operations_choose(struct agent *agents, enum operation op, const char *directory, const json_t *secrets)
 {
 	struct agent *best = NULL;
@@ -299,7 +305,7 @@ struct agent *operations_choose(struct agent *agents, enum operation op, const c
 			continue;
 		if (secrets != NULL && json_object_get(secrets, jose_key_id(agent->decryption)) == NULL)
 			continue;
-		if (best == NULL || agent->on_wire + agent->queued < best->on_wire + best->queued)
+		if (best == NULL || is_less_loaded(agent, best))
 			best = agent;
 	}
 	return best;
@@ -366,12 +372,14 @@ static enum status begin(struct task *task, const struct operation_question *que
 	int64_t now_ms = clock_now_ms();
 	enum status status = STATUS_OK;
 	struct agent *agent = operations_choose(hub_agents(operations->hub), question->op, question->directory, question->secrets);
-	if (agent != NULL)
-		status = request_make(question, agent, operations->settings->issuer, operations->keys->signing, now_ms / 1000,
-			operations->settings->request_lifetime_ms / 1000, &task->request);
 	task_bind(task, agent);
-	if (status == STATUS_OK && agent != NULL)
+	if (agent != NULL) {
+		agent->chosen = ++operations->turn;
 		attempts_prepare(task, question);
+		task->failover_us = attempts_failover_after(task) * 1000000;
+		status = request_make(question, agent, operations->settings->issuer, operations->keys->signing, now_ms / 1000,
+			operations->settings->request_lifetime_ms / 1000, task->failover_us / 1000000, &task->request);
+	}
 	struct create_job *job = status == STATUS_OK ? calloc(1, sizeof *job) : NULL;
 	if (status == STATUS_OK)
 		status = job != NULL ? describe(task, question, now_ms) : STATUS_AGENT_INTERNAL;

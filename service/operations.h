@@ -52,7 +52,7 @@ unsigned operations_on_wire(const struct operations *operations);
 /* The callbacks for the hub. */
 struct hub_callbacks operations_hub_callbacks(struct operations *operations);
 
-/* The least loaded agent that may be asked, or NULL. `secrets` as in the question: only agents that it has a JWE for. Pure. */
+/* The agent with the least load for what it takes in flight that may be asked, or NULL; of several the one that was chosen longest ago. `secrets` as in the question: only agents that it has a JWE for. Pure. */
 struct agent *operations_choose(struct agent *agents, enum operation op, const char *directory, const json_t *secrets);
 
 #endif

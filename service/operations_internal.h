@@ -36,6 +36,7 @@ struct task {
 	bool on_wire;                   /* counts against the agent's max_in_flight */
 	bool sent_before;               /* an agent may know it: no longer ours to give up */
 	bool request_sent;              /* the present request has left */
+	int64_t failover_us;            /* another agent may be asked so long after the present one's channel has ended; 0: not before exp */
 	unsigned words;                 /* final words that are being recorded: nothing is sent and nobody else is asked meanwhile */
 	int64_t queue_until_ms;
 	bool finished;                  /* its final word is durable and told; only jobs under way keep it */
@@ -54,6 +55,7 @@ struct operations {
 	struct task *first, *last;
 	struct task *buckets[BUCKETS];
 	unsigned count;
+	uint64_t turn;                  /* of the operations that were asked: who was chosen longest ago is next where all have the same load */
 };
 
 /* task.c */
@@ -71,6 +73,8 @@ void task_drop_spares(struct task *task);
 /* attempts.c */
 /* Keeps what is needed to ask up to MAX_SPARES other agents that are connected now. Failure only means that there are fewer. */
 void attempts_prepare(struct task *task, const struct operation_question *question);
+/* The claim of the request that is made next: 0 where nobody else could be asked. Seconds. */
+int64_t attempts_failover_after(const struct task *task);
 /* Where the task's agent is lost and may no longer act on the request (or never got it), makes a request for a spare one. False where there is nothing to do. */
 bool attempts_next(struct task *task, int64_t now_ms);
 

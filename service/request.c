@@ -73,13 +73,13 @@ enum status request_secret(const struct operation_question *question, const stru
 }
 
 enum status request_make(const struct operation_question *question, const struct agent *agent, const char *issuer, struct jose_key *signing,
-                         int64_t now, int64_t lifetime_s, struct request_row *ret_request)
+                         int64_t now, int64_t lifetime_s, int64_t failover_after, struct request_row *ret_request)
 {
 	AUTO_FREE char *jwe = NULL;
 	struct request_claims claims = {
 		.issuer = (char *)issuer, .audience = (char *)agent->row.agent_id, .iat = now, .exp = now + lifetime_s, .op = question->op,
 		.subject = question->subject, .must_change = question->must_change, .unlock = question->unlock, .enforce_policy = question->enforce_policy,
-		.directory = (char *)question->directory, .actor = question->actor, .actor_id = (char *)question->actor_id,
+		.directory = (char *)question->directory, .actor = question->actor, .actor_id = (char *)question->actor_id, .failover_after = failover_after,
 	};
 	memcpy(claims.operation_id, question->operation_id, UUID_SIZE);
 	enum status status = request_secret(question, agent, &jwe);
@@ -88,7 +88,7 @@ enum status request_make(const struct operation_question *question, const struct
 }
 
 enum status request_make_again(const char *frame, const struct agent *agent, const char *jwe, const char *prior_server, struct jose_key *signing, int64_t now,
-                               int64_t lifetime_s, struct request_row *ret_request)
+                               int64_t lifetime_s, int64_t failover_after, struct request_row *ret_request)
 {
 	char kid[JOSE_KID_SIZE];
 	json_t *json = NULL;
@@ -107,6 +107,7 @@ enum status request_make_again(const char *frame, const struct agent *agent, con
 		again.audience = (char *)agent->row.agent_id;
 		again.secret = (char *)jwe;
 		again.prior_server = (char *)prior_server;
+		again.failover_after = failover_after;
 		status = seal(&again, signing, ret_request);
 	}
 	request_claims_clear(&claims);

@@ -5,14 +5,14 @@
 #include "service/operations.h"
 
 /* Signs a request for `agent`; the password is encrypted to its decryption key, or the JWE for that key is taken from `secrets`.
- * `ret_request` is complete but for created_ms. STATUS_REQUEST_INVALID where a JWE is none or not for the key it stands under. */
+ * `failover_after` is the claim, 0: none. `ret_request` is complete but for created_ms. STATUS_REQUEST_INVALID where a JWE is none or not for the key it stands under. */
 enum status request_make(const struct operation_question *question, const struct agent *agent, const char *issuer, struct jose_key *signing,
-                         int64_t now, int64_t lifetime_s, struct request_row *ret_request) MUST_USE;
+                         int64_t now, int64_t lifetime_s, int64_t failover_after, struct request_row *ret_request) MUST_USE;
 /* The JWE for this agent alone; NULL where the operation has none. */
 enum status request_secret(const struct operation_question *question, const struct agent *agent, char **ret_jwe) MUST_USE;
 /* The same operation for another agent: new jti and times, first_iat, `jwe` for that agent, prior_server where one is known. */
 enum status request_make_again(const char *frame, const struct agent *agent, const char *jwe, const char *prior_server, struct jose_key *signing, int64_t now,
-                               int64_t lifetime_s, struct request_row *ret_request) MUST_USE;
+                               int64_t lifetime_s, int64_t failover_after, struct request_row *ret_request) MUST_USE;
 /* The passwords that this operation carries: REQUEST_ bits; 0: it has no secret. */
 enum { REQUEST_NEW_PASSWORD = 1, REQUEST_OLD_PASSWORD = 2 };
 unsigned request_passwords(enum operation op);

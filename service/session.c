@@ -48,7 +48,7 @@ static void on_acknowledging(evutil_socket_t fd, short what, void *arg)
 
 /* The end ---------------------------------------------------------------------------------------------------------------------------- */
 
-static void lose_agent(struct session *session, const char *why)
+static void lose_agent(struct session *session, const char *why, bool silent)
 {
 	struct agent *agent = session->agent;
 	if (agent == NULL)
@@ -56,6 +56,7 @@ static void lose_agent(struct session *session, const char *why)
 	session->agent = NULL;
 	agent->session = NULL;
 	agent->draining = false;
+	agent->ended_us = silent ? 0 : clock_monotonic_us();
 	log_event(LOG_NOTICE, "agent.disconnected", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "session", session->id }), "%s: %s", agent->row.name, why);
 	hub_remember_seen(session->hub, agent);
 	session->hub->callbacks.lost(agent, session->hub->callbacks.arg);
@@ -93,7 +94,7 @@ void session_end(struct session *session, unsigned close_code, const char *reaso
 	session->closing = true;
 	if (session->agent == NULL)
 		log_event(LOG_NOTICE, "agent.turned_away", LOG_FIELDS({ "peer", upgraded_peer(session->connection) }), "closed with %u: %s", close_code, reason);
-	lose_agent(session, reason);
+	lose_agent(session, reason, false);
 	websocket_close(session->websocket, close_code, reason);
 }
 
@@ -102,7 +103,7 @@ static void on_closed(struct websocket *websocket, const struct websocket_closed
 	struct session *session = arg;
 	char why[192];
 	snprintf(why, sizeof why, "%s (%u) %s", status_code(closed->status), closed->close_code, closed->reason);
-	lose_agent(session, why);
+	lose_agent(session, why, closed->status == STATUS_CHANNEL_TIMEOUT);
 	if (!session->cutting)
 		session_free(session);
 }

@@ -19,6 +19,7 @@ const struct config_key settings_keys[] = {
 	{ "channel_endpoints", CONFIG_STRINGS, AT(channel_endpoints), .min = 0, .max = 8, .help = "the wss:// URL told to agents, one; default: the issuer's, with /v1/agent" },
 	{ "request_lifetime", CONFIG_DURATION_MS, AT(request_lifetime_ms), "30s", .min = 1000, .max = 120000, .help = "time from a request's iat to its exp" },
 	{ "queue_wait", CONFIG_DURATION_MS, AT(queue_wait_ms), "2s", .min = 0, .max = 60000, .help = "how long an operation waits for a place at its agent" },
+	{ "failover_after", CONFIG_DURATION_MS, AT(failover_after_ms), "4s", .min = 1000, .max = 60000, .help = "another agent is asked so long after the channel of the first has ended" },
 	{ "wait", CONFIG_DURATION_MS, AT(wait_ms), "20s", .min = 0, .max = 20000, .help = "how long POST /v1/operations waits for the outcome" },
 	{ "ticket_lifetime", CONFIG_DURATION_MS, AT(ticket_lifetime_ms), "15min", .min = 1000, .max = 86400000, .help = "how long an enrolment ticket is good" },
 	{ "retention", CONFIG_DURATION_MS, AT(retention_ms), "90d", .min = 86400000, .max = INT64_C(315360000000), .help = "finished operations are forgotten after this" },

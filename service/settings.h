@@ -14,6 +14,7 @@ struct settings {
 	struct config_strings channel_endpoints; /* never empty once loaded */
 	int64_t request_lifetime_ms;
 	int64_t queue_wait_ms;
+	int64_t failover_after_ms;    /* whole seconds */
 	int64_t wait_ms;
 	int64_t ticket_lifetime_ms;
 	int64_t retention_ms;

@@ -85,7 +85,7 @@ def accepted_requests():
     signed(name, {**request, "secret": secret(name, text)}, new_password='🔑A"\\/', unicode_pwd=unicode_pwd('🔑A"\\/'))
     for op in "check", "reset":
         name = f"accepted: {op} with every member"
-        signed(name, with_secret(name, claims(op, GUID, must_change=True, unlock=False, directory="corp", first_iat=NOW - 20, prior_server="dc1.corp.example",
+        signed(name, with_secret(name, claims(op, GUID, must_change=True, unlock=False, directory="corp", first_iat=NOW - 20, prior_server="dc1.corp.example", failover_after=4,
                                               actor={"type": "administrator", "id": "help desk"})))
     for name, old in ("accepted: change", "Wrong-mule-8-stapler"), ("accepted: change of a password beyond ASCII", "Grüße🔑\"\\"):
         signed(name, with_passwords(name, claims("change", directory="corp", unlock=False), old_password=old, new_password="Correct-horse-7-battery"),

@@ -631,8 +631,8 @@ def test_least_loaded_agent(service, agent):
     run(main())
 
 
-async def another_agent(service, agents):
-    """The first agent is lost with the request: behind its expiry another one is asked, by a request of its own."""
+async def another_agent(service, agents, soonest, latest):
+    """The first agent is lost with the request: some seconds later, or behind its expiry, another one is asked, by a request of its own."""
     for agent in agents:
         await agent.connect()
     operation_id = str(uuid.uuid4())
@@ -648,7 +648,8 @@ async def another_agent(service, agents):
     started = time.time()
     text = await asyncio.wait_for(later, 9)
     second = verify(text, other.service_keys[peek(text)[0]["kid"]])
-    assert time.time() - started > 3  # exp and five seconds
+    assert soonest < time.time() - started < latest
+    assert first["failover_after"] == (1 if latest < 5 else 60) and "failover_after" not in second  # there is no third one
     assert second["jti"] != first["jti"] and second["operation_id"] == operation_id and second["first_iat"] == first["iat"] and second["must_change"] is True
     assert second["aud"] == other.id and second["prior_server"] == "dc1.corp.example.test" and other.decrypt(second)["new_password"] == PASSWORD
     # The first comes back with a failure, which says nothing any more.
@@ -705,10 +706,10 @@ async def a_word_while_another_agent_is_being_asked(service, agents):
     lost = waiting[(got := done.pop())]
     first = peek(got.result())[1]
     await lost.close()
-    await asyncio.sleep(first["exp"] + 4.3 - time.time())
+    await asyncio.sleep(0.5)
     with contextlib.closing(sqlite3.connect(service.path("state/store.sqlite"), isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1)
         await lost.connect()
         await lost.ws.send(lost.result(first))
         await asyncio.sleep(0.3)
@@ -721,17 +722,63 @@ async def a_word_while_another_agent_is_being_asked(service, agents):
         await agent.close()
 
 
+async def the_first_agent_is_back_in_time(service, agents):
+    """Its request is its own again, and nobody else is asked."""
+    for agent in agents:
+        await agent.connect()
+    asked = asyncio.ensure_future(service.ask_later())
+    waiting = {asyncio.ensure_future(a.ws.recv()): a for a in agents}
+    done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+    lost = waiting[(got := done.pop())]
+    frame = got.result()
+    for _ in range(2):
+        await lost.close()
+        await asyncio.sleep(1.8)  # twice this is longer than failover_after
+        await lost.connect()
+        assert await asyncio.wait_for(lost.ws.recv(), 5) == frame
+    assert (await asyncio.wait(rest, timeout=2))[0] == set()
+    await lost.answer(peek(frame)[1])
+    assert (await asked)[1]["code"] == "ok" and "operation.other_agent" not in service.log_text()
+    for agent in agents:
+        await agent.close()
+
+
+async def every_agent_is_lost_but_one(service, agents):
+    third = Agent(service, name="third")
+    everyone = [*agents, third]
+    for agent in everyone:
+        await agent.connect()
+    asked, requests = asyncio.ensure_future(service.ask_later()), []
+    while everyone:
+        waiting = {asyncio.ensure_future(a.ws.recv()): a for a in everyone}
+        done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        for left in rest:
+            left.cancel()
+        agent = waiting[(got := done.pop())]
+        requests.append(peek(got.result())[1])
+        everyone.remove(agent)
+        if everyone:
+            await agent.close()
+    await agent.answer(requests[-1])
+    assert (await asked)[1]["agent_id"] == agent.id and len({r["jti"] for r in requests}) == 3
+    assert [r.get("failover_after") for r in requests] == [1, 1, None] and {r.get("first_iat") for r in requests} == {None, requests[0]["iat"]}
+    await agent.close()
+
+
 LOST = {
-    "another agent": (another_agent, [], ""),
-    "applied": (a_later_refusal_does_not_hide_an_earlier_write, ["applied"], "diagnostics:\n  no_answer_after: 10s\n"),
-    "expired": (a_later_refusal_does_not_hide_an_earlier_write, ["expired"], "diagnostics:\n  no_answer_after: 10s\n"),
-    "never": (a_later_refusal_does_not_hide_an_earlier_write, ["never"], "diagnostics:\n  no_answer_after: 10s\n"),
-    "a word": (a_word_while_another_agent_is_being_asked, [], "diagnostics:\n  no_answer_after: 60s\n"),
+    "another agent": (another_agent, [0.8, 3], "failover_after: 1s\n"),
+    "behind exp": (another_agent, [4.5, 8], "failover_after: 60s\nrequest_lifetime: 1s\n"),
+    "applied": (a_later_refusal_does_not_hide_an_earlier_write, ["applied"], "failover_after: 1s\ndiagnostics:\n  no_answer_after: 6s\n"),
+    "expired": (a_later_refusal_does_not_hide_an_earlier_write, ["expired"], "failover_after: 1s\ndiagnostics:\n  no_answer_after: 6s\n"),
+    "never": (a_later_refusal_does_not_hide_an_earlier_write, ["never"], "failover_after: 1s\ndiagnostics:\n  no_answer_after: 6s\n"),
+    "a word": (a_word_while_another_agent_is_being_asked, [], "failover_after: 1s\ndiagnostics:\n  no_answer_after: 60s\n"),
+    "back in time": (the_first_agent_is_back_in_time, [], "failover_after: 3s\n"),
+    "third agent": (every_agent_is_lost_but_one, [], "failover_after: 1s\n"),
 }
 
 
 def test_an_agent_is_lost_with_the_request(tmp_path):
-    """Each waits until a request has expired and five seconds more, so all of them wait together, each with a service of its own."""
+    """Each waits some seconds, so all of them wait together, each with a service of its own."""
     async def main():
         results = await asyncio.gather(*(case(services[name], agents[name], *more) for name, (case, more, _) in LOST.items()), return_exceptions=True)
         for name, result in zip(LOST, results):
@@ -740,7 +787,7 @@ def test_an_agent_is_lost_with_the_request(tmp_path):
     services, agents = {}, {}
     for name, (_, _, settings) in LOST.items():
         (tmp_path / name).mkdir()
-        services[name] = Service(tmp_path / name, "request_lifetime: 1s\n" + settings)
+        services[name] = Service(tmp_path / name, settings)
         agents[name] = [Agent(services[name], name=n) for n in ("first", "second")]
     run(main())
     for service in services.values():

@@ -12,7 +12,7 @@
 
 static const char reset_text[] = "{\"iss\":\"https://reset.example\",\"aud\":\"" AGENT "\",\"jti\":\"" JTI "\",\"operation_id\":\"" OPERATION "\",\"iat\":1790000000,\"exp\":1790000030,"
 	"\"op\":\"reset\",\"sub_id\":{\"format\":\"sAMAccountName\",\"id\":\"m\xc3\xbcller\",\"domain\":\"CORP\"},\"secret\":\"a..b.c.d\",\"must_change\":true,\"unlock\":false,\"enforce_policy\":false,"
-	"\"directory\":\"corp\",\"actor\":{\"type\":\"administrator\",\"id\":\"help desk 7\"},\"first_iat\":1789999990,\"prior_server\":\"dc1.corp.example\"}";
+	"\"directory\":\"corp\",\"actor\":{\"type\":\"administrator\",\"id\":\"help desk 7\"},\"first_iat\":1789999990,\"prior_server\":\"dc1.corp.example\",\"failover_after\":4}";
 static const char unlock_text[] = "{\"iss\":\"https://reset.example\",\"aud\":\"" AGENT "\",\"jti\":\"" JTI "\",\"operation_id\":\"" OPERATION "\",\"iat\":1790000000,\"exp\":1790000030,"
 	"\"op\":\"unlock\",\"sub_id\":{\"format\":\"objectGUID\",\"id\":\"" AGENT "\"}}";
 
@@ -48,6 +48,7 @@ static const struct twin reset_twins[] = {
 	{ "actor", "{\"type\":\"self\"}", STATUS_OK }, { "actor", NULL, STATUS_OK },
 	BAD("first_iat", "0"), BAD("first_iat", "\"1\""), { "first_iat", NULL, STATUS_OK },
 	BAD("prior_server", "\"\""), BAD("prior_server", "[]"), { "prior_server", NULL, STATUS_OK },
+	BAD("failover_after", "0"), BAD("failover_after", "61"), BAD("failover_after", "1.5"), BAD("failover_after", "\"4\""), { "failover_after", "60", STATUS_OK }, { "failover_after", NULL, STATUS_OK },
 	{ "sub", "\"m\"", STATUS_REQUEST_INVALID, "unknown_member" }, { "nbf", "1", STATUS_REQUEST_INVALID, "unknown_member" },
 	{ "new_password", "\"x\"", STATUS_REQUEST_INVALID, "unknown_member" }, { "", "1", STATUS_REQUEST_INVALID, "unknown_member" },
 };
@@ -93,6 +94,7 @@ static void defaults_are_the_texts(void **state)
 	assert_null(request.directory);
 	assert_null(request.secret);
 	assert_int_equal(request.first_iat, 0);
+	assert_int_equal(request.failover_after, 0);
 	request_claims_clear(&request);
 }
 

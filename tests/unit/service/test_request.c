@@ -43,7 +43,7 @@ static int tear_down(void **state)
 
 static enum status make(struct world *world, struct request_row *ret_row)
 {
-	return request_make(&world->question, &world->agent, ISSUER, world->signing, NOW, 30, ret_row);
+	return request_make(&world->question, &world->agent, ISSUER, world->signing, NOW, 30, 4, ret_row);
 }
 
 /* As the agent reads it. */
@@ -136,12 +136,22 @@ static void choice(void **state)
 	struct world *world = *state;
 	struct hello_directory corp = { (char *)"corp", (char *)"active-directory" }, lab = { (char *)"lab", (char *)"active-directory" };
 	struct session *connected = (struct session *)world; /* only compared with NULL */
-	struct agent c = { .session = connected, .decryption = world->agent.decryption, .on_wire = 1, .hello = { .operations = 1u << OP_UNLOCK, .directories = &lab, .directory_count = 1 } };
+	struct agent c = { .session = connected, .decryption = world->agent.decryption, .on_wire = 1, .hello = { .max_in_flight = 8, .operations = 1u << OP_UNLOCK, .directories = &lab, .directory_count = 1 } };
 	struct agent b = { .next = &c, .session = connected, .decryption = world->agent.decryption, .on_wire = 1, .queued = 2,
-		.hello = { .operations = 1u << OP_RESET | 1u << OP_UNLOCK, .directories = &corp, .directory_count = 1 } };
+		.hello = { .max_in_flight = 8, .operations = 1u << OP_RESET | 1u << OP_UNLOCK, .directories = &corp, .directory_count = 1 } };
 	struct agent a = { .next = &b, .session = connected, .decryption = world->agent.decryption, .on_wire = 2,
-		.hello = { .operations = 1u << OP_RESET, .directories = &corp, .directory_count = 1 } };
+		.hello = { .max_in_flight = 8, .operations = 1u << OP_RESET, .directories = &corp, .directory_count = 1 } };
 	assert_ptr_equal(operations_choose(&a, OP_RESET, NULL, NULL), &a);
+	/* 2 of 4 are as many as 4 of 8, and more than 3 of 8; where the load is the same, the one that was chosen longest ago. */
+	a.hello.max_in_flight = 4;
+	assert_ptr_equal(operations_choose(&a, OP_RESET, NULL, NULL), &b);
+	b.queued = 3;
+	b.chosen = 1;
+	assert_ptr_equal(operations_choose(&a, OP_RESET, NULL, NULL), &a);
+	a.chosen = 2;
+	assert_ptr_equal(operations_choose(&a, OP_RESET, NULL, NULL), &b);
+	a.hello.max_in_flight = 8;
+	b.queued = 2;
 	a.on_wire = 4;
 	assert_ptr_equal(operations_choose(&a, OP_RESET, NULL, NULL), &b);
 	b.draining = true;

@@ -1,0 +1,54 @@
+/* What another agent may be asked for as well (failover_after, proto/README.md section 7). The service asks it some seconds after it saw the channel end over which this request
+ * came: so whoever has lost that channel begins no write until the same bytes come again, which says that no other agent has been asked, or that it has not done it. */
+#include "agent/request_internal.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+void requests_channel_lost(struct requests *requests, uint8_t endpoint)
+{
+	for (struct request *request = requests->first; request; request = request->next)
+		request->undelivered |= request->claims && request->claims->failover_after && request->endpoint == endpoint;
+}
+
+static void stop_waiting(struct request *request)
+{
+	request->awaits_delivery = false;
+	/* Settling has a timer of its own. */
+	event_free(request->timer);
+	request->timer = NULL;
+}
+
+static void handle_exp(evutil_socket_t fd, short what, void *arg)
+{
+	struct request *request = arg;
+	stop_waiting(request);
+	request_resume(request, STATUS_REQUEST_EXPIRED);
+}
+
+enum status request_await_delivery(struct request *request)
+{
+	if (!request->undelivered)
+		return STATUS_OK;
+	int64_t left_ms = request->claims->exp * 1000 - clock_now_ms();
+	if (left_ms <= 0)
+		return STATUS_REQUEST_EXPIRED;
+	request->timer = event_new(request->all->world.base, -1, 0, handle_exp, request);
+	if (!request->timer || event_add(request->timer, &(struct timeval){ left_ms / 1000, left_ms % 1000 * 1000 }) != 0)
+		return STATUS_AGENT_INTERNAL;
+	log_event(LOG_NOTICE, "request.waits", LOG_FIELDS({ LOG_OPERATION_ID, request->entry.operation_id }, { LOG_REQUEST_ID, request->entry.request_id }),
+	          "its channel is lost and the service may ask another agent: nothing is written until it is delivered again");
+	request->awaits_delivery = request->pending = true;
+	return STATUS_OK;
+}
+
+void request_delivered_again(struct request *request, uint8_t endpoint)
+{
+	request->endpoint = endpoint;
+	request->undelivered = false;
+	if (!request->awaits_delivery)
+		return;
+	stop_waiting(request);
+	request->stale = true;
+	request_go_back(request);
+	request_resume(request, request->all->closing ? STATUS_DIRECTORY_UNAVAILABLE : STATUS_OK);
+}
