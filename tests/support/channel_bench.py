@@ -208,7 +208,7 @@ class Bench:
     def __init__(self, folder, authority):
         self.folder, self.authority, self.loop = folder, authority, Loop()
         self.agent = Agent(folder / "channel.sock")
-        self.process, self.config = None, folder / "channel.yaml"
+        self.process, self.config, self.wrapper = None, folder / "channel.yaml", []  # what it is started by
         self.log_path = folder / "log"
 
     def write_config(self, *urls, extra="", ca=True):
@@ -219,7 +219,7 @@ class Bench:
     def start(self, *urls, **options):
         self.write_config(*urls, **options)
         self.log = open(self.log_path, "wb")
-        self.process = subprocess.Popen([PROGRAM, "--config", str(self.config), "--log-format", "json"], stderr=self.log, stdout=self.log)
+        self.process = subprocess.Popen([*self.wrapper, PROGRAM, "--config", str(self.config), "--log-format", "json"], stderr=self.log, stdout=self.log)
         self.agent.accept()
         return self.agent
 
