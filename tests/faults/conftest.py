@@ -1,0 +1,50 @@
+import os, sys
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+sys.path.insert(0, os.path.dirname(__file__))
+import lab as lab_module
+from observer import Observer
+
+BUILD = os.path.abspath(os.environ.get("BUILD_ROOT", os.path.join(lab_module.ROOT, "build")))
+# Users are reset again and again here; the ceilings have tests of their own. Settling waits for a second instead of 30.
+SETTINGS = {"limits": {"per_user_hour": 0, "per_minute": 0, "latch_per_hour": 0, "unlocks_per_minute": 0}, "settling": {"delay": "1s", "limit": "60s"}}
+tables = []  # (title, lines), printed at the end
+
+
+@pytest.fixture(scope="session")
+def build():
+    return BUILD
+
+
+@pytest.fixture(scope="session")
+def print_table():
+    """print_table(title, lines): stands at the end of pytest's output."""
+    return lambda title, lines: tables.append((title, lines))
+
+
+def watched_lab(kind, **options):
+    """A whole lab and its observer; close() the lab."""
+    lab = lab_module.Lab(BUILD, kind, keep=bool(os.environ.get("KEEP_LAB")), shared=True, **{"settings": SETTINGS, **options})
+    try:
+        lab.start()
+        return lab, Observer(BUILD, [lab.directory], lab.service, [lab.agent], lab.folder)
+    except BaseException:
+        lab.close()
+        raise
+
+
+@pytest.fixture(scope="module")
+def watched():
+    """(lab, observer) on mock-directory."""
+    lab, observer = watched_lab("mock")
+    yield lab, observer
+    lab.close()
+
+
+def pytest_terminal_summary(terminalreporter):
+    for title, lines in tables:
+        terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.write_line(line)

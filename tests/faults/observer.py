@@ -1,0 +1,389 @@
+"""observer: knows what was asked, and the truth about it at the directory and at the service, not inside the agent.
+
+    observer = Observer(lab.build, controllers=[lab.directory], service=lab.service, agents=[lab.agent], folder=lab.folder)
+    one = observer.ask("bench001")                        # a reset with a password of its own; does not wait
+    other = observer.ask("bench002", op="unlock")
+    …                                                     # the fault
+    observer.settle()                                     # every outcome is final, every agent ready again: without a hand
+    assert observer.check() == []                         # what does not hold, in words
+
+After settle() check() asserts, for what was asked since the last check:
+ 1. each operation wrote at most once on each server, always the same password;
+ 2. it has exactly one final outcome at the service, which does not change;
+ 3. that is true: `applied` iff the directory changed by it, `failed` and `refused` iff it did not, `unknown` only where it was asked with unknown=True;
+ 4. no password that was asked for is in a log, a journal, a state file or a core dump;
+ 5. memory (not under a sanitizer), descriptors and the journal are bounded.
+
+How the directory is asked. mock-directory keeps each write with the password's digest (--state), so writes are counted by password and server. Of another Active Directory
+unicodePwd's and lockoutTime's version in replPropertyMetaData are counted, from before to after; so there one user has one operation at a time (`ask` says so), and what a test
+itself writes is told by `wrote(user)`, or lies before `ask`. `service` is a lab.Service or a ScriptedService whose results have been observed (`observed`)."""
+import base64, collections, contextlib, glob, hashlib, json, os, ssl, threading, time, uuid
+
+import lab as lab_module
+from lab import LOCKOUT_TIME, Late, UNICODE_PWD, wait_for
+
+FINAL = ("applied", "answered", "refused", "failed", "unknown")
+CANARY = "Canary-" + uuid.uuid4().hex[:12]  # in every password that an observer makes
+RSS_LIMIT_KIB, JOURNAL_LIMIT, FD_SLACK = 64 * 1024, 64 << 20, 4
+
+
+def canary():
+    return f"{CANARY}-{uuid.uuid4().hex[:12]}-Aa1"
+
+
+def forms(text):
+    """How a text may stand in a file: as it is, in UTF-16, in hex, in base64 at each of the three places, and in base64 of UTF-16."""
+    found = set()
+    for raw in (text.encode(), text.encode("utf-16-le")):
+        found |= {raw, raw.hex().encode(), raw.hex().upper().encode()}
+        for shift in range(3):
+            coded = base64.b64encode(b"\0" * shift + raw)[4 if shift else 0:]
+            coded = coded[:len(coded) // 4 * 4 - 4]
+            found |= {coded, coded.replace(b"+", b"-").replace(b"/", b"_")}
+    return found
+
+
+def vm_rss_kib(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
+
+
+def fd_count(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def is_sanitized(pid):
+    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as f:
+        return "libasan" in (text := f.read()) or "libtsan" in text
+
+
+class Asked:
+    """One operation and what is known of it."""
+
+    def __init__(self, user, op, password, unlock, unknown, subject):
+        self.user, self.op, self.password, self.unlock, self.unknown, self.subject = user, op, password, unlock or op == "unlock", unknown, subject
+        self.operation_id, self.request_id, self.frame = str(uuid.uuid4()), None, None
+        self.outcome = self.before = None
+        self.at = time.monotonic()
+
+    @property
+    def digest(self):
+        return hashlib.sha256(self.password.encode()).hexdigest() if self.password else None
+
+    def __str__(self):
+        return f"{self.op} of {self.user} ({self.operation_id}, {self.outcome and (self.outcome['status'], self.outcome['code'])})"
+
+
+# The service: what was accepted there and what became of it --------------------------------------------------------------------------------
+
+class AtService:
+    """reset-service over its own API. It may be down while it is asked: the same is asked until it is there."""
+
+    def __init__(self, service):
+        self.service = service
+
+    def http(self, *words, timeout):
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                status, answer = self.service.http(*words, timeout=10)
+                if status != 503:
+                    return status, answer
+                error = Late(f"503: {answer}")
+            except (OSError, ssl.SSLError, ValueError, EOFError) as failure:
+                error = failure
+            except Exception as failure:  # http.client's own, where the service died in the middle of an answer
+                error = failure
+            if time.monotonic() > end:
+                raise error
+            time.sleep(0.05)
+
+    def ask(self, one, timeout, **members):
+        body = {"operation_id": one.operation_id, "op": one.op, "sub_id": one.subject, "wait": 0, **members}
+        if one.password:
+            body["new_password"] = one.password
+        status, answer = self.http("POST", "/v1/operations", body, timeout=timeout)
+        if status not in (200, 202):
+            raise ValueError(f"{status}: {answer}")
+
+    def outcome(self, one, timeout=5):
+        status, answer = self.http("GET", f"/v1/operations/{one.operation_id}", timeout=timeout)
+        return answer if status == 200 else {"status": "lost", "code": str(status)}
+
+    def finals(self, one):
+        """The final words on it that this service has told of, by its log; one at most, for the first stands."""
+        return [(e["status"], e["code"]) for e in self.service.program.events(event="operation.done", operation_id=one.operation_id)]
+
+
+class AtScript:
+    """A ScriptedService, which keeps every result that came."""
+
+    def __init__(self, service):
+        self.service = service
+
+    def ask(self, one, timeout, **members):
+        claims = self.service.claims(one.subject, one.op, new_password=one.password, operation_id=one.operation_id, **members)
+        if one.password:
+            claims["secret"] = self.service.secret(claims, one.password)
+        one.request_id, one.frame = claims["jti"], self.service.sign("wb-request+jwt", claims)
+        self.service.send(one.frame)
+
+    def again(self, one):
+        """The same bytes once more."""
+        self.service.send(one.frame)
+
+    def outcome(self, one):
+        return next((r for r in list(self.service.results) if r.get("request_id") == one.request_id and r["status"] in FINAL), {"status": "pending", "code": ""})
+
+    def finals(self, one):
+        return list({(r["status"], r["code"]) for r in list(self.service.results) if r.get("request_id") == one.request_id and r["status"] in FINAL})
+
+
+# The directory: what was written there ------------------------------------------------------------------------------------------------------
+
+class AtMock:
+    """Each write of a password, by its digest, as the server itself kept it; and how often lockoutTime was written."""
+    by_password = True
+
+    def __init__(self, directory):
+        self.directory = directory
+
+    def writes(self):
+        """Password's digest -> how often it was written here, and not replicated from elsewhere."""
+        own, seen = json.loads(self.directory.control("changes 999999999"))["invocation_id"], {}
+        with open(os.path.join(self.directory.folder, "state"), encoding="utf-8") as f:
+            for line in f:
+                if line.endswith("\n"):
+                    password = json.loads(line)["password"]
+                    if password["record"]["originator"] == own:
+                        seen[password["record"]["usn"]] = password["value"][0]
+        return collections.Counter(seen.values())
+
+    def records(self, user):
+        return self.directory.records(user)
+
+    def opens(self, user, password):
+        return self.directory.control(f"verify {user} {password}") == "true"
+
+    def lock(self, user):
+        self.directory.control(f"set {user} locked=true")
+
+
+class AtDirectory:
+    """By replPropertyMetaData, over LDAP."""
+    by_password = False
+
+    def __init__(self, directory):
+        self.directory = directory
+
+    def records(self, user):
+        return self.directory.records(user)
+
+    def opens(self, user, password):
+        return self.directory.opens(user, password)
+
+    def lock(self, user):
+        self.directory.lock(user)
+
+
+class Observer:
+    def __init__(self, build, controllers, service, agents, folder):
+        """`folder`: whose files are searched for passwords, without those of the directories."""
+        self.build, self.controllers, self.agents, self.folder = build, controllers, agents, folder
+        self.at = [(AtMock if isinstance(c, lab_module.MockDirectory) else AtDirectory)(c) for c in controllers]
+        self.service = AtService(service) if isinstance(service, lab_module.Service) else AtScript(service)
+        self.open, self.done, self.violations = [], [], []
+        self.own_writes = collections.Counter()  # (user, attribute): the test's own, since the operation of this user was asked
+        self.lock = threading.Lock()
+        self.notes = set()  # what could not be asserted here, once each
+        self.baseline()
+
+    # What a test does ---------------------------------------------------------------------------------------------------------------------
+
+    def ask(self, user, op="reset", password=None, unlock=False, unknown=False, timeout=30, locked=None, **members):
+        """Asks the service, and does not wait for the outcome. `unlock`: with the reset. `locked`: locks the user first (a test's own write). `unknown`: that is allowed as an outcome."""
+        if not self.at[0].by_password and any(one.user == user for one in self.open):
+            raise ValueError(f"{user} has an operation under way: on this directory his writes could not be told apart")
+        if locked:
+            self.at[0].lock(user)
+        one = Asked(user, op, None if op == "unlock" else password or canary(), unlock, unknown, self.controllers[0].subject(user))
+        one.before = [self.record(at, user) for at in self.at]
+        with self.lock:
+            self.open.append(one)
+        self.service.ask(one, timeout, **({"unlock": True} if unlock and op == "reset" else {}), **members)
+        return one
+
+    def wrote(self, user, attribute=UNICODE_PWD, count=1):
+        """The test itself wrote that since this user's operation was asked."""
+        self.own_writes[user, attribute] += count
+
+    def settle(self, timeout=60):
+        """Waits until everything asked has a final outcome, and every agent says that it is ready. What does not come is a violation at check()."""
+        end = time.monotonic() + timeout
+        for one in list(self.open):
+            try:
+                one.outcome = wait_for(f"the outcome of {one}", lambda: (o := self.service.outcome(one))["status"] in FINAL and o, max(0.1, end - time.monotonic()))
+            except Exception as error:
+                self.violations.append(f"no final outcome: {one} after {time.monotonic() - one.at:.0f} s: {error}")
+        for agent in self.agents:
+            try:
+                agent.wait_ready(max(5, end - time.monotonic()))
+            except Exception as error:
+                self.violations.append(f"not ready again without a hand: {error}; {self.last_words(agent)}")
+
+    def wait_event(self, program, within=5.0, state=None, **fields):
+        """The stable event of a fault, `within` seconds of its deadline; `state`: a function of `writebackctl status`'s JSON that is true where it shows there too."""
+        try:
+            program.wait_event(timeout=within, **fields)
+            if state:
+                wait_for(f"{fields} in writebackctl status", lambda: any(state(agent.status()) for agent in self.agents), within)
+        except Late as error:
+            self.violations.append(f"not told within {within} s: {error}")
+
+    def check(self, files=True, bounds=True):
+        """What does not hold, in words; [] where all does. What is settled by it is not looked at again."""
+        settled = [one for one in self.open if one.outcome]
+        for one in settled:
+            self._judge_outcome(one)
+        self._judge_writes(settled)
+        if files:
+            self._judge_files()
+        if bounds:
+            self._judge_bounds()
+        self.open = [one for one in self.open if not one.outcome]
+        self.done += settled
+        found, self.violations = self.violations, []
+        return found
+
+    # What it looks at ---------------------------------------------------------------------------------------------------------------------
+
+    def programs(self):
+        return [p for agent in self.agents for p in (agent.writebackd, agent.channel) if p and p.process.poll() is None]
+
+    def baseline(self):
+        """Descriptors as they are now are what is compared with; called once all is up, and after one operation of each kind where connections are made on demand."""
+        self.fds = {p.name: fd_count(p.pid) for p in self.programs()}
+
+    @staticmethod
+    def record(at, user):
+        records = at.records(user)
+        return {key: records.get(key, (0, 0)) for key in (UNICODE_PWD, LOCKOUT_TIME)}
+
+    @staticmethod
+    def last_words(agent):
+        return " | ".join(p.log_text().strip().splitlines()[-1][-300:] for p in (agent.writebackd, agent.channel) if p and p.log_text().strip())
+
+    def _judge_outcome(self, one):
+        now = self.service.outcome(one)
+        if (now["status"], now["code"]) != (one.outcome["status"], one.outcome["code"]):
+            self.violations.append(f"the final outcome changed: {one} is now {now['status']}, {now['code']}")
+        finals = self.service.finals(one)
+        if len(set(finals)) > 1:
+            self.violations.append(f"more than one final outcome: {one}: {finals}")
+        if one.outcome["status"] == "unknown" and not one.unknown:
+            self.violations.append(f"unknown, where the truth can be read: {one}")
+
+    def _judge_writes(self, settled):
+        counts = [at.writes() if at.by_password else None for at in self.at]
+        for user in sorted({one.user for one in settled}):
+            mine = [one for one in settled if one.user == user]
+            if counts[0] is not None:
+                for one in mine:
+                    self._judge_by_password(one, [count[one.digest] for count in counts] if one.digest else None)
+            else:
+                self._judge_by_version(mine[0])
+            self._judge_account(user, mine)
+            for attribute in (UNICODE_PWD, LOCKOUT_TIME):
+                self.own_writes.pop((user, attribute), None)
+
+    def _judge_by_password(self, one, written):
+        if written is None:
+            self._judge_lockout(one)
+            return
+        status = one.outcome["status"]
+        if max(written) > 1:
+            self.violations.append(f"written more than once on one server: {one}: {written}")
+        if status == "applied" and not any(written):
+            self.violations.append(f"told as done, and not done: {one}")
+        if status in ("failed", "refused") and any(written):
+            self.violations.append(f"told as not done, and done: {one}: {written}")
+
+    def _writes_since(self, one, attribute):
+        """On each server: how far the version went."""
+        found = []
+        for at, before in zip(self.at, one.before):
+            after = self.record(at, one.user)
+            found.append(after[attribute][0] - before[attribute][0] - self.own_writes.get((one.user, attribute), 0))
+        return found
+
+    def _judge_by_version(self, one):
+        status, op = one.outcome["status"], one.op
+        if op == "unlock":
+            self._judge_lockout(one)
+            return
+        written = self._writes_since(one, UNICODE_PWD)
+        # A second server's write may stand on the first one's, once that has come by replication.
+        if max(written) > len(self.at):
+            self.violations.append(f"unicodePwd was written {written} times: {one}")
+        if len(self.at) == 1 and max(written) > 1:
+            self.violations.append(f"written more than once: {one}: {written}")
+        if status == "applied" and not any(written):
+            self.violations.append(f"told as done, and not done: {one}")
+        if status in ("failed", "refused") and any(written):
+            self.violations.append(f"told as not done, and done: {one}: {written}")
+
+    def _judge_lockout(self, one):
+        """An unlock sets lockoutTime to 0: once, and of nothing where it is 0 already."""
+        status, written = one.outcome["status"], self._writes_since(one, LOCKOUT_TIME)
+        if max(written) > len(self.at):
+            self.violations.append(f"lockoutTime was written {written} times: {one}")
+        if status in ("failed", "refused") and any(written):
+            self.violations.append(f"told as not done, and lockoutTime was written: {one}: {written}")
+        if status == "applied" and any(at.directory.locked(one.user) for at in self.at):
+            self.violations.append(f"told as done, and still locked: {one}")
+
+    def _judge_account(self, user, mine):
+        """The password of the last one that was applied opens the account, or that of one behind it whose fate is unknown."""
+        resets = [one for one in mine if one.password]
+        last = max((i for i, one in enumerate(resets) if one.outcome["status"] == "applied"), default=None)
+        if last is None or self.own_writes.get((user, UNICODE_PWD)):
+            return
+        may = [resets[last], *(one for one in resets[last + 1:] if one.outcome["status"] == "unknown")]
+        for at in self.at:
+            if not any(at.opens(user, one.password) for one in may):
+                self.violations.append(f"its password does not open the account on {at.directory.host}:{at.directory.port}: {may[0]}")
+
+    def _files(self):
+        skipped = {os.path.abspath(c.folder) for c in self.controllers}
+        for path, folders, names in os.walk(self.folder):
+            folders[:] = [name for name in folders if os.path.abspath(os.path.join(path, name)) not in skipped]
+            for name in names:
+                yield os.path.join(path, name)
+
+    def _judge_files(self):
+        wanted = forms(CANARY)
+        for path in self._files():
+            with contextlib.suppress(OSError):
+                if not os.path.isfile(path):
+                    continue
+                with open(path, "rb") as f:
+                    data = f.read()
+                if any(form in data for form in wanted):
+                    self.violations.append(f"a password stands in {path}")
+
+    def _judge_bounds(self):
+        for program in self.programs():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, StopIteration):
+                if is_sanitized(program.pid):
+                    self.notes.add("memory is not judged: a sanitizer's build")
+                elif vm_rss_kib(program.pid) > RSS_LIMIT_KIB:
+                    self.violations.append(f"{program.name} takes {vm_rss_kib(program.pid)} KiB")
+                before = self.fds.setdefault(program.name, fd_count(program.pid))
+                try:  # one that is just being closed is no leak
+                    wait_for("the descriptors", lambda: fd_count(program.pid) <= before + FD_SLACK, 3)
+                except Late:
+                    self.violations.append(f"{program.name} has {fd_count(program.pid)} descriptors; it had {before}")
+        for agent in self.agents:
+            size = sum(os.path.getsize(path) for path in glob.glob(os.path.join(agent.folder, "state", "*")) if os.path.isfile(path))
+            if size > JOURNAL_LIMIT:
+                self.violations.append(f"the agent's state takes {size} bytes")
