@@ -53,6 +53,7 @@ struct account {
 	int64_t pwd_last_set_s;      /* seconds since 1970; 0: must change at next logon or never set */
 	bool locked;                 /* now, by the server's own reckoning */
 	bool lockout_time_set;       /* lockoutTime present and not 0 */
+	int bad_passwords;           /* failed logons counted against the lockout threshold by the server that he was read from (badPwdCount, passwordRetryCount); -1: not known */
 	int64_t lockout_began_s;     /* seconds since 1970; 0 or less: not known, or not locked since the last unlock */
 	struct sid *groups;          /* tokenGroups: every group, nested and primary */
 	size_t group_count;          /* 0: could not be read, which is a refusal and never "none"; with is_entry see groups_read */

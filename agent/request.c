@@ -30,6 +30,7 @@ static const struct request_stage stages[] = {
 	{ "lineage", request_judge_lineage, WRITES },
 	{ "admit", request_admit_write, WRITES },
 	{ "decrypt", request_decrypt, NEW_PASSWORD | OLD_PASSWORD },
+	{ "earlier", request_judge_earlier, RESET | CHANGE },
 	{ "rules", request_judge_password, NEW_PASSWORD },
 	{ "check", request_answer_check, CHECK },
 	{ "guess", request_admit_guess, OLD_PASSWORD },
@@ -197,6 +198,7 @@ struct requests *requests_new(const struct requests_world *world)
 	}
 	if (requests) {
 		requests->world = *world;
+		requests->started_s = clock_now_ms() / 1000;
 		requests->unverified_us = clock_monotonic_us();
 		requests->unverified_tokens = UNVERIFIED_A_SECOND;
 	}

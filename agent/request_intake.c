@@ -24,7 +24,7 @@ static void answer_again(struct request *request, const struct refusal *refusal)
 }
 
 /* A delivery of an id that is known: true, and it is dealt with. */
-static bool handle_known(struct requests *requests, struct request *request)
+static bool handle_known(struct requests *requests, struct request *request, struct bytes payload, const struct gate_identity *gate)
 {
 	struct request *running = find_running(requests, request);
 	const struct journal_entry *entry = running ? NULL : journal_find(requests->world.journal, request->entry.request_id);
@@ -46,6 +46,7 @@ static bool handle_known(struct requests *requests, struct request *request)
 	/* The same bytes: the outcome, or the news that it is under way and will be told on this endpoint. */
 	if (running && running->settling) {
 		running->endpoint = request->endpoint;
+		request_adopt(running, payload, gate);
 		request_send_result(running);
 	}
 	if (running)
@@ -88,7 +89,7 @@ static void start(struct request *request, struct bytes payload)
 	strcpy(request->result.operation_id, ids.operation_id);
 	request->entry.exp = ids.exp;
 	request_mark(request, STAGE_VERIFY);
-	if (ids.request_id[0] && handle_known(requests, request))
+	if (ids.request_id[0] && handle_known(requests, request, payload, &gate))
 		return;
 	if (status == STATUS_OK) {
 		request->claims = verified_claims(request->verified);

@@ -14,8 +14,13 @@ struct attempt {
 	bool open;                        /* it was sent, or the agent ended before that could be known, and its fate is not */
 	int64_t lost_ms;                  /* when the connection was given up that it went over */
 	int64_t unchanged_us;             /* the first of the latest readings in a row that showed no write; 0: none */
+	struct replication_record foreign;/* known: it stood there, and the one bind showed that it is not ours */
 };
 enum { FIRST, SECOND, ATTEMPTS };
+/* What a reading says of one write. */
+enum verdict { VERDICT_APPLIED, VERDICT_UNCHANGED, VERDICT_REPLACED, VERDICT_UNREADABLE };
+/* What the one bind says: of the password that was to be set, whether it is the user's. MUST_CHANGE: it is, and has to be changed. */
+enum proof { PROOF_NOTHING, PROOF_RIGHT, PROOF_RIGHT_MUST_CHANGE, PROOF_WRONG };
 
 struct request {
 	struct requests *all;
@@ -40,6 +45,10 @@ struct request {
 	int64_t settle_began_us;
 	struct attempt attempts[ATTEMPTS];
 	int asked;                        /* whose server is read */
+	enum verdict verdicts[ATTEMPTS];  /* of the last reading */
+	struct proving *proving;          /* the one bind is under way */
+	bool proof_spent;                 /* it was sent, or may have been */
+	int in_doubt;                     /* the attempt that it is to decide */
 	bool record_known;                /* unicodePwd's, before the first write */
 	bool sought;                      /* looked for on the server that the user was written to last */
 	bool undelivered;                 /* its channel was lost, and another agent may be asked */
@@ -76,6 +85,7 @@ struct requests {
 	struct recent_write recent[RECENT_WRITES];
 	unsigned recent_next;
 	unsigned looks;                   /* under way after a write */
+	int64_t started_s;
 	double unverified_tokens;
 	int64_t unverified_us;
 };
@@ -166,6 +176,24 @@ void request_settle_on(struct request *request);
 bool request_settled_by(struct request *request, const struct located *located);
 /* The record that a write was to replace is still there as the intent has it. */
 bool request_record_is_unchanged(const struct request *request, const struct replication_record *record);
+
+/* request_proof.c: the one bind that decides whose password stands in a record that was read: a simple bind as the user with the new password, on the server that the record was read from, at most
+ * once for a request, on disk before it is sent where there is an intent. */
+enum provable { PROOF_IMPOSSIBLE, PROOF_WANTS_SECRET, PROOF_POSSIBLE };
+enum provable request_provable(const struct request *request, const struct located *located);
+/* PROOF_WRONG says that the record in `located` is another's: it was the same before and after. `guesses`: how often an hour such a bind may be wrong for this user, 0: as often as for a verify.
+ * Takes `located`, and `done` gets it for its duration, where true; `done` fires later, but not while the agent ends. */
+typedef void (*proof_done)(struct request *request, enum proof proof, struct located *located);
+bool request_prove(struct request *request, struct located *take_located, unsigned guesses, proof_done done);
+/* A secret that nothing more can need is wiped. */
+void request_drop_secret(struct request *request);
+/* The frame of a request that was found in the journal has come again: its secret is taken out of it. */
+void request_adopt(struct request *request, struct bytes payload, const struct gate_identity *gate);
+
+/* request_earlier.c: a request that may have been applied before, by another agent or by this one before its journal was lost. */
+enum status request_judge_earlier(struct request *request);
+/* The directory refused the password: true where that is held against what stands there first; then by request_explain, or the end. */
+bool request_hold_refusal(struct request *request, enum status refusal);
 
 /* request_recent.c. The request may have written to its user. */
 void request_remember_write(struct request *request);

@@ -17,8 +17,7 @@ static void give_up(struct request *request, bool over)
 	request->why[0] = '\0';
 	located_free(request->located);
 	request->located = NULL;
-	if (request->second_over)
-		secret_claims_clear(&request->secret);
+	request_drop_secret(request);
 	request_settle_on(request);
 }
 
@@ -140,10 +139,10 @@ bool request_second_begin(struct request *request)
 	static const uint8_t unknown[16];
 	if (request->second_over || !request->verified)
 		return false;
-	/* A change compares the old password: a second one could be a second wrong try. */
-	if (request->op == OP_CHANGE || memcmp(request->entry.invocation_id, unknown, sizeof unknown) == 0 || verified_still_valid(request->verified, clock_now_ms() / 1000) != STATUS_OK) {
+	/* A change compares the old password: a second one could be a second wrong try. Behind the bind that decides, another's write is not written over. */
+	if (request->entry.state != JOURNAL_INTENT || request->op == OP_CHANGE || memcmp(request->entry.invocation_id, unknown, sizeof unknown) == 0 || verified_still_valid(request->verified, clock_now_ms() / 1000) != STATUS_OK) {
 		request->second_over = true;
-		secret_claims_clear(&request->secret);
+		request_drop_secret(request);
 		return false;
 	}
 	struct directory *directory = realm_directory(request->realm);

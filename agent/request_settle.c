@@ -1,6 +1,7 @@
 /* Whether a write happened is a question to the very server that was written to (MS-ADTS 3.1.1.1.9, replPropertyMetaData): the intent holds its
  * invocationId, its highestCommittedUSN and the record of unicodePwd from before. A request has up to two writes, each on a server of its own and both of the same: it is applied where one
- * of them is, and not applied where neither is. */
+ * of them is, and not applied where neither is. A record that was written meanwhile may be another's: one bind with the new password at that server decides, where the password is at hand
+ * (request_proof.c); where it is not, the record alone has to do. */
 #include <stdio.h>
 #include <string.h>
 
@@ -23,8 +24,6 @@ struct intent {
 	uint64_t originating_usn;
 };
 
-enum verdict { VERDICT_APPLIED, VERDICT_UNCHANGED, VERDICT_REPLACED, VERDICT_UNREADABLE };
-
 static bool is_zero(const uint8_t id[16])
 {
 	static const uint8_t zero[16];
@@ -39,9 +38,14 @@ static struct intent intent_of(const struct journal_entry *entry, int which)
 	return (struct intent){ entry->server, entry->invocation_id, entry->highest_committed_usn, entry->password_version, entry->password_originator, entry->password_originating_usn };
 }
 
+static bool is_record(const struct replication_record *record, uint32_t version, const uint8_t originator[16], uint64_t originating_usn)
+{
+	return record->version == version && record->originating_usn == originating_usn && memcmp(record->originator, originator, 16) == 0;
+}
+
 static bool is_unchanged(const struct intent *intent, const struct replication_record *record)
 {
-	return record->version == intent->version && record->originating_usn == intent->originating_usn && memcmp(record->originator, intent->originator, 16) == 0;
+	return is_record(record, intent->version, intent->originator, intent->originating_usn);
 }
 
 bool request_record_is_unchanged(const struct request *request, const struct replication_record *record)
@@ -68,15 +72,31 @@ static bool may_be_ours(const struct attempt *attempt, const struct located *loc
 	return server_s == 0 || located_password_record(located)->time_s <= server_s - ago_s + RECORD_SLACK_S;
 }
 
+static bool is_same_server(const struct intent *intent, const struct server_position *position)
+{
+	return position->invocation_known ? memcmp(position->invocation_id, intent->invocation_id, 16) == 0 : strcasecmp(position->server, intent->server) == 0;
+}
+
+/* The bind has shown this record to be another's. Ours was not done up to then if it is the only write since the intent: there, and one version on. Had ours been done, it would be the first of two
+ * (or be one that another server's replaced, whose record that would be). It may still come, as where nothing is changed. */
+static enum verdict judge_beside_foreign(const struct intent *intent, const struct replication_record *foreign, const struct replication_record *record, const struct server_position *position)
+{
+	bool alone = position->invocation_known && foreign->version == intent->version + 1 && memcmp(foreign->originator, intent->invocation_id, 16) == 0;
+	return alone && is_record(record, foreign->version, foreign->originator, foreign->originating_usn) ? VERDICT_UNCHANGED : VERDICT_REPLACED;
+}
+
 /* On another server only what is there proves anything: what is not there may not have come yet. */
 static enum verdict judge_reading(const struct request *request, int which, const struct located *located)
 {
 	const struct intent intent = intent_of(&request->entry, which);
 	const struct server_position *position = located_position(located);
-	bool same_server = position->invocation_known ? memcmp(position->invocation_id, intent.invocation_id, 16) == 0 : strcasecmp(position->server, intent.server) == 0;
+	const struct replication_record *foreign = &request->attempts[which].foreign;
+	bool same_server = is_same_server(&intent, position);
 	if (!request->entry.sets_password)
 		return !same_server ? VERDICT_UNREADABLE : located_account(located)->lockout_time_set ? VERDICT_UNCHANGED : VERDICT_APPLIED;
 	enum verdict verdict = judge_record(&intent, located_password_record(located), (unsigned)request->attempts[FIRST].open + request->attempts[SECOND].open);
+	if (foreign->known && (verdict == VERDICT_APPLIED || verdict == VERDICT_REPLACED))
+		return same_server ? judge_beside_foreign(&intent, foreign, located_password_record(located), position) : VERDICT_UNREADABLE;
 	if (verdict == VERDICT_APPLIED && !may_be_ours(&request->attempts[which], located))
 		return same_server ? VERDICT_REPLACED : VERDICT_UNREADABLE;
 	return same_server || verdict == VERDICT_APPLIED ? verdict : VERDICT_UNREADABLE;
@@ -152,8 +172,9 @@ static bool stayed_unchanged(struct attempt *attempt, enum verdict verdict, bool
 	return !attempt->open || (attempt->unchanged_us && now - attempt->unchanged_us >= delay_us);
 }
 
-static void conclude(struct request *request, const enum verdict verdicts[ATTEMPTS])
+static void conclude(struct request *request)
 {
+	const enum verdict *verdicts = request->verdicts;
 	const struct settings *settings = request_settings(request);
 	int64_t waited_ms = (clock_monotonic_us() - request->settle_began_us) / 1000;
 	bool unchanged = true, replaced = false;
@@ -172,16 +193,54 @@ static void conclude(struct request *request, const enum verdict verdicts[ATTEMP
 		schedule_next(request);
 }
 
+/* The write whose own server shows a record that it, or another, has made; ATTEMPTS: none. */
+static int find_in_doubt(const struct request *request, const struct located *located)
+{
+	int which = FIRST;
+	for (; which < ATTEMPTS; which++) {
+		const struct intent intent = intent_of(&request->entry, which);
+		if ((request->verdicts[which] == VERDICT_APPLIED || request->verdicts[which] == VERDICT_REPLACED) && is_same_server(&intent, located_position(located)))
+			break;
+	}
+	return which;
+}
+
+/* After a crash the service delivers the request again, and its password decides; for that there is as long as for a stalled server. */
+static bool waits_for_frame(const struct request *request, const struct located *located)
+{
+	bool early = clock_monotonic_us() - request->settle_began_us < request_settings(request)->settling_delay_ms * 1000;
+	return early && !request->verified && !request->all->closing && request_provable(request, located) == PROOF_WANTS_SECRET;
+}
+
+static void handle_proof(struct request *request, enum proof proof, struct located *located)
+{
+	struct attempt *attempt = &request->attempts[request->in_doubt];
+	if (proof == PROOF_RIGHT || proof == PROOF_RIGHT_MUST_CHANGE) {
+		end_applied(request, request->in_doubt);
+		return;
+	}
+	if (proof == PROOF_WRONG) {
+		attempt->foreign = *located_password_record(located);
+		judge_attempts(request, located, request->verdicts);
+	}
+	conclude(request);
+}
+
 static void handle_reading(enum status status, struct located *take_located, const struct directory_answer *answer, void *arg)
 {
 	struct request *request = arg;
-	enum verdict verdicts[ATTEMPTS];
-	judge_attempts(request, status == STATUS_OK ? take_located : NULL, verdicts);
-	if (is_applied(verdicts))
+	judge_attempts(request, status == STATUS_OK ? take_located : NULL, request->verdicts);
+	if (is_applied(request->verdicts))
 		request_look_after(request, take_located);
+	request->in_doubt = request->all->closing || status != STATUS_OK ? ATTEMPTS : find_in_doubt(request, take_located);
+	if (request->in_doubt < ATTEMPTS && request_prove(request, take_located, 0, handle_proof))
+		return;
+	bool wait = request->in_doubt < ATTEMPTS && waits_for_frame(request, take_located);
 	located_free(take_located);
-	if (!request->all->closing)
-		conclude(request, verdicts);
+	if (wait)
+		schedule_next(request);
+	else if (!request->all->closing)
+		conclude(request);
 }
 
 /* The servers of open writes in turn. */
@@ -190,8 +249,10 @@ static void read_again(struct request *request)
 	struct directory_call *call;
 	request->asked = request->attempts[SECOND].open && (request->asked == FIRST || !request->attempts[FIRST].open) ? SECOND : FIRST;
 	const char *server = intent_of(&request->entry, request->asked).server;
-	if (directory_locate(realm_directory(request->realm), realm_identity(request->realm), request->entry.user_guid, server, READ_TIMEOUT_MS, handle_reading, request, &call) != STATUS_OK)
-		conclude(request, (const enum verdict[ATTEMPTS]){ VERDICT_UNREADABLE, VERDICT_UNREADABLE });
+	if (directory_locate(realm_directory(request->realm), realm_identity(request->realm), request->entry.user_guid, server, READ_TIMEOUT_MS, handle_reading, request, &call) != STATUS_OK) {
+		request->verdicts[FIRST] = request->verdicts[SECOND] = VERDICT_UNREADABLE;
+		conclude(request);
+	}
 }
 
 /* While one request of a user is being settled the others are told so instead of waiting. */
@@ -227,7 +288,7 @@ static void look(evutil_socket_t fd, short what, void *arg)
 		return;
 	if (!request->settling)
 		announce(request);
-	if (!request->second_running && !request_second_begin(request))
+	if (!request->second_running && !request->proving && !request_second_begin(request))
 		read_again(request);
 }
 
@@ -261,6 +322,7 @@ void request_settle(struct request *request, enum status status)
 		return;
 	request->write_status = status;
 	request->attempts[FIRST].lost_ms = clock_now_ms();
+	secret_wipe(&request->secret.old_password);
 	request->result.code = STATUS_SETTLING;
 	begin(request);
 	if (request_second_begin(request))
@@ -282,6 +344,8 @@ static bool settle_entry(const struct journal_entry *entry, void *arg)
 	request->entry = *entry;
 	request->entry.result = NULL;
 	request->intent = true;
+	request->proof_spent = entry->state == JOURNAL_SETTLING;
+	request->record_known = entry->password_version > 0;
 	request->write_status = STATUS_DIRECTORY_UNAVAILABLE;
 	request->realm = realms_find(requests->world.realms, entry->directory);
 	if (!operation_from_name(entry->op, &request->op))

@@ -87,8 +87,10 @@ static void handle_written(enum status status, const struct directory_answer *an
 		status = STATUS_USER_CANNOT_CHANGE;
 	if (status == STATUS_OK && answer->incomplete)
 		request->result.warnings |= WARNING_MUST_CHANGE_NOT_SET;
-	if (status >= STATUS_POLICY_TOO_SHORT && status <= STATUS_POLICY_REJECTED)
-		request_explain(request, status);
+	if (status >= STATUS_POLICY_TOO_SHORT && status <= STATUS_POLICY_REJECTED) {
+		if (!request_hold_refusal(request, status))
+			request_explain(request, status);
+	}
 	else if (status != STATUS_OK && answer && answer->sent && !answer->answered)
 		request_settle(request, status);
 	else

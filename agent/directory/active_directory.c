@@ -1,4 +1,5 @@
 /* The flavor active-directory: Windows domain controllers and Samba's. */
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,7 +23,7 @@ static const char *const FIRST_ATTRIBUTES[] = { "defaultNamingContext", "configu
 	"isSynchronized", "currentTime", "highestCommittedUSN", "tokenGroups", NULL };
 static const char *const SERVER_ATTRIBUTES[] = { "invocationId", "msDS-isRODC", NULL };
 static const char *const USER_ATTRIBUTES[] = { "objectGUID", "objectSid", "objectClass", "sAMAccountName", "userPrincipalName", "displayName", "userAccountControl",
-	"msDS-User-Account-Control-Computed", "accountExpires", "pwdLastSet", "lockoutTime", "adminCount", "servicePrincipalName", "isCriticalSystemObject", "primaryGroupID",
+	"msDS-User-Account-Control-Computed", "accountExpires", "pwdLastSet", "lockoutTime", "badPwdCount", "adminCount", "servicePrincipalName", "isCriticalSystemObject", "primaryGroupID",
 	"tokenGroups", "replPropertyMetaData", "msDS-ResultantPSO", "nTSecurityDescriptor", "msDS-UserPasswordExpiryTimeComputed", NULL };
 static const char *const DOMAIN_ATTRIBUTES[] = { "objectSid", "fSMORoleOwner", "minPwdLength", "pwdProperties", "pwdHistoryLength", "minPwdAge", "maxPwdAge", "lockoutThreshold",
 	"lockoutDuration", NULL };
@@ -213,6 +214,7 @@ static void read_times(const struct entry *entry, struct account *account)
 	account->password_expires_s = entry_number(entry, "msDS-UserPasswordExpiryTimeComputed", &value) && value != 0 ? ad_time_expiry(value) : 0;
 	account->lockout_time_set = entry_number(entry, "lockoutTime", &value) && value != 0;
 	account->lockout_began_s = account->lockout_time_set ? ad_time_from_filetime(value) : 0;
+	account->bad_passwords = entry_number(entry, "badPwdCount", &value) && value >= 0 && value < INT_MAX ? (int)value : -1;
 }
 
 static void read_password_record(const struct entry *entry, struct replication_record *ret_record)

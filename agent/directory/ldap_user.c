@@ -1,4 +1,5 @@
 /* The flavor ldap: reading a user. */
+#include <limits.h>
 #include <openssl/sha.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 
 /* And the attribute that the premises name users by. */
 const char *const LDAP_USER_ATTRIBUTES[] = { "objectClass", "uid", "cn", "displayName", "gidNumber", "entryUUID", "nsUniqueId", "pwdChangedTime", "pwdUpdateTime", "pwdAccountLockedTime", "pwdReset", "pwdPolicySubentry", "pwdEndTime",
-	"accountUnlockTime", "passwordRetryCount", "passwordExpirationTime", "nsAccountLock", "createTimestamp", "modifyTimestamp", "modifiersName", NULL };
+	"accountUnlockTime", "passwordRetryCount", "pwdFailureTime", "passwordExpirationTime", "nsAccountLock", "createTimestamp", "modifyTimestamp", "modifiersName", NULL };
 
 /* Permanently locked, by an administrator: draft-behera-ldap-password-policy-11 5.3.3. */
 #define LOCKED_FOR_GOOD "000001010000Z"
@@ -48,6 +49,21 @@ static bool is_person(const struct entry *entry)
 	return false;
 }
 
+/* 389 counts, OpenLDAP has the time of each. */
+static int bad_passwords(const struct entry *entry)
+{
+	int64_t tries;
+	int count = 0;
+	const struct berval *failures = entry_values(entry, "pwdFailureTime");
+	if (entry_number(entry, "passwordRetryCount", &tries)) {
+		return tries >= 0 && tries < INT_MAX ? (int)tries : -1;
+	}
+	while (failures != NULL && failures[count].bv_val != NULL) {
+		count++;
+	}
+	return failures != NULL ? count : -1;
+}
+
 static void read_lockout(const struct entry *entry, struct account *account)
 {
 	int64_t tries = 0;
@@ -60,6 +76,7 @@ static void read_lockout(const struct entry *entry, struct account *account)
 	/* The epoch: until an administrator unlocks. */
 	account->locked = account->lockout_time_set && (until <= 0 || until > clock_now_ms() / 1000);
 	account->lockout_began_s = read_time(entry, "pwdAccountLockedTime");
+	account->bad_passwords = bad_passwords(entry);
 }
 
 static void read_times(const struct entry *entry, struct account *account)

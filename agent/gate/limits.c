@@ -383,10 +383,15 @@ void limits_restore(struct limits *limits, const char *guid, bool sets_password,
 /* Questions ---------------------------------------------------------------------------------------------------------------------------- */
 
 /* Whoever sends the requests must not be able to lock the account: the user himself is left two tries, one where the directory locks at three. */
+unsigned limits_safe_guesses(unsigned lockout_threshold)
+{
+	return lockout_threshold == 0 ? UINT32_MAX : lockout_threshold > 3 ? lockout_threshold - 2 : lockout_threshold == 3 ? 2 : 1;
+}
+
 static unsigned guesses_of_user(const struct limits *limits, unsigned lockout_threshold)
 {
-	unsigned most = limits->settings.wrong_per_user_hour, safe = lockout_threshold > 3 ? lockout_threshold - 2 : lockout_threshold == 3 ? 2 : 1;
-	return most && lockout_threshold && safe < most ? safe : most;
+	unsigned most = limits->settings.wrong_per_user_hour, safe = limits_safe_guesses(lockout_threshold);
+	return most && safe < most ? safe : most;
 }
 
 enum status limits_admit_guess(struct limits *limits, const char *guid, unsigned lockout_threshold, int64_t now_ms, int64_t *ret_retry_after_s)

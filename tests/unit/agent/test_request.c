@@ -47,6 +47,7 @@ static struct played {
 	enum writing writing;
 	enum status locating;
 	bool disable_at_recheck;
+	int64_t recheck_finds_s;       /* from the write on a recheck finds unicodePwd's record to be of then */
 	int64_t clock_ahead_s;         /* of the server; INT64_MIN: it tells none */
 	int64_t written_at_s;          /* unicodePwd's record */
 	unsigned unreadable;           /* so many readings from the third on fail */
@@ -56,7 +57,10 @@ static struct played {
 	unsigned protected_from;       /* from this recheck on the account has a servicePrincipalName */
 	bool cleared_lockout, must_change, enforced;
 	char password[64], old_password[64];
-	const char *right;             /* alice's password */
+	const char *right;             /* alice's password; NULL: what was written last */
+	char stands[2][64];            /* that, on dc1 and dc2 */
+	char tried_password[64];       /* at the last verification */
+	bool tried_on_second;
 	unsigned verified;
 	bool mute;                     /* a verification is never answered */
 	enum status says;              /* to every verification; STATUS_OK: what is true */
@@ -129,6 +133,8 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 		later->found = NULL;
 		status = played.locating;
 	}
+	if (later->rechecked && played.recheck_finds_s && played.written)
+		later->found->record.time_s = played.recheck_finds_s;
 	if (later->rechecked && played.disable_at_recheck)
 		later->found->account.uac |= UAC_ACCOUNTDISABLE;
 	if (later->rechecked && later->found->second && played.second.moves_out)
@@ -159,8 +165,10 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 		answer.ldap_result = status == STATUS_OK ? 0 : answer.answered ? 53 : -1;
 	}
 	if (later->verified) {
-		status = played.mute ? STATUS_DIRECTORY_TIMEOUT : strcmp(played.old_password, played.right) == 0 ? STATUS_VERIFIED : STATUS_CREDENTIAL_WRONG;
+		const char *right = played.right ? played.right : played.stands[played.tried_on_second];
+		status = played.mute ? STATUS_DIRECTORY_TIMEOUT : strcmp(played.tried_password, right) == 0 ? STATUS_VERIFIED : STATUS_CREDENTIAL_WRONG;
 		answer.answered = !played.mute;
+		answer.tried = true;
 		answer.ldap_result = status == STATUS_VERIFIED ? 0 : 49;
 		status = played.says != STATUS_OK ? played.says : status;
 	}
@@ -210,6 +218,7 @@ enum status directory_locate(struct directory *directory, enum locate_by by, con
 	if (played.writing == WRITE_STALLED && played.located == 3) {
 		played.version++;
 		played.usn += 1001;
+		strcpy(played.stands[0], played.password);
 	}
 	if (played.unreadable && played.located > 2 && played.located <= 2 + played.unreadable) {
 		free(found);
@@ -262,6 +271,7 @@ enum status directory_write(struct located *located, const struct directory_chan
 			played.second.version++;
 			played.second.usn = located->position.highest_committed_usn + 1;
 			memcpy(played.second.originator, there, 16);
+			strcpy(played.stands[1], played.second.password);
 		}
 		return soon((struct later){ .written = done, .found = located, .arg = arg });
 	}
@@ -280,6 +290,7 @@ enum status directory_write(struct located *located, const struct directory_chan
 		played.version += played.second_writer ? 2 : 1;
 		played.usn = located->position.highest_committed_usn + 1;
 		memcpy(played.originator, played.writing == WRITE_REPLACED ? elsewhere : here, 16);
+		strcpy(played.stands[0], played.second_writer || played.writing == WRITE_REPLACED ? "somebody-elses" : played.password);
 	}
 	return soon((struct later){ .written = done, .found = located, .arg = arg });
 }
@@ -287,7 +298,8 @@ enum status directory_write(struct located *located, const struct directory_chan
 enum status directory_verify(struct located *located, struct bytes password, int64_t timeout_ms, verify_done done, void *arg, struct directory_call **ret_call)
 {
 	played.verified++;
-	snprintf(played.old_password, sizeof played.old_password, "%.*s", (int)password.size, (const char *)password.data);
+	played.tried_on_second = located->second;
+	snprintf(played.tried_password, sizeof played.tried_password, "%.*s", (int)password.size, (const char *)password.data);
 	return soon((struct later){ .verified = done, .arg = arg });
 }
 
@@ -304,6 +316,7 @@ struct scene {
 	struct requests *requests;
 	struct result results[16];
 	unsigned count, ended;
+	char *asked;                   /* the payload of the last request */
 };
 
 static void keep_result(uint8_t endpoint, const char *payload, void *arg)
@@ -406,6 +419,7 @@ static int teardown(void **state)
 	identity_clear(&scene->identity);
 	snprintf(command, sizeof command, "rm -r %s", scene->folder);
 	int failed = system(command);
+	free(scene->asked);
 	free(scene);
 	return failed;
 }
@@ -421,11 +435,13 @@ struct ask {
 	const char *directory;
 	const char *secret_for;    /* the operation_id in the secret, where it differs */
 	const char *old_password;
+	bool early;                /* issued before the agent's start; else a second behind it */
+	int64_t first_iat;
 };
 
 static void ask(struct scene *scene, struct ask ask)
 {
-	struct request_claims claims = { .issuer = (char *)ISSUER, .audience = (char *)AGENT, .iat = clock_now_ms() / 1000, .op = ask.op, .must_change = ask.must_change, .unlock = !ask.keep_locked,
+	struct request_claims claims = { .issuer = (char *)ISSUER, .audience = (char *)AGENT, .iat = clock_now_ms() / 1000 + (ask.early ? 0 : 1), .first_iat = ask.first_iat, .op = ask.op, .must_change = ask.must_change, .unlock = !ask.keep_locked,
 	                                 .enforce_policy = true, .subject = { SUBJECT_UPN, (char *)(ask.user ? ask.user : "alice@corp.example.com"), NULL } };
 	claims.exp = claims.iat + 30;
 	claims.directory = (char *)ask.directory;
@@ -445,8 +461,14 @@ static void ask(struct scene *scene, struct ask ask)
 	char *payload = request_build(&claims);
 	/* The frame's bytes stand for the signed message. */
 	requests_handle(scene->requests, 0, bytes_of_string(payload), bytes_of_string(payload), clock_monotonic_us());
-	free(payload);
+	free(scene->asked);
+	scene->asked = payload;
 	free(claims.secret);
+}
+
+static void ask_again(struct scene *scene)
+{
+	requests_handle(scene->requests, 0, bytes_of_string(scene->asked), bytes_of_string(scene->asked), clock_monotonic_us());
 }
 
 static void stop_waiting(evutil_socket_t fd, short what, void *arg) { *(bool *)arg = true; }
@@ -804,12 +826,83 @@ static void test_lost_answer_of_a_stalled_server(void **state) { settle(*state, 
 static void test_lost_answer_not_applied(void **state) { settle(*state, WRITE_LOST, STATUS_DIRECTORY_TIMEOUT); }
 static void test_lost_answer_replaced(void **state) { settle(*state, WRITE_REPLACED, STATUS_OUTCOME_UNKNOWN); }
 
-/* Written through the same server after our connection was lost: by whom cannot be known. */
+/* One write since the intent, through the same server, after our connection was lost: that it is not ours the password says, and so that ours was not done. */
 static void test_lost_answer_and_a_later_write(void **state)
 {
 	played.clock_ahead_s = 40;
 	played.written_at_s = clock_now_ms() / 1000 + 40 + 10;
-	settle(*state, WRITE_LOST_APPLIED, STATUS_OUTCOME_UNKNOWN);
+	played.right = "somebody-elses";
+	settle(*state, WRITE_LOST_APPLIED, STATUS_DIRECTORY_TIMEOUT);
+	assert_int_equal(played.verified, 1);
+}
+
+/* Likewise where its time could be ours. */
+static void test_lost_answer_and_anothers_single_write(void **state)
+{
+	played.right = "somebody-elses";
+	settle(*state, WRITE_LOST_APPLIED, STATUS_DIRECTORY_TIMEOUT);
+	assert_int_equal(played.verified, 1);
+}
+
+/* A stalled server does it long after the connection is gone. */
+static void test_lost_answer_applied_late(void **state)
+{
+	played.written_at_s = clock_now_ms() / 1000 + 10;
+	settle(*state, WRITE_LOST_APPLIED, STATUS_OK);
+	assert_int_equal(played.verified, 1);
+}
+
+static void test_lost_answer_and_anothers_write_of_the_same(void **state)
+{
+	played.right = GOOD;
+	settle(*state, WRITE_REPLACED, STATUS_OK);
+	assert_int_equal(played.verified, 1);
+}
+
+/* The server did not say whether the password is right: the record alone has to do, and nothing is tried again. */
+static void test_lost_answer_and_a_mute_bind(void **state)
+{
+	played.mute = true;
+	settle(*state, WRITE_REPLACED, STATUS_OUTCOME_UNKNOWN);
+	assert_int_equal(played.verified, 1);
+}
+
+static void test_what_a_bind_says(void **state)
+{
+	static const struct { enum status says, code; } rows[] = {
+		{ STATUS_CREDENTIAL_MUST_CHANGE, STATUS_OK }, { STATUS_CREDENTIAL_EXPIRED, STATUS_OK }, { STATUS_USER_LOCKED, STATUS_OUTCOME_UNKNOWN }, { STATUS_USER_DISABLED, STATUS_OUTCOME_UNKNOWN },
+		{ STATUS_USER_LOGON_HOURS, STATUS_OUTCOME_UNKNOWN }, { STATUS_DIRECTORY_BUSY, STATUS_OUTCOME_UNKNOWN },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		played.says = rows[i].says;
+		settle(*state, WRITE_REPLACED, rows[i].code);
+		assert_int_equal(played.verified, 1);
+	}
+}
+
+/* Nobody is locked out for the sake of knowing. */
+static void test_no_bind_close_to_a_lockout(void **state)
+{
+	static const struct { unsigned threshold; int bad_passwords; bool locked; unsigned verified; } rows[] = {
+		{ 0, 100, false, 1 }, { 5, 2, false, 1 }, { 5, 3, false, 0 }, { 5, -1, false, 1 }, { 3, 1, false, 1 }, { 3, 2, false, 0 }, { 2, 0, false, 1 }, { 2, 1, false, 0 }, { 1, 0, false, 0 }, { 0, 0, true, 0 },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		played.alice.policy.lockout_threshold = rows[i].threshold;
+		played.alice.bad_passwords = rows[i].bad_passwords;
+		played.alice.locked = rows[i].locked;
+		played.right = GOOD;
+		settle(*state, WRITE_REPLACED, rows[i].verified ? STATUS_OK : STATUS_OUTCOME_UNKNOWN);
+		assert_int_equal(played.verified, rows[i].verified);
+	}
+}
+
+static void test_no_bind_by_a_policy_that_is_not_known(void **state)
+{
+	played.alice.policy = (struct password_policy){ .source = POLICY_UNKNOWN };
+	settle(*state, WRITE_LOST_APPLIED, STATUS_OK);
+	assert_int_equal(played.verified, 0);
 }
 
 /* Ours, and somebody else's through the same server over it, within the same seconds. */
@@ -871,6 +964,152 @@ static void test_intent_of_a_crash_is_settled(void **state)
 	assert_int_equal(scene->results[1].code, STATUS_OK);
 	assert_string_equal(scene->results[1].request_id, scene->results[0].request_id);
 	assert_int_equal(played.written, 1);
+}
+
+static void crash_in_settling(struct scene *scene, enum writing writing)
+{
+	played.writing = writing;
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	while (scene->count == 0)
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	assert_int_equal(scene->results[0].code, STATUS_SETTLING);
+	close_scene(scene);
+	open_scene(scene);
+	assert_int_equal(requests_settling(scene->requests), 1);
+}
+
+/* Whose password it is can be seen as soon as the service has delivered the request again. */
+static void test_crash_and_delivered_again(void **state)
+{
+	struct scene *scene = *state;
+	played.right = "somebody-elses";
+	crash_in_settling(scene, WRITE_LOST_APPLIED);
+	ask_again(scene);
+	run_until(scene, 1);
+	assert_string_equal(status_code(scene->results[scene->count - 1].code), "directory.unavailable");
+	assert_int_equal(played.verified, 1);
+	assert_string_equal(played.tried_password, GOOD);
+	assert_int_equal(played.written, 1);
+	/* The row has it. */
+	assert_int_equal(entry_of(scene, &scene->results[0])->counts, 0);
+}
+
+static void test_crash_and_replaced_and_delivered_again(void **state)
+{
+	struct scene *scene = *state;
+	crash_in_settling(scene, WRITE_REPLACED);
+	played.right = GOOD;
+	ask_again(scene);
+	run_until(scene, 1);
+	assert_int_equal(scene->results[scene->count - 1].code, STATUS_OK);
+	assert_int_equal(played.verified, 1);
+}
+
+/* Other bytes with its id bring no password. */
+static void test_crash_and_another_frame(void **state)
+{
+	struct scene *scene = *state;
+	played.right = GOOD;
+	crash_in_settling(scene, WRITE_REPLACED);
+	char request_id[UUID_SIZE];
+	strcpy(request_id, scene->results[0].request_id);
+	ask(scene, (struct ask){ OP_RESET, GOOD, .request_id = request_id });
+	run_until(scene, 2);
+	assert_int_equal(played.verified, 0);
+	assert_int_equal(scene->results[scene->count - 1].code, STATUS_OUTCOME_UNKNOWN);
+}
+
+/* One bind for a request, whatever ends in between. */
+static void test_crash_behind_the_bind(void **state)
+{
+	struct scene *scene = *state;
+	played.writing = WRITE_REPLACED;
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	while (played.verified == 0)
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	close_scene(scene);
+	open_scene(scene);
+	assert_int_equal(requests_settling(scene->requests), 1);
+	played.right = GOOD;
+	ask_again(scene);
+	run_until(scene, 1);
+	assert_int_equal(scene->results[scene->count - 1].code, STATUS_OUTCOME_UNKNOWN);
+	assert_int_equal(played.verified, 1);
+}
+
+/* Tried before -------------------------------------------------------------------------------------------------------------------------- */
+
+static void test_another_agent_has_done_it(void **state)
+{
+	struct scene *scene = *state;
+	int64_t now_s = clock_now_ms() / 1000;
+	static const struct {
+		const char *right;
+		int written_ago_s, first_ago_s;
+		bool must_change, early;
+		enum status says;
+		unsigned verified, written;
+	} rows[] = {
+		{ GOOD, 2, 5, false, false, STATUS_OK, 1, 0 },
+		{ GOOD, 2, 0, false, true, STATUS_OK, 1, 0 },                              /* from before the start: the journal may have been lost */
+		{ GOOD, 2, 0, false, false, STATUS_OK, 0, 1 },                             /* the first time */
+		{ "another", 2, 5, false, false, STATUS_OK, 1, 1 },
+		{ GOOD, 3600, 5, false, false, STATUS_OK, 0, 1 },                          /* written before */
+		{ GOOD, 3600, 86400, false, false, STATUS_OK, 0, 1 },                      /* no operation lasts so long */
+		{ GOOD, 2, 5, true, false, STATUS_OK, 1, 1 },                              /* the password, and not that it must be changed */
+		{ GOOD, 2, 5, true, false, STATUS_CREDENTIAL_MUST_CHANGE, 1, 0 },
+		{ GOOD, 2, 5, false, false, STATUS_USER_LOGON_HOURS, 1, 1 },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		scene = *state;
+		played.right = rows[i].right;
+		played.says = rows[i].says;
+		played.written_at_s = now_s - rows[i].written_ago_s;
+		const struct result *result = ask_one(scene, (struct ask){ OP_RESET, GOOD, .must_change = rows[i].must_change, .early = rows[i].early, .first_iat = rows[i].first_ago_s ? now_s - rows[i].first_ago_s : 0 });
+		assert_int_equal(result->code, STATUS_OK);
+		assert_int_equal(played.verified, rows[i].verified);
+		assert_int_equal(played.written, rows[i].written);
+		assert_int_equal(entry_of(scene, result)->counts, rows[i].written);
+	}
+}
+
+/* What was done before would be too recent now. */
+static void test_no_success_becomes_a_refusal(void **state)
+{
+	struct scene *scene = *state;
+	int64_t now_s = clock_now_ms() / 1000;
+	played.alice.policy.min_age_s = 86400;
+	played.alice.pwd_last_set_s = played.written_at_s = now_s - 2;
+	played.right = GOOD;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD, .first_iat = now_s - 5 })->code, STATUS_OK);
+	assert_int_equal(played.written, 0);
+	played.right = "another";
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD, .first_iat = now_s - 5 })->code, STATUS_POLICY_TOO_RECENT);
+	/* One wrong one an hour. */
+	assert_int_equal(played.verified, 2);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD, .first_iat = now_s - 5 })->code, STATUS_POLICY_TOO_RECENT);
+	assert_int_equal(played.verified, 2);
+}
+
+/* The other agent's write comes by replication between our reading and our write. */
+static void test_a_refusal_is_held_against_the_record(void **state)
+{
+	struct scene *scene = *state;
+	int64_t now_s = clock_now_ms() / 1000;
+	played.written_at_s = now_s - 3600;
+	played.recheck_finds_s = now_s - 2;
+	played.writing = WRITE_REJECTED;
+	played.right = GOOD;
+	const struct result *result = ask_one(scene, (struct ask){ OP_RESET, GOOD, .first_iat = now_s - 5 });
+	assert_int_equal(result->code, STATUS_OK);
+	assert_int_equal(result->ldap_result, -1);
+	assert_int_equal(entry_of(scene, result)->counts, 0);
+	assert_int_equal(played.written, 1);
+	assert_int_equal(played.verified, 1);
+	played.right = "another";
+	assert_int_equal(status_outcome(ask_one(scene, (struct ask){ OP_RESET, GOOD, .first_iat = now_s - 5 })->code), OUTCOME_REFUSED);
+	assert_int_equal(played.verified, 2);
 }
 
 /* Another server ---------------------------------------------------------------------------------------------------------------------- */
@@ -1392,7 +1631,10 @@ static void test_lost_answer_of_a_change(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		ROW(test_reset), ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
+		ROW(test_reset), 
+		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
+		ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_another_agent_has_done_it), ROW(test_no_success_becomes_a_refusal), ROW(test_a_refusal_is_held_against_the_record),
+		ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
 		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time),
 		ROW(test_one_at_a_time_for_one_user),
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),

@@ -1,0 +1,87 @@
+/* A request that may have been applied before: by another agent (first_iat), or by this one before it started, where the journal was lost. The user's record, written since, and one bind with the new
+ * password tell; then the same is not written again, and no success becomes a refusal by history or minimum age. */
+#include "agent/request_internal.h"
+#include "base/clock.h"
+
+/* Of the service's clock against the server's: each may be that far from the agent's. */
+#define CLOCKS_SLACK_S 120
+/* No operation is tried for longer (proto/README.md section 7); what claims more is taken for this. */
+#define OPERATION_MAX_S 900
+/* A service could send such requests for everybody. */
+#define WRONG_AN_HOUR 1
+
+/* 0: this is the first time. */
+static int64_t tried_since(const struct request *request)
+{
+	const struct request_claims *claims = request->claims;
+	int64_t oldest = claims->iat - OPERATION_MAX_S;
+	if (claims->first_iat)
+		return claims->first_iat > oldest ? claims->first_iat : oldest;
+	return claims->iat <= request->all->started_s ? claims->iat : 0;
+}
+
+static bool is_written_since(const struct request *request)
+{
+	const struct replication_record *record = located_password_record(request->located);
+	int64_t since = tried_since(request);
+	return since && record->known && record->time_s >= since - CLOCKS_SLACK_S;
+}
+
+static bool is_done(const struct request *request, enum proof proof)
+{
+	return proof == PROOF_RIGHT_MUST_CHANGE || (proof == PROOF_RIGHT && !request->claims->must_change);
+}
+
+static void handle_before(struct request *request, enum proof proof, struct located *located)
+{
+	if (is_done(request, proof))
+		request_skip_the_rest(request);
+	request_resume(request, STATUS_OK);
+}
+
+static bool prove(struct request *request, proof_done done)
+{
+	struct located *located = is_written_since(request) ? located_ref(request->located) : NULL;
+	if (located && request_prove(request, located, WRONG_AN_HOUR, done))
+		return true;
+	located_free(located);
+	return false;
+}
+
+enum status request_judge_earlier(struct request *request)
+{
+	request->pending = prove(request, handle_before);
+	return STATUS_OK;
+}
+
+/* Refused ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void handle_behind(struct request *request, enum proof proof, struct located *located)
+{
+	if (!is_done(request, proof)) {
+		request_explain(request, request->refusal);
+		return;
+	}
+	/* What is told is of the write before. */
+	request->wrote = false;
+	request->result.ldap_result = -1;
+	free(request->result.diagnostic);
+	request->result.diagnostic = NULL;
+	request_skip_the_rest(request);
+	request_resume(request, STATUS_OK);
+}
+
+static void handle_read(enum status status, const struct directory_answer *answer, void *arg)
+{
+	struct request *request = arg;
+	if (request->all->closing || status != STATUS_OK || !prove(request, handle_behind))
+		request_explain(request, request->refusal);
+}
+
+bool request_hold_refusal(struct request *request, enum status refusal)
+{
+	struct directory_call *call;
+	request->refusal = refusal;
+	return tried_since(request) && !request->proof_spent &&
+	       directory_recheck(request->located, realm_settings(request->realm)->locate_timeout_ms, handle_read, request, &call) == STATUS_OK;
+}
