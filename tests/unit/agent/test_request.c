@@ -875,6 +875,7 @@ static void test_what_a_bind_says(void **state)
 	};
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		assert_int_equal(teardown(state) | setup(state), 0);
+		((struct scene *)*state)->settings.settling_delay_ms = 100;
 		played.says = rows[i].says;
 		settle(*state, WRITE_REPLACED, rows[i].code);
 		assert_int_equal(played.verified, 1);
@@ -889,6 +890,7 @@ static void test_no_bind_close_to_a_lockout(void **state)
 	};
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		assert_int_equal(teardown(state) | setup(state), 0);
+		((struct scene *)*state)->settings.settling_delay_ms = 100;
 		played.alice.policy.lockout_threshold = rows[i].threshold;
 		played.alice.bad_passwords = rows[i].bad_passwords;
 		played.alice.locked = rows[i].locked;
