@@ -5,6 +5,7 @@ import pytest
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 sys.path.insert(0, os.path.dirname(__file__))
 import lab as lab_module
+import table
 from observer import Observer
 
 BUILD = os.path.abspath(os.environ.get("BUILD_ROOT", os.path.join(lab_module.ROOT, "build")))
@@ -48,3 +49,6 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section(title)
         for line in lines:
             terminalreporter.write_line(line)
+    terminalreporter.section("what the agent is to survive")
+    for line in table.summary():
+        terminalreporter.write_line(line)

@@ -15,11 +15,11 @@ def name_of(entry):
 
 
 def summary():
-    """How many faults have a case; what pytest says at its end."""
+    """What pytest says at its end: how many faults have a case, and which have none yet."""
     faults = [entry for entry in load() if "number" in entry]
-    cases = sum(bool(entry.get("tests")) for entry in faults)
-    why_not = sum("why_not" in entry for entry in faults)
-    line = f"faults: {cases} of {len(faults)} have a case, {why_not} say why not"
-    open_ones = [name_of(entry) for entry in load() if not entry.get("tests") and "why_not" not in entry]
-    partly = [name_of(entry) for entry in load() if entry.get("tests") and "missing" in entry]
-    return line + (f"; open: {', '.join(open_ones)}" if open_ones else "") + (f"; a part of what is expected is not asserted yet: {', '.join(partly)}" if partly else "")
+    cases, why_not = sum(bool(entry.get("tests")) for entry in faults), sum("why_not" in entry for entry in faults)
+    lines = [f"faults: {cases} of {len(faults)} have a case, {why_not} say why not"]
+    for title, some in (("open", [e for e in load() if not e.get("tests") and "why_not" not in e]), ("open in part", [e for e in load() if e.get("tests") and "missing" in e])):
+        if some:
+            lines.append(f"{title}: {', '.join(name_of(entry) for entry in some)}")
+    return lines

@@ -1,15 +1,13 @@
 """writebackd-channel against a service that fails at each record, byte and frame. Eight endpoints at once: each has a pause of its own. What lasts is sampled here and
 whole where SOAK is set."""
-import json, os, signal, socket, ssl, subprocess, sys, time
+import json, os, signal, socket, ssl, subprocess, time
 
 import pytest
 from cryptography import x509
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, "..", "support"))
-from channel_bench import GOOD_NAMES, PROGRAM, Authority, Proxy, Service, authority, bench, good_tls, service, until  # noqa: E402, F401 (fixtures)
-import lab  # noqa: E402
-from raw_service import Cut, Peer, RawService  # noqa: E402
+from channel_bench import GOOD_NAMES, PROGRAM, Authority, Proxy, Service, authority, bench, good_tls, service, until  # noqa: F401 (fixtures)
+import lab
+from raw_service import Cut, Peer, RawService
 
 SOAK = bool(os.environ.get("SOAK"))
 STEP = 1.5  # the second pause is at most a second; and what a loaded machine takes

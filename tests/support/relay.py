@@ -4,6 +4,7 @@
     relay.silence()                         # as a cut cable: nothing passes, no RST, and a new connection is never established
     relay.forward()                         # plugged in again: what was held flows
     relay.hold_answers()                    # what the server says is held, what the client says passes
+    relay.hold_questions()                  # the other way round
     relay.reset()                           # every connection ends with RST; new ones are served
     relay.refuse()                          # new connections are refused, those that stand go on
     relay.delay(0.2)                        # every octet takes so long in each direction
@@ -62,6 +63,10 @@ class Relay:
     def hold_answers(self):
         with self._change():
             self.passes = {"up": True, "down": False}
+
+    def hold_questions(self):
+        with self._change():
+            self.passes = {"up": False, "down": True}
 
     def reset(self):
         with self._change():
