@@ -338,10 +338,12 @@ void operations_receive(struct connection *connection)
 		struct timeval now = { 0, 0 };
 		LDAPMessage *message = NULL;
 		int type = ldap_result(ldap, LDAP_RES_ANY, LDAP_MSG_ONE, &now, &message);
-		if (type == 0) {
+		if (type == 0 && message == NULL) {
 			break;
 		}
-		if (type < 0) {
+		/* A message's tag is what ldap_result returns: one that is zero or negative looks like no message. */
+		if (type <= 0) {
+			ldap_msgfree(message);
 			connection_fail(connection, STATUS_DIRECTORY_PROTOCOL, "it sent something that is not LDAP");
 			return;
 		}

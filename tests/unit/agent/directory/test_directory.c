@@ -447,6 +447,16 @@ static void a_malformed_answer_to_a_write_is_none(void **state)
 	assert_int_equal(directory_recheck(located, 300, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
 }
 
+static void an_answer_without_a_tag_ends_the_connection(void **state)
+{
+	start();
+	locate_well();
+	one.on_modify = FAKE_NO_TAG;
+	write_now(&RESET, 1000);
+	assert_int_equal(end.status, STATUS_DIRECTORY_UNAVAILABLE);
+	assert_true(end.answer.sent && !end.answer.answered);
+}
+
 static void locate_by_guid(int64_t timeout_ms)
 {
 	assert_int_equal(directory_locate(directory, LOCATE_OBJECT_GUID, USER_GUID, NULL, timeout_ms, on_located, NULL, NULL), STATUS_OK);
@@ -939,7 +949,7 @@ int main(void)
 	const struct CMUnitTest tests[] = { CASE(reads_everything), CASE(reads_one_byte_at_a_time), CASE(the_agents_own_account), CASE(another_entry_is_not_taken), CASE(names_that_match_not_once), CASE(unreadable_policy_is_unknown), CASE(a_policy_that_a_busy_server_withholds_is_not_unknown), CASE(partly_readable_policy_is_unknown),
 		CASE(recheck_reads_anew), CASE(writes_once), CASE(refusals_are_told), CASE(an_answer_with_another_tag_counts), CASE(the_policy_control_is_required),
 		CASE(a_silent_server_leaves_the_truth_open), CASE(a_write_that_waited_was_not_sent), CASE(a_lively_connection_retires_after_a_lost_answer),
-		CASE(two_reads_stall_together), CASE(a_malformed_answer_to_a_write_is_none),
+		CASE(two_reads_stall_together), CASE(a_malformed_answer_to_a_write_is_none), CASE(an_answer_without_a_tag_ends_the_connection),
 		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
 		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_server_may_be_excluded), CASE(an_excluded_server_is_not_asked), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
 		CASE(a_silent_server_is_left_within_a_second), CASE(a_server_that_falls_silent_in_between_is_left_too), CASE(the_only_server_has_all_the_time), CASE(verifies), CASE(verifies_without_the_agents_certificate), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
