@@ -83,6 +83,7 @@ static void handle_session_changed(struct session *session, void *arg)
 		if (difference > 5 || difference < -5)
 			log_event(LOG_WARNING, "clock.difference", NULL, "the service's clock is %lld s ahead of ours", (long long)difference);
 		outbox_repeat(agent->outbox, 0);
+		agent_rotation_ready(agent, session);
 	}
 	if (!session_talks(session))
 		requests_channel_lost(agent->requests, session_endpoint(session));
@@ -120,9 +121,13 @@ static void handle_key_set(struct session *session, void *arg)
 	log_event(LOG_NOTICE, "keys.new", NULL, "key set %lld of the service is in force", (long long)agent->identity.key_set.version);
 }
 
+static void handle_rekeyed(struct session *session, const struct rekeyed *rekeyed, void *arg) { agent_rotation_answered(arg, session, rekeyed); }
+static void handle_next_welcomed(struct session *session, void *arg) { agent_rotation_welcomed(arg); }
+
 static struct session *session_of(struct agent *agent, uint8_t endpoint)
 {
-	static const struct session_callbacks callbacks = { send_frame, close_endpoint, describe_self, handle_session_changed, handle_request, handle_unverified, handle_acknowledged, handle_key_set, NULL };
+	static const struct session_callbacks callbacks = { send_frame, close_endpoint, describe_self, handle_session_changed, handle_request, handle_unverified, handle_acknowledged, handle_key_set,
+	                                                     handle_rekeyed, handle_next_welcomed, NULL };
 	if (!agent->sessions[endpoint]) {
 		struct session_callbacks own = callbacks;
 		own.arg = agent;
@@ -216,8 +221,13 @@ static void handle_down(uint8_t endpoint, const json_t *facts, void *arg)
 		snprintf(agent->endpoints[endpoint].url, sizeof agent->endpoints[endpoint].url, "%s", text_of(facts, "url"));
 	snprintf(agent->endpoints[endpoint].told, sizeof agent->endpoints[endpoint].told, "%s", told);
 	snprintf(agent->endpoints[endpoint].text, sizeof agent->endpoints[endpoint].text, "%s", told);
-	if (agent->sessions[endpoint])
+	if (agent->sessions[endpoint]) {
+		unsigned close_code = json_integer_value(json_object_get(facts, "close_code"));
+		if (close_code == 1008)
+			session_refused(agent->sessions[endpoint]);
+		agent_rotation_closed(agent, agent->sessions[endpoint], close_code, text_of(facts, "reason"));
 		session_down(agent->sessions[endpoint]);
+	}
 	/* Each try that fails like the one before it is no news. */
 	if (may_log_down(agent))
 		log_event(news ? LOG_NOTICE : LOG_DEBUG, news ? "channel.down" : "channel.retry", LOG_FIELDS({ LOG_CODE, text_of(facts, "code") }), "endpoint %u: %s", endpoint, text_of(facts, "reason"));
@@ -242,8 +252,10 @@ static void handle_attached(void *arg)
 static void forget_endpoints(struct agent *agent)
 {
 	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++) {
-		if (agent->sessions[i])
+		if (agent->sessions[i]) {
+			agent_rotation_closed(agent, agent->sessions[i], 0, "");
 			session_down(agent->sessions[i]);
+		}
 		agent->endpoints[i].known = false;
 	}
 }
@@ -260,6 +272,7 @@ void agent_identity_changed(struct agent *agent)
 {
 	journal_set_number(agent->journal, "key_set_version", agent->identity.key_set_floor);
 	agent->expiry_warned = 0;
+	agent_reset_rotation(agent);
 	link_hold(agent->link, STATUS_OK, NULL);
 	link_drop(agent->link);
 	forget_endpoints(agent);
@@ -277,7 +290,7 @@ static void warn_of_expiry(struct agent *agent)
 	for (int i = agent->expiry_warned; i < 5 && left_s < (int64_t)days[i] * DAY_S; i++) {
 		agent->expiry_warned = i + 1;
 		if (i == 4 || left_s >= (int64_t)days[i + 1] * DAY_S)
-			log_event(LOG_WARNING, "keys.expiry", NULL, "the service's key set %s", left_s <= 0 ? "has expired: nothing is accepted until it shows a new one" : "expires soon: the service must show a new one");
+			log_event(LOG_WARNING, "keys.expiry", NULL, "the service's key set %s", left_s <= 0 ? "has expired: nothing is accepted until it shows a new one" : "expires soon: its administrator must sign a new one (reset-service rotate-keys)");
 	}
 }
 
@@ -286,6 +299,7 @@ static void handle_minute(evutil_socket_t fd, short what, void *arg)
 	struct agent *agent = arg;
 	journal_forget(agent->journal, clock_now_ms());
 	warn_of_expiry(agent);
+	agent_rotation_minute(agent);
 	tell_status(agent);
 }
 
@@ -418,7 +432,7 @@ void agent_reload(void *arg)
 
 static enum status open_identity(struct agent *agent, char *why, size_t capacity)
 {
-	enum status status = identity_load(agent->settings->state_directory, &agent->identity, why, capacity);
+	enum status status = identity_load(agent->settings->state_directory, agent->settings->wrap_key_file, &agent->identity, why, capacity);
 	/* Files that do not belong together: an enrolment was cut short. The agent must run so that it can be enrolled again. */
 	if (status == STATUS_LOCAL_TRUST) {
 		log_event(LOG_CRIT, "agent.identity", LOG_FIELDS({ LOG_CODE, status_code(status) }), "%s", why);
@@ -516,7 +530,7 @@ enum status agent_open(struct agent *agent, char *why, size_t capacity)
 		status = open_requests(agent);
 	if (status == STATUS_OK)
 		status = open_timers(agent);
-	return status;
+	return status == STATUS_OK ? agent_open_rotation(agent) : status;
 }
 
 enum status agent_listen(struct agent *agent, int take_channel_fd, int take_control_fd)
@@ -554,6 +568,7 @@ void agent_close(struct agent *agent)
 	link_free(agent->link);
 	if (agent->limits)
 		limits_free(agent->limits);
+	agent_close_rotation(agent);
 	free_event(agent->minute);
 	free_event(agent->repeating);
 	free_event(agent->watching);

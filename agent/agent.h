@@ -1,5 +1,5 @@
 /* agent: writebackd's parts joined: which session feeds which request, what is repeated, what the notification says, how it all ends.
- * The struct is shared by main.c, agent.c, agent_describe.c, commands.c and those of check_user.h; nobody else includes this. */
+ * The struct is shared by main.c, agent.c, agent_describe.c, rotation.c, commands.c and those of check_user.h; nobody else includes this. */
 #ifndef AGENT_AGENT_H
 #define AGENT_AGENT_H
 
@@ -36,6 +36,14 @@ struct agent {
 	struct event *minute, *repeating, *watching;
 	int64_t started_us, stopping_us, idle_us;
 	int expiry_warned;
+	struct {                        /* of the agent's own keys: rotation.c */
+		struct event *deadline; /* of an administrator's wait */
+		struct control_call *call; /* who waits; NULL: nobody */
+		char old_signing[JOSE_KID_SIZE], old_decryption[JOSE_KID_SIZE];
+		unsigned asked;         /* bit 1 << endpoint: told the service, not answered */
+		int64_t begun_s, refused_s, warned_s; /* 0: not */
+		char refused_why[128];
+	} rotation;
 	char *restart_told;             /* the keys that need a restart, as logged last; NULL: none */
 	unsigned down_lines;            /* of the log, spent on what the channel's program says */
 	int64_t down_us;
@@ -62,6 +70,22 @@ bool agent_is_ready(const struct agent *agent, char *why, size_t capacity);
 void agent_describe_directory(const struct realm *realm, char *text, size_t capacity);
 /* A new identity is in force: sessions begin anew. */
 void agent_identity_changed(struct agent *agent);
+
+/* rotation.c: the agent's keys are replaced where they are old, or an administrator asks for it. */
+enum status agent_open_rotation(struct agent *agent) MUST_USE;
+void agent_close_rotation(struct agent *agent);
+/* Another identity is in force: what was under way for the one before is forgotten. */
+void agent_reset_rotation(struct agent *agent);
+void agent_rotation_ready(struct agent *agent, struct session *session);
+void agent_rotation_answered(struct agent *agent, struct session *session, const struct rekeyed *rekeyed);
+void agent_rotation_welcomed(struct agent *agent);
+/* The channel has closed. */
+void agent_rotation_closed(struct agent *agent, struct session *session, unsigned close_code, const char *reason);
+void agent_rotation_minute(struct agent *agent);
+/* "": nothing to say; else in a sentence how far a rotation has come. */
+void agent_describe_rotation(const struct agent *agent, char *text, size_t capacity);
+/* The command rotate-keys. */
+void agent_rotate_keys(struct control_call *call, const json_t *input, void *arg);
 
 extern const struct control_command agent_commands[];
 /* For commands: the command line was wrong, not the agent, which is an exit status of its own. */

@@ -35,6 +35,8 @@ bool agent_is_ready(const struct agent *agent, char *why, size_t capacity)
 	why[0] = 0;
 	if (!agent->identity.enrolled)
 		snprintf(why, capacity, "not enrolled");
+	else if (agent->identity.key_set.keys && !identity_trusts(&agent->identity, clock_now_ms() / 1000))
+		snprintf(why, capacity, "the service's key set has expired: nothing is accepted until its administrator has signed a new one (reset-service rotate-keys)");
 	else if (!link_attached(agent->link))
 		snprintf(why, capacity, "writebackd-channel is not connected");
 	else if (agent_sessions_ready(agent) == 0)

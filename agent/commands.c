@@ -67,6 +67,11 @@ static json_t *describe_identity(const struct agent *agent)
 		return json_null();
 	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:I}", "agent_id", identity->agent_id, "issuer", identity->issuer, "root_key", jose_key_id(identity->root), "signing_key",
 	                         jose_key_id(identity->signing), "decryption_key", jose_key_id(identity->decryption), "boot", (json_int_t)identity->boot);
+	char rotation[256];
+	agent_describe_rotation(agent, rotation, sizeof rotation);
+	if (json)
+		json_object_set_new(json, "keys", json_pack("{s:I,s:I,s:b,s:b,s:s}", "made_at", (json_int_t)identity->made_at, "age_days", (json_int_t)((clock_now_ms() / 1000 - identity->made_at) / 86400),
+		                                            "wrapped", identity->wrap_key.size > 0, "pending", identity->next.signing != NULL, "rotation", rotation));
 	if (json && identity->key_set.keys)
 		json_object_set_new(json, "key_set", json_pack("{s:I,s:I}", "version", (json_int_t)identity->key_set.version, "expires", (json_int_t)identity->key_set.exp));
 	return json;
@@ -168,6 +173,20 @@ static void handle_names(void *arg)
 	end_part(part);
 }
 
+/* A rotation that takes longer than a day is one that fails. */
+static void check_keys(const struct agent *agent, json_t *rows)
+{
+	const struct identity *identity = &agent->identity;
+	char text[512], rotation[256];
+	int64_t now_s = clock_now_ms() / 1000;
+	if (!identity->enrolled)
+		return;
+	agent_describe_rotation(agent, rotation, sizeof rotation);
+	snprintf(text, sizeof text, "%lld days old, %s%s%s", (long long)((now_s - identity->made_at) / 86400), identity->wrap_key.size > 0 ? "their files are wrapped" : "their files are plain",
+	         rotation[0] ? "; " : "", rotation);
+	add_row(rows, "agent", "own keys", !identity->next.signing || now_s - identity->next.made_at < 86400, text);
+}
+
 static void check_agent(const struct agent *agent, json_t *rows)
 {
 	const struct identity *identity = &agent->identity;
@@ -178,6 +197,7 @@ static void check_agent(const struct agent *agent, json_t *rows)
 	int64_t left_s = identity->key_set.keys ? identity->key_set.exp - clock_now_ms() / 1000 : 0;
 	snprintf(text, sizeof text, identity->key_set.keys ? "version %lld, %lld days left" : "none seen yet", (long long)identity->key_set.version, (long long)(left_s / 86400));
 	add_row(rows, "agent", "key set", left_s > 0, text);
+	check_keys(agent, rows);
 	add_row(rows, "agent", "journal", journal_writable(agent->journal), journal_writable(agent->journal) ? "can be written" : status_admin_text(STATUS_AGENT_JOURNAL));
 	describe_resets(agent, text, sizeof text);
 	add_row(rows, "agent", "resets", !limits_latched(agent->limits), text);
@@ -335,5 +355,6 @@ const struct control_command agent_commands[] = {
 	{ "enroll-finish", run_enroll_finish },
 	{ "resume", run_resume },
 	{ "journal", run_journal },
+	{ "rotate-keys", agent_rotate_keys },
 	{ 0 },
 };

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/key_file.h"
+
 #define FILE_MAX 131072
 
 static void join_path(const struct identity *identity, const char *name, char *path, size_t capacity)
@@ -101,16 +103,47 @@ static enum status open_folder(const char *folder, char *why, size_t capacity)
 	return STATUS_OK;
 }
 
-static enum status load_key(const struct identity *identity, const char *name, enum jose_use use, const char *kid, struct jose_key **ret_key, char *why, size_t capacity)
+static enum status load_key(const struct identity *identity, enum jose_use use, const json_t *holder, const char *member, struct jose_key **ret_key, char *why, size_t capacity)
+{
+	const char *kid = json_string_value(json_object_get(holder, member));
+	if (kid && strlen(kid) == JOSE_KID_SIZE - 1 && !strchr(kid, '/'))
+		return key_file_load(identity->folder, use, kid, &identity->wrap_key, ret_key, why, capacity);
+	snprintf(why, capacity, "%s/identity.json is damaged: %s", identity->folder, member);
+	return STATUS_LOCAL_INPUT;
+}
+
+static enum status load_pair(const struct identity *identity, const json_t *holder, struct jose_key **ret_signing, struct jose_key **ret_decryption, char *why, size_t capacity)
+{
+	enum status status = load_key(identity, JOSE_SIGN, holder, "signing_key", ret_signing, why, capacity);
+	return status == STATUS_OK ? load_key(identity, JOSE_DECRYPT, holder, "decryption_key", ret_decryption, why, capacity) : status;
+}
+
+static int64_t time_of(const json_t *holder, const char *member)
+{
+	return json_integer_value(json_object_get(holder, member));
+}
+
+/* Those of an older version do not say it: the file is as old as its keys. */
+static int64_t made_at(const struct identity *identity, const json_t *json)
 {
 	char path[4096];
-	join_path(identity, name, path, sizeof path);
-	enum status status = jose_key_load(path, use, ret_key);
-	if (status != STATUS_OK)
-		snprintf(why, capacity, "%s cannot be used: %s", path, status == STATUS_LOCAL_SYSTEM ? strerror(errno) : status_admin_text(status));
-	else if (!kid || strcmp(kid, jose_key_id(*ret_key)) != 0) {
-		snprintf(why, capacity, "%s is not the key of identity.json: an enrolment was cut short, enroll again", path);
-		status = STATUS_LOCAL_TRUST;
+	struct stat facts;
+	join_path(identity, "identity.json", path, sizeof path);
+	return time_of(json, "made_at") > 0 || stat(path, &facts) != 0 ? time_of(json, "made_at") : facts.st_mtime;
+}
+
+static enum status load_keys(struct identity *identity, const json_t *json, char *why, size_t capacity)
+{
+	const json_t *next = json_object_get(json, "next"), *retired = json_object_get(json, "retired");
+	enum status status = load_pair(identity, json, &identity->signing, &identity->decryption, why, capacity);
+	identity->made_at = made_at(identity, json);
+	if (status == STATUS_OK && next)
+		status = load_pair(identity, next, &identity->next.signing, &identity->next.decryption, why, capacity);
+	identity->next.made_at = time_of(next, "made_at");
+	identity->next.first = json_is_true(json_object_get(next, "first"));
+	for (size_t i = 0; status == STATUS_OK && i < json_array_size(retired) && i < IDENTITY_RETIRED; i++) {
+		identity->retired[i].until = time_of(json_array_get(retired, i), "until");
+		status = load_key(identity, JOSE_DECRYPT, json_array_get(retired, i), "decryption_key", &identity->retired[i].key, why, capacity);
 	}
 	return status;
 }
@@ -130,9 +163,7 @@ static enum status parse_identity(struct identity *identity, const json_t *json,
 	strcpy(identity->instance_id, instance_id);
 	identity->issuer = strdup(issuer);
 	identity->name = strdup(name ? name : "");
-	enum status status = load_key(identity, "signing.jwk", JOSE_SIGN, json_string_value(json_object_get(json, "signing_key")), &identity->signing, why, capacity);
-	if (status == STATUS_OK)
-		status = load_key(identity, "decryption.jwk", JOSE_DECRYPT, json_string_value(json_object_get(json, "decryption_key")), &identity->decryption, why, capacity);
+	enum status status = load_keys(identity, json, why, capacity);
 	identity->enrolled = status == STATUS_OK;
 	return status;
 }
@@ -150,13 +181,31 @@ static void load_key_set(struct identity *identity)
 		free(text);
 }
 
-enum status identity_load(const char *folder, struct identity *ret_identity, char *why, size_t capacity)
+/* What a crash left over, and what is not needed any more. */
+static void destroy_others(const struct identity *identity)
+{
+	const char *kids[4 + IDENTITY_RETIRED] = { jose_key_id(identity->signing), jose_key_id(identity->decryption) };
+	if (identity->next.signing) {
+		kids[2] = jose_key_id(identity->next.signing);
+		kids[3] = jose_key_id(identity->next.decryption);
+	}
+	for (size_t i = 0; i < IDENTITY_RETIRED; i++)
+		if (identity->retired[i].key)
+			kids[4 + i] = jose_key_id(identity->retired[i].key);
+	key_file_keep_only(identity->folder, kids, sizeof kids / sizeof kids[0]);
+}
+
+enum status identity_load(const char *folder, const char *wrap_key_file, struct identity *ret_identity, char *why, size_t capacity)
 {
 	memset(ret_identity, 0, sizeof *ret_identity);
 	enum status status = open_folder(folder, why, capacity);
 	if (status != STATUS_OK)
 		return status;
 	ret_identity->folder = strdup(folder);
+	if (wrap_key_file)
+		status = key_file_read_wrap(wrap_key_file, &ret_identity->wrap_key, why, capacity);
+	if (status != STATUS_OK)
+		return status;
 	AUTO_FREE char *text = NULL;
 	status = read_file(ret_identity, "identity.json", &text, why, capacity);
 	if (status == STATUS_LOCAL_NOT_ENROLLED)
@@ -166,8 +215,10 @@ enum status identity_load(const char *folder, struct identity *ret_identity, cha
 	json_t *json = jose_json_parse(bytes_of_string(text));
 	status = parse_identity(ret_identity, json, why, capacity);
 	json_decref(json);
-	if (status == STATUS_OK)
+	if (status == STATUS_OK) {
 		load_key_set(ret_identity);
+		destroy_others(ret_identity);
+	}
 	return status;
 }
 
@@ -195,6 +246,11 @@ void identity_clear(struct identity *identity)
 	jose_key_free(identity->root);
 	jose_key_free(identity->signing);
 	jose_key_free(identity->decryption);
+	jose_key_free(identity->next.signing);
+	jose_key_free(identity->next.decryption);
+	for (size_t i = 0; i < IDENTITY_RETIRED; i++)
+		jose_key_free(identity->retired[i].key);
+	secret_wipe(&identity->wrap_key);
 	key_set_clear(&identity->key_set);
 	memset(identity, 0, sizeof *identity);
 }
@@ -229,6 +285,124 @@ enum status identity_adopt_key_set(struct identity *identity, struct bytes jws, 
 	return identity->folder ? write_file(identity, "key-set.jws", identity->key_set_jws, false) : STATUS_OK;
 }
 
+/* Saving ----------------------------------------------------------------------------------------------------------------------------- */
+
+static json_t *describe_retired(const struct identity *identity)
+{
+	json_t *array = json_array();
+	for (size_t i = 0; i < IDENTITY_RETIRED; i++)
+		if (identity->retired[i].key)
+			json_array_append_new(array, json_pack("{s:s,s:I}", "decryption_key", jose_key_id(identity->retired[i].key), "until", (json_int_t)identity->retired[i].until));
+	return array;
+}
+
+enum status identity_save(struct identity *identity)
+{
+	if (!identity->folder)
+		return STATUS_OK;
+	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:o,s:o}", "agent_id", identity->agent_id, "instance_id", identity->instance_id, "issuer", identity->issuer, "name",
+	                         identity->name, "signing_key", jose_key_id(identity->signing), "decryption_key", jose_key_id(identity->decryption), "made_at",
+	                         (json_int_t)identity->made_at, "retired", describe_retired(identity), "root_key", jose_key_public_jwk(identity->root));
+	if (json && identity->next.signing)
+		json_object_set_new(json, "next", json_pack("{s:s,s:s,s:I,s:b}", "signing_key", jose_key_id(identity->next.signing), "decryption_key", jose_key_id(identity->next.decryption),
+		                                            "made_at", (json_int_t)identity->next.made_at, "first", identity->next.first));
+	AUTO_FREE char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+	json_decref(json);
+	enum status status = text ? write_file(identity, "identity.json", text, true) : STATUS_AGENT_INTERNAL;
+	identity->unwritten = status != STATUS_OK;
+	if (status == STATUS_OK)
+		destroy_others(identity);
+	return status;
+}
+
+/* Rotation --------------------------------------------------------------------------------------------------------------------------- */
+
+void identity_decryption_keys(const struct identity *identity, struct jose_key *ret_keys[IDENTITY_DECRYPTION_KEYS])
+{
+	size_t count = 0;
+	ret_keys[count++] = identity->decryption;
+	if (identity->next.decryption)
+		ret_keys[count++] = identity->next.decryption;
+	for (size_t i = 0; i < IDENTITY_RETIRED; i++)
+		if (identity->retired[i].key)
+			ret_keys[count++] = identity->retired[i].key;
+	ret_keys[count] = NULL;
+}
+
+/* IDENTITY_RETIRED where none is free. */
+static size_t free_place(const struct identity *identity)
+{
+	size_t place = 0;
+	while (place < IDENTITY_RETIRED && identity->retired[place].key)
+		place++;
+	return place;
+}
+
+static void forget_next(struct identity *identity)
+{
+	jose_key_free(identity->next.signing);
+	jose_key_free(identity->next.decryption);
+	memset(&identity->next, 0, sizeof identity->next);
+}
+
+enum status identity_begin_rotation(struct identity *identity, int64_t now_s)
+{
+	if (identity->next.signing || free_place(identity) == IDENTITY_RETIRED)
+		return STATUS_LOCAL_INPUT;
+	enum status status = jose_key_generate(JOSE_SIGN, &identity->next.signing);
+	if (status == STATUS_OK)
+		status = jose_key_generate(JOSE_DECRYPT, &identity->next.decryption);
+	identity->next.made_at = now_s;
+	if (status == STATUS_OK && identity->folder)
+		status = key_file_store(identity->folder, identity->next.signing, &identity->wrap_key);
+	if (status == STATUS_OK && identity->folder)
+		status = key_file_store(identity->folder, identity->next.decryption, &identity->wrap_key);
+	if (status == STATUS_OK)
+		status = identity_save(identity);
+	if (status != STATUS_OK)
+		forget_next(identity);
+	return status;
+}
+
+enum status identity_finish_rotation(struct identity *identity, int64_t now_s)
+{
+	size_t place = free_place(identity);
+	if (!identity->next.signing || place == IDENTITY_RETIRED)
+		return STATUS_LOCAL_INPUT;
+	jose_key_free(identity->signing);
+	identity->retired[place].key = identity->decryption;
+	identity->retired[place].until = now_s + IDENTITY_OVERLAP_S;
+	identity->signing = identity->next.signing;
+	identity->decryption = identity->next.decryption;
+	identity->made_at = identity->next.made_at;
+	memset(&identity->next, 0, sizeof identity->next);
+	return identity_save(identity);
+}
+
+enum status identity_set_turn(struct identity *identity, bool next)
+{
+	if (!identity->next.signing || identity->next.first == next)
+		return STATUS_OK;
+	identity->next.first = next;
+	return identity_save(identity);
+}
+
+enum status identity_drop_retired(struct identity *identity, int64_t now_s)
+{
+	bool dropped = false;
+	for (size_t i = 0; i < IDENTITY_RETIRED; i++) {
+		/* A clock that was set back does not keep it for years. */
+		if (identity->retired[i].until > now_s + IDENTITY_OVERLAP_S)
+			identity->retired[i].until = now_s + IDENTITY_OVERLAP_S;
+		if (!identity->retired[i].key || identity->retired[i].until > now_s)
+			continue;
+		jose_key_free(identity->retired[i].key);
+		identity->retired[i].key = NULL;
+		dropped = true;
+	}
+	return dropped ? identity_save(identity) : STATUS_OK;
+}
+
 /* Enrolment ------------------------------------------------------------------------------------------------------------------------- */
 
 enum status enrolment_begin(const char *issuer, const json_t *root_key, const char *name, const char *ticket, int64_t now_s,
@@ -255,25 +429,15 @@ enum status enrolment_begin(const char *issuer, const json_t *root_key, const ch
 	return status;
 }
 
-static enum status store(const struct identity *identity)
+/* identity.json last, since it is what makes the others count: until then what was there before stays what counts. */
+static enum status store(struct identity *identity)
 {
-	char path[4096];
-	join_path(identity, "signing.jwk", path, sizeof path);
-	enum status status = jose_key_store(identity->signing, path);
-	join_path(identity, "decryption.jwk", path, sizeof path);
+	enum status status = key_file_store(identity->folder, identity->signing, &identity->wrap_key);
 	if (status == STATUS_OK)
-		status = jose_key_store(identity->decryption, path);
+		status = key_file_store(identity->folder, identity->decryption, &identity->wrap_key);
 	if (status == STATUS_OK)
 		status = write_file(identity, "key-set.jws", identity->key_set_jws, true);
-	if (status != STATUS_OK)
-		return status;
-	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:o}", "agent_id", identity->agent_id, "instance_id", identity->instance_id, "issuer", identity->issuer, "name",
-	                         identity->name, "signing_key", jose_key_id(identity->signing), "decryption_key", jose_key_id(identity->decryption), "root_key",
-	                         jose_key_public_jwk(identity->root));
-	AUTO_FREE char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
-	json_decref(json);
-	/* Last, since it is what makes the others count. */
-	return text ? write_file(identity, "identity.json", text, true) : STATUS_AGENT_INTERNAL;
+	return status == STATUS_OK ? identity_save(identity) : status;
 }
 
 enum status enrolment_finish(struct enrolment *enrolment, struct identity *identity, const char *agent_id, const char *key_set, int64_t now_s, char *why, size_t capacity)
@@ -296,7 +460,13 @@ enum status enrolment_finish(struct enrolment *enrolment, struct identity *ident
 	fresh.signing = enrolment->signing;
 	fresh.decryption = enrolment->decryption;
 	fresh.enrolled = true;
+	fresh.made_at = now_s;
 	memset(enrolment, 0, sizeof *enrolment);
+	if (identity->wrap_key.size > 0 && secret_from(secret_bytes(&identity->wrap_key), &fresh.wrap_key) != STATUS_OK) {
+		snprintf(why, capacity, "out of memory");
+		identity_clear(&fresh);
+		return STATUS_AGENT_INTERNAL;
+	}
 	status = store(&fresh);
 	if (status != STATUS_OK) {
 		snprintf(why, capacity, "the identity cannot be written to %s: %s", fresh.folder, strerror(errno));

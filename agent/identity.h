@@ -1,14 +1,31 @@
 /* identity: who this agent is and whom it trusts: the files of the state directory.
  *
- *     identity.json    agent_id, issuer, the pinned root key, instance_id, thumbprints of its own keys
- *     signing.jwk, decryption.jwk    its private keys, mode 0600
+ *     identity.json    agent_id, issuer, the pinned root key, instance_id, thumbprints of its own keys, and how far a rotation of them has come
+ *     signing.THUMBPRINT.jwk, decryption.THUMBPRINT.jwk    its private keys (key_file.h)
  *     key-set.jws      the service's key set as last seen
+ *
+ * identity.json is written as one, durably, and says alone which keys count: a key file is written before identity.json names it, and destroyed after it does not any
+ * more; what a crash left over in between is destroyed at the next start.
+ *
+ * A rotation (proto/README.md 5.3) in that order, so that a crash at any moment leaves an agent that can greet:
+ *
+ *     1. both new key files are written; 2. identity.json names them as next; 3. the service is told, as often as it takes, signed by the present key
+ *     4. it confirms, or welcomes a hello by the next pair: identity.json names the next pair as the present one and the old decryption key as retired
+ *     5. the old signing key's file is destroyed; 6. an hour later, also over restarts, the retired one leaves identity.json; 7. its file is destroyed
+ *
+ * Between 3 and 4 only the service knows which pair is in force. The hello is by the present pair until the service has refused that (1008), then by the next one, and
+ * so on in turns; whose turn it is is durable before the hello goes out, so that a pair that the service has dropped is not shown to it again.
  *
  * Not being enrolled is a valid state. On the loop's thread. */
 #ifndef AGENT_IDENTITY_H
 #define AGENT_IDENTITY_H
 
 #include "proto/messages.h"
+
+#define IDENTITY_RETIRED 4
+#define IDENTITY_OVERLAP_S 3600
+/* For jose_decrypt: present, next, retired and a NULL. */
+#define IDENTITY_DECRYPTION_KEYS (IDENTITY_RETIRED + 3)
 
 struct identity {
 	bool enrolled;
@@ -18,6 +35,18 @@ struct identity {
 	char *name;
 	struct jose_key *root;
 	struct jose_key *signing, *decryption;
+	int64_t made_at;                /* of these two, seconds */
+	struct {
+		struct jose_key *signing, *decryption; /* NULL: no rotation is under way */
+		int64_t made_at;
+		bool first;             /* its turn to greet */
+	} next;
+	struct {
+		struct jose_key *key;   /* NULL: none */
+		int64_t until;
+	} retired[IDENTITY_RETIRED];    /* decryption keys */
+	struct secret wrap_key;         /* for the key files; empty: they are plain */
+	bool unwritten;                 /* identity.json could not be written: identity_save */
 	struct key_set key_set;         /* keys NULL: none yet */
 	char *key_set_jws;
 	int64_t key_set_floor;          /* the highest version ever seen */
@@ -26,11 +55,25 @@ struct identity {
 };
 
 /* Makes the folder (0700) where it is missing and reads it. STATUS_OK also where not enrolled. STATUS_LOCAL_PERMISSION for a wrong owner or mode,
- * STATUS_LOCAL_TRUST for files that do not belong together, STATUS_LOCAL_INPUT for damaged ones; `why` gets a sentence. */
-enum status identity_load(const char *folder, struct identity *ret_identity, char *why, size_t capacity) MUST_USE;
+ * STATUS_LOCAL_TRUST for files that do not belong together, STATUS_LOCAL_INPUT for damaged ones, STATUS_LOCAL_CONFIG where key files are wrapped and `wrap_key_file` (NULL: none)
+ * is not what they were wrapped with; `why` gets a sentence. */
+enum status identity_load(const char *folder, const char *wrap_key_file, struct identity *ret_identity, char *why, size_t capacity) MUST_USE;
 /* One agent a state directory: *ret_fd holds the lock as long as it is open. STATUS_LOCAL_SYSTEM where another program holds it. */
 enum status identity_lock(const struct identity *identity, int *ret_fd, char *why, size_t capacity) MUST_USE;
 void identity_clear(struct identity *identity);
+
+/* Rotation, steps 1 and 2. STATUS_LOCAL_INPUT where one is under way already or IDENTITY_RETIRED of them were finished within the hour; STATUS_LOCAL_SYSTEM where it cannot be
+ * written: then nothing has begun. */
+enum status identity_begin_rotation(struct identity *identity, int64_t now_s) MUST_USE;
+/* Steps 4 and 5. In force in memory also where it cannot be written (`unwritten`): a restart finds out again which pair counts. */
+enum status identity_finish_rotation(struct identity *identity, int64_t now_s) MUST_USE;
+/* Whose turn it is to greet: the next pair's or the present one's. */
+enum status identity_set_turn(struct identity *identity, bool next) MUST_USE;
+/* Steps 6 and 7, where it is time. */
+enum status identity_drop_retired(struct identity *identity, int64_t now_s) MUST_USE;
+/* Writes identity.json and destroys the key files that it does not name. */
+enum status identity_save(struct identity *identity) MUST_USE;
+void identity_decryption_keys(const struct identity *identity, struct jose_key *ret_keys[IDENTITY_DECRYPTION_KEYS]);
 
 /* A key set as the service showed it: verified with the root, its version not below the floor, the same version with the same bytes. Becomes the key set in
  * force and is written to the folder. *ret_changed: it is another one than before. STATUS_LOCAL_TRUST or STATUS_LOCAL_INPUT otherwise. */

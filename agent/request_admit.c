@@ -72,7 +72,8 @@ enum status request_decrypt(struct request *request)
 	if (request->secret.operation_id[0])
 		return STATUS_OK;
 	AUTO_SECRET struct secret plaintext = SECRET_EMPTY;
-	struct jose_key *const keys[] = { request->all->world.identity->decryption, NULL };
+	struct jose_key *keys[IDENTITY_DECRYPTION_KEYS];
+	identity_decryption_keys(request->all->world.identity, keys);
 	request->marked_us = clock_monotonic_us();
 	enum jose_reason reason = jose_decrypt(bytes_of_string(request->claims->secret), keys, &plaintext);
 	if (reason != JOSE_OK) {

@@ -15,6 +15,7 @@ struct session {
 	struct session_callbacks callbacks;
 	struct event *deadline;
 	enum session_state state;
+	bool next_pair;                /* the hello was by the next keys */
 	char nonce[NONCE_SIZE];        /* our own */
 	char id[UUID_SIZE];            /* the service's name for the channel */
 	int64_t clock_difference_s;
@@ -33,6 +34,7 @@ static void handle_welcome(struct session *session, struct bytes payload, struct
 static void handle_request(struct session *session, struct bytes payload, struct bytes frame);
 static void handle_ack(struct session *session, struct bytes payload, struct bytes frame);
 static void handle_drain(struct session *session, struct bytes payload, struct bytes frame);
+static void handle_rekeyed(struct session *session, struct bytes payload, struct bytes frame);
 
 /* wb-keys+jwt has no handler of a payload: the root signs it, and identity_adopt_key_set judges the whole frame. */
 static const struct message {
@@ -46,9 +48,12 @@ static const struct message {
 	{ TYP_REQUEST, IN_READY | IN_DRAINING, handle_request },
 	{ TYP_ACK, IN_READY | IN_DRAINING, handle_ack },
 	{ TYP_DRAIN, IN_READY | IN_DRAINING, handle_drain },
+	{ TYP_REKEYED, IN_READY | IN_DRAINING, handle_rekeyed },
 	{ TYP_HELLO, 0, NULL },
 	{ TYP_RESULT, 0, NULL },
 	{ TYP_ENROLL, 0, NULL },
+	{ TYP_REKEY, 0, NULL },
+	{ TYP_REKEY_PROOF, 0, NULL },
 };
 
 static const struct state {
@@ -61,6 +66,7 @@ static const struct state {
 
 const char *session_state_name(enum session_state state) { return states[state].name; }
 enum session_state session_state(const struct session *session) { return session->state; }
+const char *session_id(const struct session *session) { return session->id; }
 uint8_t session_endpoint(const struct session *session) { return session->endpoint; }
 bool session_talks(const struct session *session) { return session->state == SESSION_READY || session->state == SESSION_DRAINING; }
 int64_t session_clock_difference_s(const struct session *session) { return session->clock_difference_s; }
@@ -132,6 +138,16 @@ void session_up(struct session *session)
 	event_add(session->deadline, &(struct timeval){ GREETING_S, 0 });
 }
 
+void session_refused(struct session *session)
+{
+	if (session->state != SESSION_WELCOME)
+		return;
+	enum status status = identity_set_turn(session->identity, !session->next_pair);
+	/* The next greeting is what it should be all the same; only a crash would forget whose turn it is. */
+	if (status != STATUS_OK)
+		log_event(LOG_ERR, "keys.unwritten", NULL, "which keys are to greet cannot be written: %s", status_admin_text(status));
+}
+
 void session_down(struct session *session)
 {
 	event_del(session->deadline);
@@ -140,11 +156,16 @@ void session_down(struct session *session)
 
 /* Sending --------------------------------------------------------------------------------------------------------------------------- */
 
-static enum status sign_and_send(struct session *session, const char *typ, struct bytes payload)
+static enum status send_by(struct session *session, struct jose_key *key, const char *typ, struct bytes payload)
 {
 	AUTO_FREE char *jws = NULL;
-	enum status status = jose_sign(session->identity->signing, typ, payload, &jws);
+	enum status status = jose_sign(key, typ, payload, &jws);
 	return status == STATUS_OK ? session->callbacks.send(session, bytes_of_string(jws), session->callbacks.arg) : status;
+}
+
+static enum status sign_and_send(struct session *session, const char *typ, struct bytes payload)
+{
+	return send_by(session, session->identity->signing, typ, payload);
 }
 
 enum status session_send(struct session *session, const char *typ, struct bytes payload)
@@ -158,14 +179,16 @@ static enum status send_hello(struct session *session, const char *nonce)
 	struct session_self self = { 0 };
 	session->callbacks.self(&self, session->callbacks.arg);
 	nonce_random(session->nonce);
+	session->next_pair = identity->next.signing && identity->next.first;
+	const struct jose_key *decryption = session->next_pair ? identity->next.decryption : identity->decryption;
 	struct hello hello = {
 		.agent_id = (char *)identity->agent_id, .issuer = identity->issuer, .iat = session->now_s, .nonce = (char *)nonce, .agent_nonce = session->nonce,
 		.instance_id = (char *)identity->instance_id, .boot = identity->boot, .version = 1, .software = (char *)"writebackd/" WRITEBACKD_VERSION,
 		.directories = (struct hello_directory *)self.directories, .directory_count = self.directory_count, .operations = self.operations,
-		.max_in_flight = self.max_in_flight, .decryption_key = (char *)jose_key_id(identity->decryption),
+		.max_in_flight = self.max_in_flight, .decryption_key = (char *)jose_key_id(decryption),
 	};
 	AUTO_FREE char *payload = hello_build(&hello);
-	return payload ? sign_and_send(session, TYP_HELLO, bytes_of_string(payload)) : STATUS_AGENT_INTERNAL;
+	return payload ? send_by(session, session->next_pair ? identity->next.signing : identity->signing, TYP_HELLO, bytes_of_string(payload)) : STATUS_AGENT_INTERNAL;
 }
 
 void session_drain(struct session *session, const char *reason)
@@ -283,6 +306,8 @@ static void handle_welcome(struct session *session, struct bytes payload, struct
 		strcpy(session->id, welcome.session);
 		session->clock_difference_s = welcome.iat - session->now_s;
 		wipe(session->nonce, sizeof session->nonce);
+		if (session->next_pair)
+			session->callbacks.next_welcomed(session, session->callbacks.arg);
 		set_state(session, SESSION_READY);
 	}
 	welcome_clear(&welcome);
@@ -316,4 +341,15 @@ static void handle_drain(struct session *session, struct bytes payload, struct b
 		set_state(session, SESSION_DRAINING);
 	}
 	drain_clear(&drain);
+}
+
+static void handle_rekeyed(struct session *session, struct bytes payload, struct bytes frame)
+{
+	struct rekeyed rekeyed = { 0 };
+	const char *member = NULL;
+	if (rekeyed_parse(payload, &rekeyed, &member) == STATUS_OK && is_ours(session, rekeyed.issuer, rekeyed.agent_id) && strcmp(rekeyed.session, session->id) == 0)
+		session->callbacks.rekeyed(session, &rekeyed, session->callbacks.arg);
+	else
+		log_event(LOG_WARNING, "keys.answer_refused", NULL, "the service's answer to new keys is malformed, or of another channel");
+	rekeyed_clear(&rekeyed);
 }

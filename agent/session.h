@@ -33,6 +33,10 @@ struct session_callbacks {
 	void (*acknowledged)(struct session *session, const char *request_id, void *arg);
 	/* Another key set is in force. */
 	void (*key_set)(struct session *session, void *arg);
+	/* The service's answer to TYP_REKEY, of this channel. */
+	void (*rekeyed)(struct session *session, const struct rekeyed *rekeyed, void *arg);
+	/* It has welcomed a hello by the next pair: that is the one in force there. Before `changed`. */
+	void (*next_welcomed)(struct session *session, void *arg);
 	void *arg;
 };
 
@@ -43,6 +47,8 @@ void session_free(struct session *session);
 /* The WebSocket is open; it is gone. */
 void session_up(struct session *session);
 void session_down(struct session *session);
+/* The service has closed it with 1008, before session_down: where it was our hello that it refused, the other pair of keys has its turn at the next greeting. */
+void session_refused(struct session *session);
 void session_frame(struct session *session, struct bytes frame, int64_t now_s);
 
 /* Signs and sends; only in ready and draining. */
@@ -53,6 +59,8 @@ void session_drain(struct session *session, const char *reason);
 void session_end_drain(struct session *session);
 enum session_state session_state(const struct session *session);
 const char *session_state_name(enum session_state state);
+/* The service's name for the channel; "" before the welcome. */
+const char *session_id(const struct session *session);
 uint8_t session_endpoint(const struct session *session);
 /* Ready or draining: results may be sent. */
 bool session_talks(const struct session *session);

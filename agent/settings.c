@@ -10,6 +10,7 @@
 #define SECOND_MS 1000
 #define MINUTE_MS (60 * SECOND_MS)
 #define HOUR_MS (60 * MINUTE_MS)
+#define DAY_MS (24 * HOUR_MS)
 #define AT(member) offsetof(struct settings_directory, member)
 
 static const struct config_key directory_keys[] = {
@@ -71,6 +72,8 @@ const struct config_key settings_keys[] = {
 	{ "limits.lookups_per_minute", CONFIG_INT, AT(lookups_per_minute), "600", .reloadable = true, .max = 100000, .help = "Lookups and questions for the policy a minute; 0: no limit" },
 	{ "settling.delay", CONFIG_DURATION_MS, AT(settling_delay_ms), "30s", .reloadable = true, .min = 100, .max = 10 * MINUTE_MS, .help = "How long a record must stay unchanged before a lost write counts as not applied" },
 	{ "settling.limit", CONFIG_DURATION_MS, AT(settling_limit_ms), "15min", .reloadable = true, .min = SECOND_MS, .max = HOUR_MS, .help = "When a lost write that cannot be decided becomes unknown" },
+	{ "keys.rotate_after", CONFIG_DURATION_MS, AT(rotate_after_ms), "90d", .reloadable = true, .min = HOUR_MS, .max = 3650 * (int64_t)DAY_MS, .help = "Age at which the agent replaces its own keys" },
+	{ "keys.wrap_key_file", CONFIG_PATH, AT(wrap_key_file), NULL, .help = "32 bytes that wrap the files of the agent's keys; default: they are plain" },
 	{ "log.level", CONFIG_CHOICE, AT(log_level), "info", .reloadable = true, .choices = "debug|info|notice|warning|error|critical", .help = "Lines below it are dropped" },
 	{ "log.format", CONFIG_CHOICE, AT(log_format), "auto", .choices = "auto|text|json|journal", .help = "How lines are written" },
 	{ "diagnostics.loop_probe", CONFIG_DURATION_MS, AT(loop_probe_ms), "1s", .min = 5, .max = MINUTE_MS, .help = "How often the loop looks at its own punctuality" },

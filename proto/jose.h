@@ -52,6 +52,13 @@ enum status jose_key_private_jwk(const struct jose_key *key, struct secret *ret_
 /* A key file: a private JWK of at most 4,096 bytes, checked as secret_read_file does; written anew with mode 0600, fsync'ed, by rename. */
 enum status jose_key_load(const char *path, enum jose_use use, struct jose_key **ret_key) MUST_USE;
 enum status jose_key_store(const struct jose_key *key, const char *path) MUST_USE;
+/* The writing of it alone: `text` and a line feed. */
+enum status jose_file_write(const char *path, struct bytes text) MUST_USE;
+/* The same key as a compact JWE with exactly alg "dir", enc "A256GCM", cty "jwk+json" (RFC 7517 section 7): a malloc'ed text. `wrap_key`: 32 bytes. */
+#define JOSE_WRAP_KEY 32
+enum status jose_key_wrap(const struct jose_key *key, const struct secret *wrap_key, char **ret_jwe) MUST_USE;
+/* JOSE_DECRYPTION where `wrap_key` is another one or the text is torn behind its header; JOSE_HEADER also where what it holds is no such private key. */
+enum jose_reason jose_key_unwrap(struct bytes jwe, const struct secret *wrap_key, enum jose_use use, struct jose_key **ret_key) MUST_USE;
 void jose_key_free(struct jose_key *key);
 /* RFC 7638 thumbprint; lives as long as the key. */
 const char *jose_key_id(const struct jose_key *key);

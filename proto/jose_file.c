@@ -61,21 +61,25 @@ static bool sync_folder(const char *path)
 	return good;
 }
 
-enum status jose_key_store(const struct jose_key *key, const char *path)
+enum status jose_file_write(const char *path, struct bytes text)
 {
-	AUTO_SECRET struct secret text = SECRET_EMPTY;
 	char temporary[PATH_MAX];
-	enum status status = jose_key_private_jwk(key, &text);
 
-	if (status != STATUS_OK)
-		return status;
 	if (snprintf(temporary, sizeof(temporary), "%s.new", path) >= (int)sizeof(temporary))
 		return STATUS_LOCAL_INPUT;
 	unlink(temporary); /* left over by a crash */
-	if (write_new(temporary, secret_bytes(&text)) && rename(temporary, path) == 0 && sync_folder(path))
+	if (write_new(temporary, text) && rename(temporary, path) == 0 && sync_folder(path))
 		return STATUS_OK;
 	int error = errno;
 	unlink(temporary);
 	errno = error;
 	return STATUS_LOCAL_SYSTEM;
+}
+
+enum status jose_key_store(const struct jose_key *key, const char *path)
+{
+	AUTO_SECRET struct secret text = SECRET_EMPTY;
+	enum status status = jose_key_private_jwk(key, &text);
+
+	return status == STATUS_OK ? jose_file_write(path, secret_bytes(&text)) : status;
 }

@@ -18,34 +18,6 @@ void nonce_random(char out[NONCE_SIZE])
 
 /* Keys as members -------------------------------------------------------------------------------------------------------------------- */
 
-/* A published key has all seven members, which jose_key_from_jwk would take or leave. */
-static enum status published_key(const json_t *jwk, enum jose_use use, struct jose_key **ret_key)
-{
-	return json_object_size(jwk) == 7 ? jose_key_from_jwk(jwk, use, false, ret_key) : STATUS_LOCAL_INPUT;
-}
-
-/* `min` of these rows is the key's use. */
-static enum status parse_key(const struct field *field, const json_t *value, void *object)
-{
-	return published_key(value, (enum jose_use)field->min, FIELD_AT(field, object, struct jose_key *));
-}
-
-static bool build_key(const struct field *field, const void *object, json_t **ret_value)
-{
-	*ret_value = jose_key_public_jwk(*FIELD_CONST(field, object, struct jose_key *));
-	return *ret_value != NULL;
-}
-
-static void clear_key(const struct field *field, void *object)
-{
-	struct jose_key **key = FIELD_AT(field, object, struct jose_key *);
-
-	jose_key_free(*key);
-	*key = NULL;
-}
-
-static const struct field_type field_key = { parse_key, build_key, clear_key };
-
 static enum status parse_keys(const struct field *field, const json_t *value, void *object)
 {
 	struct jose_keys *keys = jose_keys_new();
@@ -57,7 +29,7 @@ static enum status parse_keys(const struct field *field, const json_t *value, vo
 	for (size_t i = 0; i < json_array_size(value) && status == STATUS_OK; i++) {
 		struct jose_key *key;
 
-		status = published_key(json_array_get(value, i), JOSE_SIGN, &key);
+		status = field_published_key(json_array_get(value, i), JOSE_SIGN, &key);
 		if (status == STATUS_OK)
 			status = jose_keys_add(keys, key);
 	}

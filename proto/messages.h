@@ -23,6 +23,9 @@
 #define TYP_ACK "wb-ack+jwt"
 #define TYP_DRAIN "wb-drain+jwt"
 #define TYP_ENROLL "wb-enroll+jwt"
+#define TYP_REKEY "wb-rekey+jwt"
+#define TYP_REKEY_PROOF "wb-rekey-proof+jwt"
+#define TYP_REKEYED "wb-rekeyed+jwt"
 
 #define MAX_FRAME_BYTES 65536
 #define WEBSOCKET_SUBPROTOCOL "writeback.v1"
@@ -132,6 +135,32 @@ struct enroll {
 enum status enroll_parse(struct bytes payload, struct enroll *ret_enroll, const char **ret_member) MUST_USE;
 char *enroll_build(const struct enroll *enroll);
 void enroll_clear(struct enroll *enroll);
+
+/* New keys of an agent, 5.3 --------------------------------------------------------------------------------------------------------- */
+struct rekey {
+	char *agent_id, *issuer;    /* iss, aud */
+	int64_t iat;
+	char *session;
+	struct jose_key *signing_key, *decryption_key; /* public; one of them may be NULL: it stays */
+	char *proof;                /* JWS by signing_key; NULL where that stays */
+};
+/* STATUS_LOCAL_INPUT also where there is neither key, or a signing key without a proof or the reverse. The proof itself: rekey_proven. */
+enum status rekey_parse(struct bytes payload, struct rekey *ret_rekey, const char **ret_member) MUST_USE;
+/* `proof` is made here: `signing_key` is private, or NULL. */
+char *rekey_build(const struct rekey *rekey);
+/* Whether who sent it holds signing_key: the proof is by it, and of this message. JOSE_OK also where the signing key stays. */
+enum jose_reason rekey_proven(const struct rekey *rekey) MUST_USE;
+void rekey_clear(struct rekey *rekey);
+
+struct rekeyed {
+	char *issuer, *agent_id;    /* iss, aud */
+	int64_t iat;
+	char *session;
+	char *signing_key, *decryption_key; /* thumbprints of the keys in force */
+};
+enum status rekeyed_parse(struct bytes payload, struct rekeyed *ret_rekeyed, const char **ret_member) MUST_USE;
+char *rekeyed_build(const struct rekeyed *rekeyed);
+void rekeyed_clear(struct rekeyed *rekeyed);
 
 /* A request, section 6 -------------------------------------------------------------------------------------------------------------- */
 enum actor { ACTOR_SELF, ACTOR_ADMINISTRATOR };

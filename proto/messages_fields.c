@@ -327,3 +327,34 @@ static bool build_bool(const struct field *field, const void *object, json_t **r
 }
 
 const struct field_type field_bool = { parse_bool, build_bool, NULL };
+
+/* Keys ------------------------------------------------------------------------------------------------------------------------------- */
+
+enum status field_published_key(const json_t *jwk, enum jose_use use, struct jose_key **ret_key)
+{
+	return json_object_size(jwk) == 7 ? jose_key_from_jwk(jwk, use, false, ret_key) : STATUS_LOCAL_INPUT;
+}
+
+/* `min` of these rows is the key's use. */
+static enum status parse_key(const struct field *field, const json_t *value, void *object)
+{
+	return field_published_key(value, (enum jose_use)field->min, FIELD_AT(field, object, struct jose_key *));
+}
+
+static bool build_key(const struct field *field, const void *object, json_t **ret_value)
+{
+	const struct jose_key *key = *FIELD_CONST(field, object, struct jose_key *);
+
+	*ret_value = key ? jose_key_public_jwk(key) : NULL;
+	return *ret_value || (!key && field->optional);
+}
+
+static void clear_key(const struct field *field, void *object)
+{
+	struct jose_key **key = FIELD_AT(field, object, struct jose_key *);
+
+	jose_key_free(*key);
+	*key = NULL;
+}
+
+const struct field_type field_key = { parse_key, build_key, clear_key };

@@ -46,6 +46,7 @@ extern const struct field_type field_int64;      /* an optional one is absent wh
 extern const struct field_type field_int;
 extern const struct field_type field_unsigned;
 extern const struct field_type field_bool;
+extern const struct field_type field_key;        /* struct jose_key *, owned: a published public key; `min` is its enum jose_use */
 extern const struct field_type field_account;    /* struct result_account *, owned */
 extern const struct field_type field_policy;     /* struct result_policy *, owned */
 
@@ -58,6 +59,8 @@ char *form_build(const struct form *form, const void *object);
 /* Frees what the members own; the caller zeroes the struct. */
 void form_clear(const struct form *form, void *object);
 
+/* A published key has all seven members, which jose_key_from_jwk would take or leave. */
+enum status field_published_key(const json_t *jwk, enum jose_use use, struct jose_key **ret_key) MUST_USE;
 /* Bytes between min and max and no control characters. */
 bool field_is_plain(const json_t *value, int64_t min, int64_t max);
 /* Sets *to, freeing what it held. */

@@ -12,6 +12,7 @@ static void agent_free(struct agent *agent)
 {
 	jose_key_free(agent->decryption);
 	jose_keys_free(agent->verifiers);
+	jose_keys_free(agent->former);
 	hello_clear(&agent->hello);
 	agent_row_clear(&agent->row);
 	free(agent);
@@ -42,12 +43,14 @@ static struct agent *agent_new(const struct agent_row *row)
 	agent->row.software = copy(row->software);
 	agent->row.signing_key = copy(row->signing_key);
 	agent->row.decryption_key = copy(row->decryption_key);
+	agent->row.former_keys = copy(row->former_keys);
+	agent->former = rekey_former(row);
 	agent->decryption = key_of(row->decryption_key, JOSE_DECRYPT);
 	agent->verifiers = jose_keys_new();
 	struct jose_key *signing = key_of(row->signing_key, JOSE_SIGN);
 	if (signing != NULL)
 		snprintf(agent->signing_kid, sizeof agent->signing_kid, "%s", jose_key_id(signing));
-	if (agent->row.name == NULL || agent->decryption == NULL || signing == NULL || agent->verifiers == NULL ||
+	if (agent->row.name == NULL || agent->decryption == NULL || signing == NULL || agent->verifiers == NULL || agent->former == NULL ||
 	    jose_keys_add(agent->verifiers, signing) != STATUS_OK) {
 		agent_free(agent);
 		return NULL;

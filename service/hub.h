@@ -23,7 +23,12 @@ struct agent {
 	struct agent_row row;
 	struct jose_key *decryption;
 	struct jose_keys *verifiers;    /* its one signing key */
+	struct jose_keys *former;       /* those that it had before: nothing is believed that they sign */
+	bool key_used;                  /* something came that is signed by the present key: who signs by a former one now is somebody else */
+	bool rekeying;                  /* new keys are on their way to the store */
 	char signing_kid[JOSE_KID_SIZE];
+	char former_decryption_kid[JOSE_KID_SIZE]; /* what a portal encrypted to it is still good for */
+	int64_t former_until;           /* seconds */
 	struct session *session;        /* NULL: not connected; else greeted */
 	bool draining;                  /* takes nothing new */
 	int64_t ended_us;               /* monotonic: when its last channel ended so that the agent saw it too; 0: it fell silent, and the agent may not know */

@@ -13,6 +13,7 @@ struct session {
 	struct upgraded *connection;
 	struct websocket *websocket;
 	struct event *greeting;         /* its deadline */
+	struct jose_keys *former;       /* the key that greeted, where it was replaced on this channel: good until the first message by the new one */
 	struct agent *agent;            /* from the welcome until the session ends or is superseded */
 	char nonce[NONCE_SIZE];
 	char id[UUID_SIZE];
@@ -47,6 +48,12 @@ void session_free(struct session *session);
 enum status session_send_signed(struct session *session, const char *typ, char *take_payload) MUST_USE;
 /* What has gathered. Nothing where there is nothing. */
 void session_acknowledge(struct session *session);
+/* rekey.c: wb-rekey+jwt, verified. Answers when it is durable, or ends the session with 1008. */
+void session_take_rekey(struct session *session, struct bytes payload);
+/* The former keys of the row; NULL when memory is out. */
+struct jose_keys *rekey_former(const struct agent_row *row);
+/* Whether a hello is signed by a key that this agent had before. */
+bool rekey_is_former(const struct agent *agent, struct bytes hello, char **ret_payload, size_t *ret_size);
 void hub_remember_seen(struct hub *hub, struct agent *agent);
 /* No channel for this agent until a person releases it. */
 void hub_remember_clone(struct hub *hub, struct agent *agent);

@@ -81,6 +81,7 @@ void session_free(struct session *session)
 		event_free(session->greeting);
 	if (session->acknowledging != NULL)
 		event_free(session->acknowledging);
+	jose_keys_free(session->former);
 	websocket_free(session->websocket);
 	upgraded_release(session->connection);
 	free(session);
@@ -180,6 +181,7 @@ static void welcome(struct session *session, struct agent *agent, struct hello *
 	session->agent = agent;
 	agent->session = session;
 	agent->draining = false;
+	agent->key_used = true;
 	agent->row.boot = agent->hello.boot;
 	snprintf(agent->row.instance_id, sizeof agent->row.instance_id, "%s", agent->hello.instance_id);
 	free(agent->row.software);
@@ -248,6 +250,31 @@ static struct agent *claimed_agent(struct session *session, struct bytes message
 	return agent;
 }
 
+/* Nobody has a former key but who copied it, or was restored from an old backup, once the agent has shown that it has the new one: a clone. Before that, it may be the agent
+ * itself that does not know yet (5.3): it is only turned away, and comes by its next key. */
+static bool is_former_clone(struct agent *agent, struct bytes message)
+{
+	AUTO_FREE char *payload = NULL;
+	struct hello hello = { 0 };
+	const char *member;
+	size_t size;
+	if (!rekey_is_former(agent, message, &payload, &size))
+		return false;
+	bool clone = hello_parse(bytes_of(payload, size), &hello, &member) == STATUS_OK && (agent->key_used || is_clone(&agent->row, &hello));
+	hello_clear(&hello);
+	return clone;
+}
+
+static void refuse_former(struct session *session, struct agent *agent)
+{
+	log_event(LOG_CRIT, "agent.former_key", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "peer", upgraded_peer(session->connection) }, { "signing_key", agent->signing_kid }),
+		"somebody greets as %s with a key that was replaced: either he has copied it, or it was somebody else who replaced it", agent->row.name);
+	if (agent->row.clone_seen_at != 0)
+		session_end(session, 4003, "a clone of this agent was seen; an administrator of the service must decide");
+	else
+		refuse_clone(session, agent);
+}
+
 static void take_hello(struct session *session, struct bytes message)
 {
 	static const char *const typs[] = { TYP_HELLO, NULL };
@@ -260,6 +287,10 @@ static void take_hello(struct session *session, struct bytes message)
 	struct agent *agent = claimed_agent(session, message, &code, &why);
 	if (agent != NULL) {
 		enum jose_reason reason = jose_verify(message, typs, agent->verifiers, &payload, &size, NULL, NULL);
+		if (reason == JOSE_KID && is_former_clone(agent, message)) {
+			refuse_former(session, agent);
+			return;
+		}
 		if (reason != JOSE_OK)
 			why = jose_reason_name(reason);
 		else if (hello_parse(bytes_of(payload, size), &hello, &member) != STATUS_OK)
@@ -312,15 +343,32 @@ static void take_drain(struct session *session, struct bytes payload)
 	drain_clear(&drain);
 }
 
+/* By the agent's key, or by the one that greeted here, as long as nothing has come by the new one. */
+static enum jose_reason verify(struct session *session, const char *const *typs, struct bytes message, char **ret_payload, size_t *ret_size, const char **ret_typ)
+{
+	enum jose_reason reason = jose_verify(message, typs, session->agent->verifiers, ret_payload, ret_size, ret_typ, NULL);
+	if (reason == JOSE_KID && session->former != NULL)
+		return jose_verify(message, typs, session->former, ret_payload, ret_size, ret_typ, NULL);
+	if (reason == JOSE_OK && session->former != NULL) {
+		jose_keys_free(session->former);
+		session->former = NULL;
+		session->agent->key_used = true;
+	}
+	return reason;
+}
+
 static void take_message(struct session *session, struct bytes message)
 {
-	static const char *const typs[] = { TYP_RESULT, TYP_DRAIN, NULL };
+	static const char *const typs[] = { TYP_RESULT, TYP_DRAIN, TYP_REKEY, NULL };
+	static void (*const takers[])(struct session *session, struct bytes payload) = { take_result, take_drain, session_take_rekey };
 	AUTO_FREE char *payload = NULL;
-	size_t size;
+	size_t size, row = 0;
 	const char *typ;
-	enum jose_reason reason = jose_verify(message, typs, session->agent->verifiers, &payload, &size, &typ, NULL);
+	enum jose_reason reason = verify(session, typs, message, &payload, &size, &typ);
 	if (reason == JOSE_OK) {
-		(typ == typs[0] ? take_result : take_drain)(session, bytes_of(payload, size));
+		while (typs[row] != typ)
+			row++;
+		takers[row](session, bytes_of(payload, size));
 		return;
 	}
 	/* 1: a type of a later version is ignored. Whether this agent has signed it is not asked. */

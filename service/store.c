@@ -6,7 +6,7 @@
 #include "service/sql.h"
 
 #define STORE_APPLICATION_ID 0x77627376 /* "wbsv" */
-#define STORE_VERSION 3
+#define STORE_VERSION 4
 
 static const char *const migrations[STORE_VERSION] = {
 	"CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;"
@@ -36,6 +36,9 @@ static const char *const migrations[STORE_VERSION] = {
 	"ALTER TABLE agents ADD COLUMN clone_seen_at INTEGER NOT NULL DEFAULT 0;",
 	/* For the command line, which cannot ask the service. */
 	"ALTER TABLE agents ADD COLUMN connected INTEGER NOT NULL DEFAULT 0;",
+	/* What an agent had before it replaced it: the public signing key as a JWK, NULL where that stayed, and the thumbprint of the decryption key, likewise. */
+	"CREATE TABLE former_keys(agent_id TEXT NOT NULL REFERENCES agents(agent_id), replaced_at INTEGER NOT NULL, signing_key TEXT UNIQUE, decryption_key TEXT) STRICT;"
+	"CREATE INDEX former_keys_agent ON former_keys(agent_id, replaced_at);",
 };
 
 /* A flag of the connection, not of the file: removed frames are overwritten. */
@@ -69,6 +72,7 @@ void agent_row_clear(struct agent_row *row)
 	free(row->software);
 	free(row->signing_key);
 	free(row->decryption_key);
+	free(row->former_keys);
 	*row = (struct agent_row){ 0 };
 }
 
@@ -97,7 +101,8 @@ enum status store_agents(sqlite3 *db, void *arg)
 	struct agent_rows *rows = arg;
 	AUTO_STATEMENT sqlite3_stmt *statement = sql_prepare(db,
 		"SELECT agent_id, name, software, signing_key, decryption_key, enrolled_at, revoked_at, last_seen, boot, instance_id,"
-		" clone_seen_at, connected FROM agents ORDER BY name, agent_id", "");
+		" clone_seen_at, connected, (SELECT json_group_array(json_object('replaced_at', replaced_at, 'signing_key', json(signing_key), 'decryption_key', decryption_key))"
+		" FROM (SELECT * FROM former_keys WHERE former_keys.agent_id = agents.agent_id ORDER BY replaced_at DESC, rowid DESC LIMIT 16)) FROM agents ORDER BY name, agent_id", "");
 	if (statement == NULL)
 		return STATUS_AGENT_JOURNAL;
 	int result;
@@ -117,6 +122,7 @@ enum status store_agents(sqlite3 *db, void *arg)
 		sql_text(statement, 9, row->instance_id, sizeof row->instance_id);
 		row->clone_seen_at = sqlite3_column_int64(statement, 10);
 		row->connected = sqlite3_column_int64(statement, 11) != 0;
+		row->former_keys = sql_text_new(statement, 12);
 	}
 	return result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
 }
@@ -155,6 +161,28 @@ enum status store_agent_seen(sqlite3 *db, void *arg)
 	struct store_agent_change *change = arg;
 	return found(db, change, sql_run(db, "UPDATE agents SET last_seen = ?2, software = coalesce(?3, software), boot = ?4, instance_id = ?5,"
 		" connected = ?6 WHERE agent_id = ?1", "tititi", change->agent_id, change->now, change->software, change->boot, change->instance_id, (int64_t)change->connected));
+}
+
+/* NULL where the key is not replaced. */
+static const char *replaced(const char *old, const char *fresh)
+{
+	return fresh != NULL ? old : NULL;
+}
+
+enum status store_agent_rekey(sqlite3 *db, void *arg)
+{
+	struct store_agent_rekey *rekey = arg;
+	rekey->accepted = false;
+	/* One statement decides: neither a key that some agent has or had, nor the keys of one that is revoked, stopped or changed meanwhile. */
+	enum status status = sql_run(db, "UPDATE OR IGNORE agents SET signing_key = coalesce(?3, signing_key), decryption_key = coalesce(?4, decryption_key)"
+		" WHERE agent_id = ?1 AND signing_key = ?2 AND revoked_at = 0 AND clone_seen_at = 0 AND NOT EXISTS (SELECT 1 FROM former_keys WHERE signing_key = ?3)", "tttt",
+		rekey->agent_id, rekey->old_signing_key, rekey->signing_key, rekey->decryption_key);
+	if (status != STATUS_OK || sqlite3_changes(db) != 1)
+		return status;
+	status = sql_run(db, "INSERT INTO former_keys(agent_id, replaced_at, signing_key, decryption_key) VALUES (?1, ?2, ?3, ?4)", "titt", rekey->agent_id, rekey->now,
+		replaced(rekey->old_signing_key, rekey->signing_key), replaced(rekey->old_decryption_kid, rekey->decryption_key));
+	rekey->accepted = status == STATUS_OK;
+	return status;
 }
 
 enum status store_agents_gone(sqlite3 *db, void *arg)

@@ -27,6 +27,7 @@ struct agent_row {
 	char instance_id[UUID_SIZE];
 	int64_t clone_seen_at;              /* 0: not, or released */
 	bool connected;                     /* as the service has recorded it: since last_seen; after a crash until the next start */
+	char *former_keys;                  /* JSON array, the newest first, at most 16: {"replaced_at", "signing_key": JWK or null, "decryption_key": thumbprint or null} */
 };
 void agent_row_clear(struct agent_row *row);
 
@@ -57,6 +58,15 @@ struct store_agent_change {
 enum status store_agent_revoke(sqlite3 *db, void *arg);
 /* last_seen, software, boot, instance_id, connected. */
 enum status store_agent_seen(sqlite3 *db, void *arg);
+struct store_agent_rekey {
+	char agent_id[UUID_SIZE];
+	int64_t now;
+	char *old_signing_key, *old_decryption_kid; /* JWK and thumbprint that are in force */
+	char *signing_key, *decryption_key; /* public JWKs; NULL: it stays */
+	bool accepted;                      /* out: false where a key is or was another's or its own already, or the agent is revoked, stopped, or has other keys by now */
+};
+/* arg: struct store_agent_rekey *. The old ones go to former_keys in the same transaction. */
+enum status store_agent_rekey(sqlite3 *db, void *arg);
 /* No argument: at the service's start no agent is connected. */
 enum status store_agents_gone(sqlite3 *db, void *arg);
 /* clone_seen_at. */

@@ -36,6 +36,7 @@ static const char usage[] =
 	"  enroll URL [--ticket-file FILE] [--ca-file FILE] [--proxy HOST:PORT] [--name NAME] [--replace]\n"
 	"                             join a reset service. The ticket comes from FILE, else from standard input, else from a prompt.\n"
 	"                             --replace: become another agent where this one is enrolled already\n"
+	"  rotate-keys                replace the agent's own keys now, and show the old and the new ones\n"
 	"  resume                     allow resets again after there were too many\n"
 	"  journal [--last N]         requests and their outcomes; N: 1 to 120\n"
 	"  --version, --help\n"
@@ -66,6 +67,10 @@ static void print_identity(const json_t *identity)
 	time_t expires = number_of(key_set, "expires");
 	char until[32] = "";
 	strftime(until, sizeof until, "%Y-%m-%d", gmtime(&expires));
+	const json_t *keys = json_object_get(identity, "keys");
+	if (keys)
+		printf("Keys       %" PRId64 " days old, files %s%s%s\n", number_of(keys, "age_days"), json_is_true(json_object_get(keys, "wrapped")) ? "wrapped" : "plain", *text_of(keys, "rotation") ? "; " : "",
+		       text_of(keys, "rotation"));
 	if (key_set)
 		printf("Key set    version %" PRId64 ", until %s\n", number_of(key_set, "version"), until);
 }
@@ -225,6 +230,22 @@ static int run_resume(struct options *options, const char *argument)
 	return 0;
 }
 
+static int run_rotate_keys(struct options *options, const char *argument)
+{
+	json_t *answer;
+	int failed = ask(options, json_pack("{s:s}", "command", "rotate-keys"), &answer);
+	if (failed)
+		return failed;
+	const json_t *before = json_object_get(answer, "old"), *now = json_object_get(answer, "new");
+	if (options->json)
+		print_json(answer);
+	else
+		printf("Signing key     %s -> %s\nDecryption key  %s -> %s\nThe service has confirmed them: 'reset-service agents' shows the new ones.\n", text_of(before, "signing_key"),
+		       text_of(now, "signing_key"), text_of(before, "decryption_key"), text_of(now, "decryption_key"));
+	json_decref(answer);
+	return 0;
+}
+
 static int run_journal(struct options *options, const char *argument)
 {
 	json_t *answer, *row;
@@ -247,7 +268,7 @@ static int run_journal(struct options *options, const char *argument)
 
 static const struct command commands[] = {
 	{ "status", run_status, NULL }, { "check", run_check, NULL }, { "explain", run_explain, "user's name" }, { "enroll", run_enroll, "service's URL" }, { "resume", run_resume, NULL },
-	{ "journal", run_journal, NULL },
+	{ "journal", run_journal, NULL }, { "rotate-keys", run_rotate_keys, NULL },
 };
 
 static int fail_usage(const struct options *options, const char *what, const char *word)

@@ -23,7 +23,8 @@ struct scene {
 	unsigned sent_count, requests, unverified, changes, key_sets;
 	unsigned close_code;
 	enum jose_reason reason;
-	char acknowledged[64];
+	char acknowledged[64], rekeyed[64];
+	unsigned next_welcomed;
 };
 
 static enum status keep_frame(struct session *session, struct bytes frame, void *arg)
@@ -48,6 +49,13 @@ static void tell_self(struct session_self *ret_self, void *arg)
 static void count_change(struct session *session, void *arg) { ((struct scene *)arg)->changes++; }
 static void count_request(struct session *session, struct bytes payload, struct bytes frame, int64_t started_us, void *arg) { ((struct scene *)arg)->requests++; }
 static void count_key_set(struct session *session, void *arg) { ((struct scene *)arg)->key_sets++; }
+
+static void count_next_welcomed(struct session *session, void *arg) { ((struct scene *)arg)->next_welcomed++; }
+
+static void keep_rekeyed(struct session *session, const struct rekeyed *rekeyed, void *arg)
+{
+	snprintf(((struct scene *)arg)->rekeyed, 64, "%s", rekeyed->signing_key);
+}
 
 static void count_unverified(struct session *session, struct bytes frame, enum jose_reason reason, void *arg)
 {
@@ -74,7 +82,7 @@ static int setup(void **state)
 	assert_int_equal(jose_key_public(scene->root, &identity->root), STATUS_OK);
 	assert_int_equal(jose_key_generate(JOSE_SIGN, &identity->signing), STATUS_OK);
 	assert_int_equal(jose_key_generate(JOSE_DECRYPT, &identity->decryption), STATUS_OK);
-	struct session_callbacks callbacks = { keep_frame, keep_close, tell_self, count_change, count_request, count_unverified, keep_ack, count_key_set, scene };
+	struct session_callbacks callbacks = { keep_frame, keep_close, tell_self, count_change, count_request, count_unverified, keep_ack, count_key_set, keep_rekeyed, count_next_welcomed, scene };
 	scene->session = session_new(scene->base, 0, identity, &callbacks);
 	*state = scene;
 	return 0;
