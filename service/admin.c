@@ -130,7 +130,7 @@ int admin_init(const struct settings *settings, const struct admin_options *opti
 int admin_rotate_keys(const struct settings *settings, const struct admin_options *options)
 {
 	AUTO_FREE char *why = NULL;
-	enum status status = keys_rotate(settings->state_directory, options->root_file, settings->issuer, now_s(), &why);
+	enum status status = keys_rotate(settings->state_directory, options->root_file, options->drop_old, settings->issuer, now_s(), &why);
 	return status == STATUS_OK ? show_keys(settings, options, false) : complain(status, why);
 }
 
@@ -176,14 +176,26 @@ static const char *thumbprint(const char *jwk_text, char out[JOSE_KID_SIZE])
 	return out;
 }
 
+/* Thumbprints of what it had before, the newest first. A new reference. */
+static json_t *former_keys(const struct agent_row *row)
+{
+	json_t *rows = row->former_keys != NULL ? jose_json_parse(bytes_of_string(row->former_keys)) : NULL, *entry;
+	size_t index;
+	json_array_foreach(rows, index, entry) {
+		const char *kid = json_string_value(json_object_get(json_object_get(entry, "signing_key"), "kid"));
+		json_object_set_new(entry, "signing_key", kid != NULL ? json_string(kid) : json_null());
+	}
+	return rows != NULL ? rows : json_array();
+}
+
 static json_t *agent_json(const struct agent_row *row)
 {
 	char signing[JOSE_KID_SIZE], decryption[JOSE_KID_SIZE];
-	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s*}", "agent_id", row->agent_id, "name", row->name, "signing_key",
+	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s*, s:o}", "agent_id", row->agent_id, "name", row->name, "signing_key",
 		thumbprint(row->signing_key, signing),
 		"decryption_key", thumbprint(row->decryption_key, decryption), "enrolled_at", (json_int_t)row->enrolled_at, "revoked_at", (json_int_t)row->revoked_at,
 		"last_seen", (json_int_t)row->last_seen, "clone_seen_at", (json_int_t)row->clone_seen_at,
-		"connected", row->connected, "software", row->software);
+		"connected", row->connected, "software", row->software, "former_keys", former_keys(row));
 }
 
 static void print_presence(const struct agent_row *row)
@@ -209,6 +221,12 @@ static void print_agent(const struct agent_row *row)
 	if (row->software != NULL)
 		printf("  software        %s\n", row->software);
 	printf("  signing key     %s\n  decryption key  %s\n", thumbprint(row->signing_key, signing), thumbprint(row->decryption_key, decryption));
+	json_t *former = former_keys(row);
+	if (json_array_size(former) > 0) {
+		clock_format(json_integer_value(json_object_get(json_array_get(former, 0), "replaced_at")) * 1000, cloned);
+		printf("  keys since      %s; the ones before are in --json\n", cloned);
+	}
+	json_decref(former);
 	if (row->clone_seen_at != 0) {
 		clock_format(row->clone_seen_at * 1000, cloned);
 		printf("  CLONE SEEN      %s: kept out until 'revoke' or 'release'\n", cloned);

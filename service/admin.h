@@ -9,6 +9,7 @@ struct admin_options {
 	int64_t ttl_ms;                /* ticket; 0: as configured */
 	int64_t limit;                 /* operations */
 	const char *root_file;         /* rotate-keys; NULL: in the state directory */
+	bool drop_old;                 /* rotate-keys: no older key stays in the set */
 	const char *const *arguments;  /* what stands behind the subcommand; ends with NULL */
 };
 

@@ -60,6 +60,9 @@ struct agent *hub_agents(struct hub *hub);
 struct agent *hub_find(struct hub *hub, const char *agent_id);
 unsigned hub_connected(const struct hub *hub);
 
+/* By which thumbprint `secrets` (JWEs by thumbprint) has one for this agent: that of its key, or of the one that it replaced a moment ago, since a portal may have asked before. NULL: none. */
+const char *hub_secret_kid(const struct agent *agent, const json_t *secrets);
+
 /* The handler of GET /v1/agent: checks the upgrade and greets. */
 void hub_upgrade(struct hub *hub, struct exchange *exchange);
 

@@ -194,7 +194,7 @@ static size_t older_keys(const char *key_set, const struct jose_key *signing, st
 	return count;
 }
 
-enum status keys_rotate(const char *directory, const char *root_file, const char *issuer, int64_t now, char **ret_why)
+enum status keys_rotate(const char *directory, const char *root_file, bool drop_old, const char *issuer, int64_t now, char **ret_why)
 {
 	struct keys present = { 0 };
 	struct jose_key *root = NULL, *all[KEY_SET_MAX_KEYS] = { NULL };
@@ -212,6 +212,9 @@ enum status keys_rotate(const char *directory, const char *root_file, const char
 		all[1] = present.signing;
 		present.signing = NULL;
 		status = store_set(directory, issuer, now, present.version + 1, root, all[0], all, 2 + older, ret_why);
+		/* In a second step, so that set and signing key fit at every moment. */
+		if (status == STATUS_OK && drop_old)
+			status = store_set(directory, issuer, now, present.version + 2, root, all[0], all, 1, ret_why);
 	}
 	for (size_t i = 0; i < KEY_SET_MAX_KEYS; i++)
 		jose_key_free(all[i]);

@@ -26,8 +26,9 @@ struct keys {
 
 /* Makes the directory (0700), the root key, the first signing key and version 1 of the key set. STATUS_LOCAL_INPUT where there are keys already. */
 enum status keys_init(const char *directory, const char *issuer, int64_t now, char **ret_why) MUST_USE;
-/* A new signing key and a key set of the next version, signed by `root_file` (NULL: root.jwk of the directory). */
-enum status keys_rotate(const char *directory, const char *root_file, const char *issuer, int64_t now, char **ret_why) MUST_USE;
+/* A new signing key and a key set of the next version, signed by `root_file` (NULL: root.jwk of the directory). drop_old: no other key is in it, so that agents believe
+ * nothing any more that one of them has signed. */
+enum status keys_rotate(const char *directory, const char *root_file, bool drop_old, const char *issuer, int64_t now, char **ret_why) MUST_USE;
 /* STATUS_LOCAL_TRUST where the files do not belong together or the key set has expired. `ret_why` gets a malloc'ed sentence on failure. */
 enum status keys_load(const char *directory, const char *issuer, int64_t now, struct keys *ret_keys, char **ret_why) MUST_USE;
 void keys_clear(struct keys *keys);

@@ -35,7 +35,7 @@ static const struct command {
 	const char *arguments, *help;
 } commands[] = {
 	{ "init", admin_init, NULL, "", "make the root key, the first signing key and the key set" },
-	{ "rotate-keys", admin_rotate_keys, NULL, "[--root FILE]", "make a new signing key and key set; needs the root key" },
+	{ "rotate-keys", admin_rotate_keys, NULL, "[--root FILE] [--drop-old]", "make a new signing key and key set; needs the root key" },
 	{ "serve", NULL, serve, "[--log-format FORMAT] [--check-config] [--dump-config]", "run the service" },
 	{ "ticket", admin_ticket, NULL, "[--ttl 15min]", "print a ticket that enrolls one agent" },
 	{ "agents", admin_agents, NULL, "", "list the agents" },
@@ -65,6 +65,7 @@ static int help(FILE *out, int code)
 		fprintf(out, "  %-11s %-34s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
 	fprintf(out, "\n--config is %s by default. Called by root, every command but this help first becomes the user to whom\n"
 		"state_directory belongs, so that what it makes is that user's; --root FILE and the TLS files must be readable by that user.\n", DEFAULT_CONFIG);
+	fprintf(out, "--drop-old: the signing keys before, one of which may be stolen, are believed no more, nor the requests that they have signed.\n");
 	fprintf(out, "--json prints JSON. --ttl is 1s to 24h with a unit (15min; by default ticket_lifetime), --limit 1 to 999999 (50), FORMAT auto, text, json or journal.\n"
 		"\nExit codes:\n");
 	for (size_t i = 0; i < sizeof exit_codes / sizeof exit_codes[0]; i++)
@@ -133,7 +134,7 @@ static int parse_options(int argc, char **argv, struct invocation *invocation)
 {
 	static const struct option options[] = {
 		{ "config", required_argument, NULL, 'c' }, { "json", no_argument, NULL, 'j' }, { "ttl", required_argument, NULL, 't' },
-		{ "limit", required_argument, NULL, 'l' }, { "root", required_argument, NULL, 'r' }, { "log-format", required_argument, NULL, 'f' },
+		{ "limit", required_argument, NULL, 'l' }, { "root", required_argument, NULL, 'r' }, { "drop-old", no_argument, NULL, 'd' }, { "log-format", required_argument, NULL, 'f' },
 		{ "check-config", no_argument, NULL, 'C' }, { "dump-config", no_argument, NULL, 'D' }, { "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' }, { 0 }
 	};
@@ -146,6 +147,7 @@ static int parse_options(int argc, char **argv, struct invocation *invocation)
 		case 't': good = parse_ttl(optarg, &invocation->admin.ttl_ms); break;
 		case 'l': good = parse_limit(optarg, &invocation->admin.limit); break;
 		case 'r': invocation->admin.root_file = optarg; break;
+		case 'd': invocation->admin.drop_old = true; break;
 		case 'f': good = parse_log_format(optarg, &invocation->log_format); break;
 		case 'C': invocation->check_config = true; break;
 		case 'D': invocation->dump_config = true; break;

@@ -303,7 +303,7 @@ struct agent *operations_choose(struct agent *agents, enum operation op, const c
 	for (struct agent *agent = agents; agent != NULL; agent = agent->next) {
 		if (agent->session == NULL || agent->draining || !(agent->hello.operations & 1u << op) || !serves(agent, directory))
 			continue;
-		if (secrets != NULL && json_object_get(secrets, jose_key_id(agent->decryption)) == NULL)
+		if (secrets != NULL && hub_secret_kid(agent, secrets) == NULL)
 			continue;
 		if (best == NULL || is_less_loaded(agent, best))
 			best = agent;

@@ -49,6 +49,15 @@ bool rekey_is_former(const struct agent *agent, struct bytes hello, char **ret_p
 	return jose_verify(hello, typs, agent->former, ret_payload, ret_size, NULL, NULL) == JOSE_OK;
 }
 
+const char *hub_secret_kid(const struct agent *agent, const json_t *secrets)
+{
+	const char *kid = jose_key_id(agent->decryption);
+	if (json_object_get(secrets, kid) != NULL)
+		return kid;
+	bool former = agent->former_until > clock_now_ms() / 1000 && json_object_get(secrets, agent->former_decryption_kid) != NULL;
+	return former ? agent->former_decryption_kid : NULL;
+}
+
 /* Answering -------------------------------------------------------------------------------------------------------------------------- */
 
 static void answer(struct session *session)

@@ -25,7 +25,7 @@ bool request_writes(enum operation op)
 static enum status take_jwe(const json_t *secrets, const char *kid, char **ret_jwe)
 {
 	char found[JOSE_KID_SIZE];
-	const char *jwe = json_string_value(json_object_get(secrets, kid));
+	const char *jwe = kid != NULL ? json_string_value(json_object_get(secrets, kid)) : NULL;
 	if (jwe == NULL || jose_jwe_kid(bytes_of_string(jwe), found) != JOSE_OK || strcmp(found, kid) != 0)
 		return STATUS_REQUEST_INVALID;
 	*ret_jwe = strdup(jwe);
@@ -68,7 +68,7 @@ enum status request_secret(const struct operation_question *question, const stru
 	*ret_jwe = NULL;
 	if (request_passwords(question->op) == 0)
 		return STATUS_OK;
-	return question->secrets != NULL ? take_jwe(question->secrets, jose_key_id(agent->decryption), ret_jwe)
+	return question->secrets != NULL ? take_jwe(question->secrets, hub_secret_kid(agent, question->secrets), ret_jwe)
 	                                 : encrypt(&claims, question, agent->decryption, ret_jwe);
 }
 

@@ -84,9 +84,24 @@ static enum status forget(sqlite3 *db, void *arg)
 	return store_operations_forget(db, &server->forget_before_ms);
 }
 
+/* Agents refuse a key set past its end: nothing goes any more until there is another. */
+static void warn_of_expiry(struct server *server)
+{
+	static const int days[] = { 30, 14, 7, 1, 0 };
+	int64_t left_s = server->keys.expires - clock_now_ms() / 1000;
+	int due = 0;
+	while (due < 5 && left_s < (int64_t)days[due] * 86400)
+		due++;
+	if (due > server->expiry_warned)
+		log_event(due == 5 ? LOG_CRIT : LOG_WARNING, "keys.expiry", NULL, due == 5 ? "the key set has expired: agents accept nothing until 'reset-service rotate-keys' and a reload"
+			: "the key set expires in %lld days: 'reset-service rotate-keys' with the root key, then a reload", (long long)(left_s / 86400));
+	server->expiry_warned = due;
+}
+
 static void on_forget(evutil_socket_t fd, short what, void *arg)
 {
 	struct server *server = arg;
+	warn_of_expiry(server);
 	if (server->forget_before_ms != 0)
 		return;
 	server->forget_before_ms = clock_now_ms() - server->settings->retention_ms;
@@ -136,6 +151,8 @@ static void on_reload(void *arg)
 	} else {
 		keys_clear(&server->keys);
 		server->keys = fresh;
+		server->expiry_warned = 0;
+		warn_of_expiry(server);
 		hub_set_keys(server->hub, &server->keys);
 		operations_set_keys(server->operations, &server->keys);
 		log_event(LOG_NOTICE, "keys.loaded", LOG_FIELDS({ "signing_key", jose_key_id(server->keys.signing) }), "key set version %lld",
@@ -256,6 +273,7 @@ static int start_listening(struct server *server)
 		printf("listening %s\n", where);
 		fflush(stdout);
 	}
+	warn_of_expiry(server);
 	loop_notify_ready(server->loop, where);
 	return EX_OK;
 }

@@ -24,6 +24,7 @@ struct server {
 	struct event *poll;
 	bool polling;
 	struct event *forgetting;
+	int expiry_warned;                  /* how many of the warnings of the key set's end were given */
 	int64_t forget_before_ms;           /* the argument of the job under way; 0: none */
 	struct event *stopping;             /* looks whether what is in flight has ended */
 	int64_t stop_by_us;

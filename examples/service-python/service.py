@@ -78,6 +78,22 @@ class Service:
         return {"agent_id": agent_id, "issuer": self.issuer, "root_key": public(self.root), "key_set": self.key_set,
                 "channel_endpoints": self.discovery()["channel_endpoints"]}
 
+    def rekey(self, text, agent_id, session):  # section 5.3
+        key, recipient = self.agents[agent_id]
+        claims, now = verify(text, "wb-rekey+jwt", key), int(time.time())
+        bound = {"iss": agent_id, "aud": self.issuer, "iat": claims["iat"], "session": session}
+        if any(claims[name] != value for name, value in bound.items()) or abs(claims["iat"] - now) > 60:
+            raise ValueError("rekey")
+        if "signing_key" in claims:
+            key = jwk.JWK(**{m: claims["signing_key"][m] for m in PUBLIC})
+            if verify(claims["proof"], "wb-rekey-proof+jwt", key) != bound:
+                raise ValueError("proof")
+        if "decryption_key" in claims:
+            recipient = jwk.JWK(**{m: claims["decryption_key"][m] for m in PUBLIC})
+        self.agents[agent_id] = key, recipient  # durable before it is told, where it matters
+        return sign(self.signing, "wb-rekeyed+jwt", {"iss": self.issuer, "aud": agent_id, "iat": now, "session": session,
+                                                     "signing_key": key.thumbprint(), "decryption_key": recipient.thumbprint()})
+
     async def channel(self, ws):  # section 5
         nonce, now = b64(os.urandom(32)), lambda: int(time.time())
         await ws.send(self.key_set)
@@ -90,15 +106,21 @@ class Service:
         hello = verify(text, "wb-hello+jwt", key)
         if (hello["nonce"], hello["aud"], hello["decryption_key"]) != (nonce, self.issuer, recipient.thumbprint()):
             return await ws.close(1008, "hello")
+        session = str(uuid.uuid4())
         await ws.send(sign(self.signing, "wb-welcome+jwt", {"iss": self.issuer, "aud": agent_id, "iat": now(), "nonce": hello["agent_nonce"],
-                                                            "session": str(uuid.uuid4()), "max_frame_bytes": 65536, "time": now()}))
+                                                            "session": session, "max_frame_bytes": 65536, "time": now()}))
         form, _, name = self.args.user.partition(":")  # section 6
         sub_id, operation_id, request_id = {"format": form, "id": name}, str(uuid.uuid4()), str(uuid.uuid4())
         secret = encrypt(recipient, {"operation_id": operation_id, "op": "reset", "sub_id": sub_id, "new_password": self.password})
         await ws.send(sign(self.signing, "wb-request+jwt", {"iss": self.issuer, "aud": agent_id, "jti": request_id, "operation_id": operation_id, "iat": now(),
                                                             "exp": now() + 30, "op": "reset", "sub_id": sub_id, "secret": secret}))
         while True:  # section 7
-            result = verify(await ws.recv(), "wb-result+jwt", key)
+            text = await ws.recv()
+            if peek(text)[0]["typ"] == "wb-rekey+jwt":
+                await ws.send(self.rekey(text, agent_id, session))
+                continue
+            key = next(k for k in (self.agents[agent_id][0], key) if k.thumbprint() == peek(text)[0]["kid"])  # what was on its way is by the former key
+            result = verify(text, "wb-result+jwt", key)
             if (result["iss"], result["aud"], result.get("request_id")) == (agent_id, self.issuer, request_id) and result["status"] != "settling":
                 break
         await ws.send(sign(self.signing, "wb-ack+jwt", {"iss": self.issuer, "aud": agent_id, "iat": now(), "request_ids": [request_id]}))

@@ -356,6 +356,9 @@ def examples():
         ("wb-drain+jwt", SERVICE, {"iss": ISSUER, "aud": AGENT, "iat": NOW, "session": session, "reason": "restart"}),
         ("wb-enroll+jwt", SIGNING, {"aud": ISSUER, "iat": NOW, "exp": NOW + 300, "ticket": f"wbt_{nonce}.{ROOT.kid}", "name": "agent1.corp.example",
                                     "signing_key": SIGNING.public, "decryption_key": DECRYPTION.public}),
+        ("wb-rekey+jwt", SIGNING, to_services.rekey()),
+        ("wb-rekey-proof+jwt", to_services.NEXT_SIGNING, {"iss": AGENT, "aud": ISSUER, "iat": NOW, "session": session}),
+        ("wb-rekeyed+jwt", SERVICE, {"iss": ISSUER, "aud": AGENT, "iat": NOW + 1, "session": session, "signing_key": to_services.NEXT_SIGNING.kid, "decryption_key": to_services.NEXT_DECRYPTION.kid}),
     ]
     return [{"typ": typ, "kid": key.kid, "payload": payload, "frame": jws(key, typ, payload)} for typ, key, payload in rows]
 
@@ -372,13 +375,14 @@ def files():
     undecryptable_requests()
     yield "keys.json", {"$comment": "Keys of the test vectors. They are public: never use them.", "root": ROOT.private, "service": SERVICE.private, "service2": SERVICE2.private,
                         "stranger": STRANGER.private, "agent_signing": SIGNING.private, "agent_decryption": DECRYPTION.private, "other_decryption": OTHER_DECRYPTION.private, "other_signing": to_services.OTHER_SIGNING.private,
-                        "revoked_signing": to_services.REVOKED_SIGNING.private}
+                        "revoked_signing": to_services.REVOKED_SIGNING.private, "next_signing": to_services.NEXT_SIGNING.private, "next_decryption": to_services.NEXT_DECRYPTION.private}
     yield "key_sets.json", {"issuer": ISSUER, "root": ROOT.kid, "vectors": key_sets()}
     yield "requests.json", {"issuer": ISSUER, "agent_id": AGENT, "key_set": jws(ROOT, "wb-keys+jwt", key_set()), "vectors": vectors}
     yield "passwords.json", {"vectors": [{"name": name, "password": password, "unicode_pwd": unicode_pwd(password)} for name, password in PASSWORDS]}
     yield "enrollments.json", to_services.enrollments()
     yield "hellos.json", to_services.hellos()
     yield "results.json", to_services.results()
+    yield "rekeys.json", to_services.rekeys()
     yield "examples.json", {"issuer": ISSUER, "agent_id": AGENT, "now": NOW, "messages": examples()}
 
 

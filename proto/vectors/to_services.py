@@ -8,6 +8,9 @@ OTHER_SIGNING = Key("other agent signing", "ES256", "sig")
 REVOKED_AGENT = "b3d1c9a0-5a52-4c57-9f0e-6a3f2f1d7e11"
 REVOKED_SIGNING = Key("revoked agent signing", "ES256", "sig")
 REVOKED_DECRYPTION = Key("revoked agent decryption", "ECDH-ES", "enc")
+NEXT_SIGNING = Key("next agent signing", "ES256", "sig")
+NEXT_DECRYPTION = Key("next agent decryption", "ECDH-ES", "enc")
+SESSION, OTHER_SESSION = "f81d4fae-7dec-41d0-a765-00a0c91e6bf6", "f81d4fae-7dec-41d0-a765-00a0c91e6bf7"
 NONCE, OTHER_NONCE, AGENT_NONCE = (b64(hashed(name)) for name in ("nonce", "another nonce", "agent nonce"))
 TICKET = f"wbt_{NONCE}.{ROOT.kid}"
 OTHER_ISSUERS = ("of another issuer", "https://other.example"), ("with a slash", ISSUER + "/"), ("of a path", ISSUER + "/v1"), ("of an array", [ISSUER])
@@ -98,8 +101,8 @@ class Frames:
 # Enrolments -----------------------------------------------------------------------------------------------------------------------
 
 
-def enrolment_keys(frames):
-    for member, key, other in ("signing_key", SIGNING, DECRYPTION), ("decryption_key", DECRYPTION, SIGNING):
+def wrong_keys(frames, signing, decryption):
+    for member, key, other in ("signing_key", signing, decryption), ("decryption_key", decryption, signing):
         right = key.public
         for name, value in (("with d", key.private), ("whose kid is not its thumbprint", {**right, "kid": STRANGER.kid}), ("without kid", without(right, "kid")), ("without use", without(right, "use")),
                             ("for the other use", {**right, "alg": other.public["alg"], "use": other.public["use"]}), ("off the curve", {**right, "y": right["x"]}),
@@ -108,6 +111,10 @@ def enrolment_keys(frames):
                             ("of RSA", {"kty": "RSA", "n": b64(b"\xff" * 256), "e": "AQAB", "kid": right["kid"], "alg": "RS256", "use": "sig"}),
                             ("with another member", {**right, "x5u": "https://other.example/"}), ("of text", right["kid"])):
             frames.member(name, member, value)
+
+
+def enrolment_keys(frames):
+    wrong_keys(frames, SIGNING, DECRYPTION)
     frames.member("of another holder than kid", "signing_key", STRANGER.public)
     frames.rows[-1]["reason"] = "kid"
 
@@ -181,6 +188,44 @@ def hellos():
     frames.member("61 s behind", "iat", NOW - 61, close=4005)
     return {"issuer": ISSUER, "nonce": NONCE, "agents": [{"agent_id": agent_id, "revoked": agent_id == REVOKED_AGENT, "signing_key": signing.public, "decryption_key": decryption.public} for agent_id, signing, decryption in (
         (AGENT, SIGNING, DECRYPTION), (OTHER_AGENT, OTHER_SIGNING, OTHER_DECRYPTION), (REVOKED_AGENT, REVOKED_SIGNING, REVOKED_DECRYPTION))], "vectors": frames.rows}
+
+
+# New keys -------------------------------------------------------------------------------------------------------------------------
+
+
+def proof(key=NEXT_SIGNING, **others):
+    return jws(key, "wb-rekey-proof+jwt", {"iss": AGENT, "aud": ISSUER, "iat": NOW, "session": SESSION, **others})
+
+
+def rekey(**others):
+    same = {member: others[member] for member in ("iss", "aud", "iat", "session") if member in others}
+    return {"iss": AGENT, "aud": ISSUER, "iat": NOW, "session": SESSION, "signing_key": NEXT_SIGNING.public, "decryption_key": NEXT_DECRYPTION.public, "proof": proof(**same), **others}
+
+
+def rekeys():
+    frames = Frames("wb-rekey+jwt", "wb-hello+jwt", rekey(), unknown_typ="ignored", close=1008)
+    frames.accept_signatures()
+    frames.accept("the decryption key alone", without(without(rekey(), "signing_key"), "proof"))
+    frames.accept("the signing key alone", without(rekey(), "decryption_key"))
+    frames.accept("the keys that are in force already", rekey(signing_key=SIGNING.public, decryption_key=DECRYPTION.public, proof=proof(SIGNING)))
+    frames.accept("iat 60 s ahead", rekey(iat=NOW + 60))
+    frames.accept("iat 60 s behind", rekey(iat=NOW - 60))
+    frames.accept("a member of later in the proof", rekey(proof=proof(later=1)))
+    frames.refuse_signatures()
+    frames.refuse_iat_and_aud()
+    frames.missing("iss", "aud", "iat", "session", "proof")
+    frames.refuse("without signing_key", "proof", jws(SIGNING, frames.typ, without(rekey(), "signing_key")))
+    frames.refuse("without keys", "signing_key", jws(SIGNING, frames.typ, {m: v for m, v in rekey().items() if m in ("iss", "aud", "iat", "session")}))
+    for name, member, value in (("of another agent", "iss", OTHER_AGENT), ("of another channel", "session", OTHER_SESSION), ("61 s ahead", "iat", NOW + 61), ("61 s behind", "iat", NOW - 61)):
+        frames.refuse(f"{member} {name}", member, jws(SIGNING, frames.typ, rekey(**{member: value})))
+    for name, value in (("by the present key", proof(SIGNING)), ("by another key", proof(STRANGER)), ("of another agent", proof(iss=OTHER_AGENT)), ("for another issuer", proof(aud="https://other.example")),
+                        ("of another moment", proof(iat=NOW - 1)), ("of another channel", proof(session=OTHER_SESSION)), ("of another typ", jws(NEXT_SIGNING, frames.typ, without(rekey(), "proof"))),
+                        ("with the signature of another key", join(header_of(NEXT_SIGNING, "wb-rekey-proof+jwt"), {"iss": AGENT, "aud": ISSUER, "iat": NOW, "session": SESSION}, es256(STRANGER))),
+                        ("of nothing", ""), ("of a number", 7)):
+        frames.member(name, "proof", value)
+    wrong_keys(frames, NEXT_SIGNING, NEXT_DECRYPTION)
+    frames.rows = [without(row, "close") if row.get("reason") == "ignored" else row for row in frames.rows]
+    return {"issuer": ISSUER, "agent_id": AGENT, "session": SESSION, "signing_key": SIGNING.public, "decryption_key": DECRYPTION.public, "vectors": frames.rows}
 
 
 # Results --------------------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ class ScriptedService(example.Service):
         self.tls.load_cert_chain(pem, key)
         example.http_server(self, self.tls)
         self.results, self.closes, self.ws, self.agent_id, self.acknowledge = [], [], None, None, True
+        self.rekeys, self.on_rekey = [], "answer"  # or: ignore; commit (and not answer); refuse; lie
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
         self.server = self.call(self.listen())
@@ -34,8 +35,14 @@ class ScriptedService(example.Service):
 
     async def channel(self, ws):
         try:
-            await self.greet(ws)
+            try:
+                await self.greet(ws)
+            except ValueError as error:
+                return await ws.close(1008, str(error))
             async for text in ws:
+                if example.peek(text)[0]["typ"] == "wb-rekey+jwt":
+                    await self.rekeyed(ws, text)
+                    continue
                 result = example.verify(text, "wb-result+jwt", self.agents[self.agent_id][0])
                 self.results.append(result)
                 if self.acknowledge and result.get("request_id") and result["status"] != "settling":
@@ -45,6 +52,17 @@ class ScriptedService(example.Service):
             if self.ws is ws:
                 self.ws = None
 
+    async def rekeyed(self, ws, text):
+        self.rekeys.append(text)
+        if self.on_rekey == "refuse":
+            return await ws.close(1008, "no new keys today")
+        if self.on_rekey == "ignore":
+            return
+        answer = self.rekey(text, self.agent_id, self.session) if self.on_rekey != "lie" else self.sign("wb-rekeyed+jwt", {
+            "iss": self.issuer, "aud": self.agent_id, "iat": int(time.time()), "session": self.session, "signing_key": self.root.thumbprint(), "decryption_key": self.signing.thumbprint()})
+        if self.on_rekey != "commit":
+            await ws.send(answer)
+
     async def greet(self, ws):
         nonce = example.b64(os.urandom(32))
         await ws.send(self.key_set)
@@ -53,8 +71,9 @@ class ScriptedService(example.Service):
         agent_id = example.peek(text)[1]["iss"]
         self.hello = example.verify(text, "wb-hello+jwt", self.agents[agent_id][0])
         assert self.hello["nonce"] == nonce
+        self.session = str(uuid.uuid4())
         await ws.send(self.sign("wb-welcome+jwt", {"iss": self.issuer, "aud": agent_id, "iat": int(time.time()), "nonce": self.hello["agent_nonce"],
-                                                   "session": str(uuid.uuid4()), "max_frame_bytes": 65536, "time": int(time.time())}))
+                                                   "session": self.session, "max_frame_bytes": 65536, "time": int(time.time())}))
         self.agent_id, self.ws = agent_id, ws
 
     def sign(self, typ, claims, key=None):

@@ -98,7 +98,7 @@ def test_schemas_refuse_what_lacks_a_member(example):
 def test_every_message_has_an_example_and_a_schema():
     typs = set(SCHEMAS["header-jws"]["properties"]["typ"]["enum"])
     assert typs == {example["typ"] for example in EXAMPLES}
-    assert typs == set(re.findall(r'"(wb-\w+\+jwt)"', open(os.path.join(PROTO, "messages.h"), encoding="utf-8").read()))
+    assert typs == set(re.findall(r'"(wb-[\w-]+\+jwt)"', open(os.path.join(PROTO, "messages.h"), encoding="utf-8").read()))
 
 
 def payload_of(frame):
@@ -230,8 +230,8 @@ def test_vectors_have_codes_and_reasons(vector):
 
 # What comes to a service: a service in small, to hold against the vectors ---------------------------------------------------------------
 
-TO_SERVICE = {name: load("vectors", name + ".json") for name in ("enrollments", "hellos", "results")}
-TYPS = {"enrollments": "wb-enroll+jwt", "hellos": "wb-hello+jwt", "results": "wb-result+jwt"}
+TO_SERVICE = {name: load("vectors", name + ".json") for name in ("enrollments", "hellos", "results", "rekeys")}
+TYPS = {"enrollments": "wb-enroll+jwt", "hellos": "wb-hello+jwt", "results": "wb-result+jwt", "rekeys": "wb-rekey+jwt"}
 SERVICE_VECTORS = [pytest.param(name, vector, id=name + ": " + vector["name"]) for name, file in TO_SERVICE.items() for vector in file["vectors"]]
 
 
@@ -277,6 +277,7 @@ def check_form(name, payload):
     for error in validator(TYPS[name][3:-4]).iter_errors(payload):
         if list(error.absolute_path) != ["code"]:
             missing = [member for member in error.validator_value if member not in payload] if error.validator == "required" and not error.path else []
+            missing = {"dependentRequired": ["proof"], "anyOf": ["signing_key"]}.get(error.validator, missing) if name == "rekeys" else missing
             raise Refused((missing + list(error.absolute_path) + ["request_id"])[0])
     if name == "results":
         require(isinstance(payload["code"], str) and payload["code"], "code")
@@ -288,7 +289,7 @@ def key_for(name, file, payload):
         check_form(name, payload)
         require(not fault_of_key(payload["signing_key"]), "signing_key")
         return payload["signing_key"]
-    if name == "results":
+    if name in ("results", "rekeys"):
         return file["signing_key"]
     agent = next((agent for agent in file["agents"] if agent["agent_id"] == payload.get("iss") and not agent["revoked"]), None)
     require(agent, "iss")
@@ -302,8 +303,8 @@ def opened(name, file, frame):
     require(set(header) == {"alg", "kid", "typ"} and all(isinstance(value, str) for value in header.values()), "header")
     require(header["alg"] == "ES256", "alg")
     later = header["typ"] not in SCHEMAS["header-jws"]["properties"]["typ"]["enum"]
-    require(header["typ"] == TYPS[name] or (name == "results" and later), "typ")
-    payload = object_of(octets_of(parts[1]), "payload") if name != "results" else None
+    require(header["typ"] == TYPS[name] or (name in ("results", "rekeys") and later), "typ")
+    payload = object_of(octets_of(parts[1]), "payload") if name not in ("results", "rekeys") else None
     key = key_for(name, file, payload)
     require(header["kid"] == key["kid"], "kid")
     require(len(octets_of(parts[2])) == 64, "signature")
@@ -337,7 +338,25 @@ def check_result(file, now, payload):
     require("frame_sha256" in payload or payload["request_id"] in mine, "request_id")
 
 
-CHECKS = {"enrollments": check_enrollment, "hellos": check_hello, "results": check_result}
+def check_rekey(file, now, payload):
+    require(payload["iss"] == file["agent_id"], "iss")
+    require(abs(payload["iat"] - now) <= 60, "iat")
+    require(payload["session"] == file["session"], "session")
+    for member in "signing_key", "decryption_key":
+        require(member not in payload or not fault_of_key(payload[member]), member)
+    if "proof" in payload:
+        header, claims = (json.loads(decoded(part)) for part in payload["proof"].split(".")[:2])
+        require(header == {"alg": "ES256", "kid": payload["signing_key"]["kid"], "typ": "wb-rekey-proof+jwt"}, "proof")
+        require(all(claims[member] == payload[member] for member in ("iss", "aud", "iat", "session")), "proof")
+        try:
+            message = jws.JWS()
+            message.deserialize(payload["proof"])
+            message.verify(jwk.JWK(**payload["signing_key"]), alg="ES256")
+        except JWException:
+            raise Refused("proof")
+
+
+CHECKS = {"enrollments": check_enrollment, "hellos": check_hello, "results": check_result, "rekeys": check_rekey}
 
 
 @pytest.mark.parametrize("name, vector", SERVICE_VECTORS)
@@ -358,8 +377,8 @@ def test_vectors_to_a_service_have_their_members(name, vector):
     assert vector["name"].startswith("accepted") == vector["accept"] == ("reason" not in vector)
     if name == "enrollments":
         assert vector["status"] == 201 if vector["accept"] else vector["status"] == 400 or (vector["status"], vector["reason"]) == (401, "ticket")
-    elif name == "hellos":
-        assert vector.get("close") in ([None] if vector["accept"] else [1008, 4001, 4002, 4005])
+    elif name in ("hellos", "rekeys"):
+        assert vector.get("close") in ([None] if vector["accept"] or vector["reason"] == "ignored" else [1008, 4001, 4002, 4005])
     elif vector["accept"]:
         payload = payload_of(vector["frame"])
         assert vector["status"] == payload["status"]

@@ -310,7 +310,7 @@ static struct verdict check_parsed_result(const json_t *file, const struct resul
 /* Section 1: what this version does not know is ignored where it is signed by the agent, and only there. */
 static const char *type_reason(struct bytes frame, const struct jose_keys *keys)
 {
-	static const char *const known[] = { TYP_KEYS, TYP_CHALLENGE, TYP_HELLO, TYP_WELCOME, TYP_REQUEST, TYP_ACK, TYP_DRAIN, TYP_ENROLL };
+	static const char *const known[] = { TYP_KEYS, TYP_CHALLENGE, TYP_HELLO, TYP_WELCOME, TYP_REQUEST, TYP_ACK, TYP_DRAIN, TYP_ENROLL, TYP_REKEYED, TYP_REKEY_PROOF };
 	AUTO_FREE char *payload = NULL;
 	char typ[JOSE_TYP_SIZE];
 	size_t size;
@@ -346,10 +346,44 @@ static struct verdict check_result(const json_t *file, const json_t *vector)
 	return verdict;
 }
 
+/* Section 5.3. */
+static struct verdict check_rekey(const json_t *file, const json_t *vector)
+{
+	static const char *const typs[] = { TYP_REKEY, NULL };
+	struct bytes frame = bytes_of_string(text_of(vector, "frame"));
+	int64_t now = json_integer_value(json_object_get(vector, "now"));
+	struct jose_keys *keys = one_key(json_object_get(file, "signing_key"));
+	AUTO_FREE char *payload = NULL;
+	const char *member;
+	struct rekey rekey;
+	size_t size;
+
+	enum jose_reason reason = jose_verify(frame, typs, keys, &payload, &size, NULL, NULL);
+	struct verdict verdict = { reason == JOSE_TYP ? type_reason(frame, keys) : jose_reason_name(reason), 1008 };
+	if (!differs(verdict.reason, "ignored"))
+		verdict.number = 0;
+	jose_keys_free(keys);
+	if (reason != JOSE_OK)
+		return verdict;
+	if (rekey_parse(bytes_of(payload, size), &rekey, &member) != STATUS_OK)
+		return (struct verdict){ *member ? member : "payload", 1008 };
+	const struct check checks[] = {
+		{ differs(rekey.agent_id, text_of(file, "agent_id")), "iss", 1008 },
+		{ differs(rekey.issuer, text_of(file, "issuer")), "aud", 1008 },
+		{ rekey.iat > now + 60 || rekey.iat < now - 60, "iat", 1008 },
+		{ differs(rekey.session, text_of(file, "session")), "session", 1008 },
+		{ rekey_proven(&rekey) != JOSE_OK, "proof", 1008 },
+	};
+	verdict = first_fault(checks, sizeof(checks) / sizeof(*checks));
+	rekey_clear(&rekey);
+	return verdict;
+}
+
 static const struct service_file {
 	const char *name, *number; /* the member that has struct verdict's number */
 	struct verdict (*check)(const json_t *file, const json_t *vector);
-} enrollments_file = { "enrollments.json", "status", check_enrollment }, hellos_file = { "hellos.json", "close", check_hello }, results_file = { "results.json", NULL, check_result };
+} enrollments_file = { "enrollments.json", "status", check_enrollment }, hellos_file = { "hellos.json", "close", check_hello }, results_file = { "results.json", NULL, check_result },
+  rekeys_file = { "rekeys.json", "close", check_rekey };
 
 static void judge(const struct service_file *row, const json_t *file, const json_t *vector)
 {
@@ -358,7 +392,7 @@ static void judge(const struct service_file *row, const json_t *file, const json
 	struct verdict verdict = row->check(file, vector);
 
 	/* Where the payload is read before it is verified, that it is none has no word of its own. */
-	if (row->number && strcmp(expected, "payload") == 0)
+	if (row->number && row != &rekeys_file && strcmp(expected, "payload") == 0)
 		expected = "form";
 	assert_string_equal(verdict.reason, expected);
 	if (row->number) {
@@ -405,6 +439,20 @@ EXAMPLE(welcome)
 EXAMPLE(drain)
 EXAMPLE(ack)
 EXAMPLE(enroll)
+EXAMPLE(rekeyed)
+
+/* The proof inside it is an example of its own: whoever can read the one can read the other. */
+static enum status parse_rekey(struct bytes payload, const char **ret_member)
+{
+	struct rekey rekey;
+	enum status status = rekey_parse(payload, &rekey, ret_member);
+
+	if (status == STATUS_OK)
+		assert_int_equal(rekey_proven(&rekey), JOSE_OK);
+	rekey_clear(&rekey);
+	return status;
+}
+
 EXAMPLE(result)
 
 static enum status parse_request(struct bytes payload, const char **ret_member)
@@ -422,16 +470,17 @@ static const struct {
 } parsers[] = {
 	{ TYP_KEYS, parse_key_set }, { TYP_CHALLENGE, parse_challenge }, { TYP_HELLO, parse_hello }, { TYP_WELCOME, parse_welcome }, { TYP_REQUEST, parse_request },
 	{ TYP_RESULT, parse_result }, { TYP_ACK, parse_ack }, { TYP_DRAIN, parse_drain }, { TYP_ENROLL, parse_enroll },
+	{ TYP_REKEY, parse_rekey }, { TYP_REKEYED, parse_rekeyed },
 };
 
 static void examples(void **state)
 {
-	static const char *const names[] = { "root", "service", "agent_signing" };
+	static const char *const names[] = { "root", "service", "agent_signing", "next_signing" };
 	json_t *file = load("examples.json"), *messages = json_object_get(file, "messages");
 	struct jose_keys *keys = jose_keys_new();
 	unsigned seen = 0;
 
-	for (size_t i = 0; i < 3; i++)
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
 		assert_int_equal(jose_keys_add(keys, load_key(names[i], JOSE_SIGN)), STATUS_OK);
 	for (size_t i = 0; i < json_array_size(messages); i++) {
 		const json_t *message = json_array_get(messages, i);
@@ -465,6 +514,7 @@ int main(void)
 		{ "enrollments", to_service, NULL, NULL, (void *)&enrollments_file },
 		{ "hellos", to_service, NULL, NULL, (void *)&hellos_file },
 		{ "results", to_service, NULL, NULL, (void *)&results_file },
+		{ "rekeys", to_service, NULL, NULL, (void *)&rekeys_file },
 		cmocka_unit_test(examples),
 	};
 

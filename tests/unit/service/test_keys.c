@@ -59,13 +59,13 @@ static void rotation_keeps_the_keys_before(void **state)
 	assert_non_null(why);
 	free(why);
 	why = NULL;
-	assert_int_equal(keys_rotate(folder, NULL, ISSUER, NOW, &why), STATUS_OK);
+	assert_int_equal(keys_rotate(folder, NULL, false, ISSUER, NOW, &why), STATUS_OK);
 	load(&second, 2);
 	assert_int_equal(count_keys(&second), 2);
-	assert_int_equal(keys_rotate(folder, NULL, ISSUER, NOW, &why), STATUS_OK);
+	assert_int_equal(keys_rotate(folder, NULL, false, ISSUER, NOW, &why), STATUS_OK);
 	load(&third, 3);
 	assert_int_equal(count_keys(&third), 3);
-	assert_int_equal(keys_rotate(folder, NULL, ISSUER, NOW, &why), STATUS_OK);
+	assert_int_equal(keys_rotate(folder, NULL, false, ISSUER, NOW, &why), STATUS_OK);
 	load(&fourth, 4);
 	assert_int_equal(count_keys(&fourth), KEY_SET_MAX_KEYS);
 	assert_string_equal(jose_key_id(first.root), jose_key_id(fourth.root));
@@ -103,14 +103,14 @@ static void what_does_not_belong_together(void **state)
 	assert_refused(NOW + KEY_SET_LIFETIME_S + 1, ISSUER, STATUS_LOCAL_TRUST);
 	/* The root is offline: nothing works without it, and with it from elsewhere, an expired set is renewed. */
 	assert_int_equal(rename(root, offline), 0);
-	assert_int_not_equal(keys_rotate(folder, NULL, ISSUER, NOW, &why), STATUS_OK);
+	assert_int_not_equal(keys_rotate(folder, NULL, false, ISSUER, NOW, &why), STATUS_OK);
 	free(why);
 	why = NULL;
-	assert_int_equal(keys_rotate(folder, offline, ISSUER, NOW + KEY_SET_LIFETIME_S + 1, &why), STATUS_OK);
+	assert_int_equal(keys_rotate(folder, offline, false, ISSUER, NOW + KEY_SET_LIFETIME_S + 1, &why), STATUS_OK);
 	/* Another root is not the one that agents know. */
 	assert_int_equal(jose_key_generate(JOSE_SIGN, &stranger), STATUS_OK);
 	assert_int_equal(jose_key_store(stranger, root), STATUS_OK);
-	assert_int_equal(keys_rotate(folder, NULL, ISSUER, NOW, &why), STATUS_LOCAL_TRUST);
+	assert_int_equal(keys_rotate(folder, NULL, false, ISSUER, NOW, &why), STATUS_LOCAL_TRUST);
 	free(why);
 	/* A signing key that the set does not name. */
 	assert_int_equal(jose_key_store(stranger, signing), STATUS_OK);
