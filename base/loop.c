@@ -164,8 +164,11 @@ void loop_free(struct loop *loop)
 		if (events[i] != NULL)
 			event_free(events[i]);
 	notify_free(loop->notify);
-	if (loop->base != NULL)
+	if (loop->base != NULL) {
+		/* A connection that was freed in mid-flood lives until its deferred callback has had its turn: libevent holds it for that. */
+		event_base_loop(loop->base, EVLOOP_NONBLOCK);
 		event_base_free(loop->base);
+	}
 	free(loop);
 }
 

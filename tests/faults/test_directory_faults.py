@@ -1,0 +1,230 @@
+"""The directory that moves, changes its certificate or lies: the truth is read at mock-directory, the lies are told by a server of our own."""
+import os, random, signal, ssl, struct, threading, time
+
+import pytest
+
+import lab as lab_module
+from lab import BASE, DOMAIN, wait_for
+from line import BUILD, NEW, Line, memory_kb
+from raw_service import RawService
+
+
+@pytest.fixture(scope="module")
+def module_line():
+    made = Line()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def line(module_line):
+    yield module_line
+    module_line.directory.control("fault clear")
+
+
+def searches_of_a_reset(line, user):
+    """How many searches of a reset concern its user."""
+    line.directory.control(f"fault add on=search user={user} delay=1 count=20")
+    claims, _ = line.send(user)
+    assert line.service.result(claims["jti"])["code"] == "ok"
+    left = int(next(word for word in line.directory.faults()[0].split() if word.startswith("left=")).split("=")[1])
+    line.directory.control("fault clear")
+    return 20 - left
+
+
+# Between the check and the write ---------------------------------------------------------------------------------------------------------------------
+
+CHANGES = {
+    "a Domain Admin": ('set {user} "member_of=SSPR-Test-Group,Domain Admins"', "user.protected"),
+    "disabled": ("set {user} disabled=true", "user.disabled"),
+    "marked by adminCount": ("set {user} admin_count=1", "user.protected"),
+}
+
+
+@pytest.mark.parametrize("number, change", enumerate(CHANGES))
+def test_who_changes_between_the_check_and_the_write(line, number, change):
+    """The last reading before the write is held up, and it has happened meanwhile: nothing is written."""
+    user, (command, code) = f"bench{80 + number:03}", CHANGES[change]
+    count = searches_of_a_reset(line, user)
+    assert count >= 3  # the last one looks whether he became protected meanwhile
+    before = line.directory.password_record(user)
+    line.directory.control(f"fault add on=search user={user} delay=1 count={count - 2}")
+    line.directory.control(f"fault add on=search user={user} delay=600 count=1")
+    claims, _ = line.send(user)
+    wait_for("the last reading", lambda: not line.directory.faults())
+    line.directory.control(command.format(user=user))
+    assert line.service.result(claims["jti"])["code"] == code
+    assert line.directory.password_record(user) == before
+
+
+# Its certificate --------------------------------------------------------------------------------------------------------------------------------------
+
+def test_the_directorys_authority_is_changed_with_sighup(line):
+    """The new certificate is refused by name; once the file has both authorities and SIGHUP was sent it is taken."""
+    agent, directory = line.agent, line.directory
+    directory.program.stop()
+    directory.certificate(foreign=True)
+    directory.start()
+    wait_for("the refusal", lambda: agent.status()["directories"][0].get("code") == "tls.untrusted", 15)
+    before = agent.writebackd.events(event="directory.up")
+    claims, _ = line.send("bench085")
+    assert line.service.result(claims["jti"])["status"] == "failed"
+    with open(os.path.join(directory.folder, "foreign", "ca.pem"), "rb") as new, open(directory.ca, "ab") as both:
+        both.write(new.read())
+    agent.writebackd.signal(signal.SIGHUP)
+    agent.writebackd.wait_event(event="directory.up", count=len(before) + 1, timeout=5)  # not when its next try would have come
+    line.agent.wait_ready()
+    claims, _ = line.send("bench085")
+    assert line.service.result(claims["jti"])["code"] == "ok"
+
+
+# A directory that lies ---------------------------------------------------------------------------------------------------------------------------------
+
+def ber(tag, *parts):
+    body = b"".join(parts)
+    size = len(body)
+    return bytes([tag]) + (bytes([size]) if size < 128 else b"\x84" + struct.pack(">I", size)) + body
+
+
+def message_of(data):
+    """The messageID of a request, whole or not."""
+    at = 2 + (data[1] & 0x7f if data[1] & 0x80 else 0)
+    return data[at:at + 2 + data[at + 1]]
+
+
+def bound(peer):
+    """Takes the bind, whoever it is; the first request behind it."""
+    peer.handshake()
+    peer.write(ber(0x30, message_of(peer.read()), ber(0x61, b"\x0a\x01\x00\x04\x00\x04\x00")))
+    return peer.read()
+
+
+def noise(peer, number):
+    peer.handshake()
+    peer.read()
+    peer.write(random.Random(number).randbytes(70000))
+
+
+def announces(head):
+    def play(peer, number):
+        peer.handshake()
+        peer.read()
+        peer.write(head)
+    return play
+
+
+def endless(kind):
+    """Answers of this kind to the first search, as long as somebody takes them."""
+    def play(peer, number):
+        request = bound(peer)
+        entry = {"entries": ber(0x64, b"\x04\x00", ber(0x30, ber(0x30, b"\x04\x01x", ber(0x31, ber(4, b"y" * 60000))))), "referrals": ber(0x73, ber(4, b"ldap://127.0.0.1:1/" + b"x" * 900)),
+                 "intermediate": ber(0x79, b"\x80\x031.1")}[kind]
+        data = ber(0x30, message_of(request), entry)
+        data *= max(1, 60000 // len(data))
+        while True:
+            peer.write(data)
+    return play
+
+
+def deep(peer, number):
+    request = bound(peer)
+    peer.write(ber(0x30, message_of(request), ber(0x64, b"\x04\x00", b"\x30\x80" * 30000)))
+
+
+LIES = {"noise": noise, "2 GiB": announces(b"\x30\x84\x7f\xff\xff\xff\x02\x01\x01"), "16 EiB": announces(b"\x30\x88" + b"\xff" * 8 + b"\x02"), "no length": announces(b"\x30\x80\x02\x01\x01"),
+        "a negative messageID": announces(ber(0x30, b"\x02\x04\xff\xff\xff\xff", ber(0x61, b"\x0a\x01\x00\x04\x00\x04\x00"))), "another operation's answer": announces(ber(0x30, b"\x02\x01\x01", ber(0x67, b"\x0a\x01\x00\x04\x00\x04\x00"))),
+        "entries without end": endless("entries"), "referrals without end": endless("referrals"), "intermediate answers without end": endless("intermediate"), "nested without end": deep}
+
+
+def agent_of_many(folder, directory, ca, ports, **more):
+    """writebackd alone, with a directory for each port: {name: port}."""
+    agent = lab_module.Agent(BUILD, folder, directory, "wss://127.0.0.1:1/", directory.ca)
+    entry = agent.settings["directories"][0]
+    agent.settings["directories"] = [{**entry, "name": name, "servers": [f"localhost:{port}"], "ca_file": ca, "bind": dict(entry["bind"]), "scope": {"users": "none"}, "domains": [f"{name}.test"],
+                                      "timeouts": {"connect": "2s", "locate": "1s"}, **more} for name, port in ports.items()]
+    agent.write_config()
+    return agent
+
+
+def test_a_directory_that_lies(line, tmp_path, capsys, monkeypatch):
+    """Each lie at the same time: the agent goes on, tells of each, and takes no more memory than it has for answers."""
+    monkeypatch.setenv("ASAN_OPTIONS", os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1:thread_local_quarantine_size_kb=64")
+    ca, pem, key = lab_module.certificate(str(tmp_path), "liar")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key)
+    services = [RawService(context, script) for script in LIES.values()]
+    agent = agent_of_many(str(tmp_path / "agent"), line.directory, ca, {f"liar{n}": s.port for n, s in enumerate(services)})
+    agent.start_writebackd()
+    try:
+        before, most, end = memory_kb(agent.writebackd), 0, time.monotonic() + 8
+        while time.monotonic() < end:
+            began = time.monotonic()
+            rows = agent.status()["directories"]
+            assert time.monotonic() - began < 2
+            most = max(most, memory_kb(agent.writebackd))
+            time.sleep(0.05)
+        assert all(service.accepted for service in services)
+        codes = {lie: row.get("code") for lie, row in zip(LIES, rows)}
+        assert all(row["servers_up"] == 0 for row in rows) and all(code and code.startswith("directory.") for code in codes.values()), codes
+        for service in services:  # and no storm of tries
+            assert service.accepted <= 20, codes
+    finally:
+        agent.close()
+        for service in services:
+            service.close()
+    gap = float(agent.writebackd.events(event="loop.gap")[-1]["longest_gap_ms"])
+    with capsys.disabled():
+        print(f"\n{codes}; memory {before} kB, at most {most} kB; longest gap of the loop {gap:.0f} ms", end="", flush=True)
+    assert agent.writebackd.process.returncode == 0, agent.writebackd.log_text()[-4000:]
+    assert most - before < 64 << 10 and gap < 1000
+
+
+def test_answers_with_flipped_bits(line, tmp_path, capsys):
+    """A true server's answers, of which each connection has one octet or more altered: whatever comes of it, the agent lives and a whole answer is taken afterwards."""
+    directory, flips = line.directory, [True]
+    ca, pem, key = lab_module.certificate(str(tmp_path), "flipper")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key)
+    seed = int(os.environ.get("SEED", "0")) or random.randrange(1 << 32)
+    client = ssl._create_unverified_context()
+
+    def script(peer, number):
+        import select, socket
+        chance = random.Random(seed + number)
+        peer.handshake()
+        with client.wrap_socket(socket.create_connection((directory.host, directory.port))) as far:
+            count = 0
+            while True:
+                far.sendall(peer.read())
+                while True:
+                    far.settimeout(0.15)
+                    try:
+                        answer = bytearray(far.recv(65536))
+                    except TimeoutError:
+                        break
+                    if not answer:
+                        return peer.cut("fin")
+                    count += 1
+                    if flips and count > number % 6:
+                        for _ in range(chance.choice((1, 1, 3))):
+                            answer[chance.randrange(len(answer))] ^= 1 << chance.randrange(8)
+                    peer.write(bytes(answer))
+    services = [RawService(context, script) for _ in range(16)]
+    agent = agent_of_many(str(tmp_path / "agent"), directory, ca, {f"d{n}": s.port for n, s in enumerate(services)})
+    agent.start_writebackd()
+    try:
+        wait_for("some connections", lambda: sum(s.accepted for s in services) >= 40, 25)
+        agent.status()
+        flips.clear()
+        for service in services:
+            for peer in service.peers:
+                peer.sock.close()
+        agent.writebackd.signal(signal.SIGHUP)
+        wait_for("all to be up", lambda: all(row["servers_up"] for row in agent.status()["directories"]), 40)
+    finally:
+        with capsys.disabled():
+            print(f"\nflipped bits: seed {seed}, {sum(s.accepted for s in services)} connections", end="", flush=True)
+        for service in services:
+            service.close()
+        agent.close()
+    assert agent.writebackd.process.returncode == 0, agent.writebackd.log_text()[-4000:]
