@@ -40,6 +40,7 @@ static const struct request_stage stages[] = {
 	{ "intent", request_record_intent, WRITES },
 	{ "recheck", request_recheck, WRITES },
 	{ "judge again", request_judge_again, WRITES },
+	{ "news", request_hear_news, WRITES },
 	{ "delivery", request_await_delivery, WRITES },
 	{ "write", request_write, WRITES },
 	{ NULL, NULL, 0 },

@@ -10,18 +10,39 @@ void requests_channel_lost(struct requests *requests, uint8_t endpoint)
 		request->undelivered |= request->claims && request->claims->failover_after && request->endpoint == endpoint;
 }
 
-static void stop_waiting(struct request *request)
+/* Settling has a timer of its own. */
+static void free_timer(struct request *request)
 {
-	request->awaits_delivery = false;
-	/* Settling has a timer of its own. */
 	event_free(request->timer);
 	request->timer = NULL;
+}
+
+static bool set_timer(struct request *request, int64_t ms, event_callback_fn callback)
+{
+	request->timer = event_new(request->all->world.base, -1, 0, callback, request);
+	return request->timer && event_add(request->timer, &(struct timeval){ ms / 1000, ms % 1000 * 1000 }) == 0;
+}
+
+static void handle_news(evutil_socket_t fd, short what, void *arg)
+{
+	struct request *request = arg;
+	free_timer(request);
+	request_resume(request, request->all->closing ? STATUS_DIRECTORY_UNAVAILABLE : STATUS_OK);
+}
+
+enum status request_hear_news(struct request *request)
+{
+	if (!request->claims->failover_after)
+		return STATUS_OK;
+	request->pending = set_timer(request, 0, handle_news);
+	return request->pending ? STATUS_OK : STATUS_AGENT_INTERNAL;
 }
 
 static void handle_exp(evutil_socket_t fd, short what, void *arg)
 {
 	struct request *request = arg;
-	stop_waiting(request);
+	request->awaits_delivery = false;
+	free_timer(request);
 	request_resume(request, STATUS_REQUEST_EXPIRED);
 }
 
@@ -32,8 +53,7 @@ enum status request_await_delivery(struct request *request)
 	int64_t left_ms = request->claims->exp * 1000 - clock_now_ms();
 	if (left_ms <= 0)
 		return STATUS_REQUEST_EXPIRED;
-	request->timer = event_new(request->all->world.base, -1, 0, handle_exp, request);
-	if (!request->timer || event_add(request->timer, &(struct timeval){ left_ms / 1000, left_ms % 1000 * 1000 }) != 0)
+	if (!set_timer(request, left_ms, handle_exp))
 		return STATUS_AGENT_INTERNAL;
 	log_event(LOG_NOTICE, "request.waits", LOG_FIELDS({ LOG_OPERATION_ID, request->entry.operation_id }, { LOG_REQUEST_ID, request->entry.request_id }),
 	          "its channel is lost and the service may ask another agent: nothing is written until it is delivered again");
@@ -47,7 +67,8 @@ void request_delivered_again(struct request *request, uint8_t endpoint)
 	request->undelivered = false;
 	if (!request->awaits_delivery)
 		return;
-	stop_waiting(request);
+	request->awaits_delivery = false;
+	free_timer(request);
 	request->stale = true;
 	request_go_back(request);
 	request_resume(request, request->all->closing ? STATUS_DIRECTORY_UNAVAILABLE : STATUS_OK);

@@ -151,6 +151,8 @@ struct directory_change request_change(const struct request *request);
 
 /* In request_delivery.c. Waits until the request is delivered again where its channel was lost and another agent may be asked; request.expired at its exp. */
 enum status request_await_delivery(struct request *request);
+/* Lets the loop turn once, so that the loss of a channel that is there to be read is known: a process that stood still wakes with everything at once. */
+enum status request_hear_news(struct request *request);
 /* The same bytes have come again. May free the request. */
 void request_delivered_again(struct request *request, uint8_t endpoint);
 
