@@ -69,7 +69,7 @@ void request_delivered_again(struct request *request, uint8_t endpoint)
 		return;
 	request->awaits_delivery = false;
 	free_timer(request);
-	request->stale = true;
+	request->stale = request->was_undelivered = true;
 	request_go_back(request);
 	request_resume(request, request->all->closing ? STATUS_DIRECTORY_UNAVAILABLE : STATUS_OK);
 }

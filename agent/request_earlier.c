@@ -1,4 +1,4 @@
-/* A request that may have been applied before: by another agent (first_iat), or by this one before it started, where the journal was lost. The user's record, written since, and one bind with the new
+/* A request that may have been applied before: by another agent (first_iat; or while this one waited for it to be delivered again), or by this one before it started, where the journal was lost. The user's record, written since, and one bind with the new
  * password tell; then the same is not written again, and no success becomes a refusal by history or minimum age. */
 #include "agent/request_internal.h"
 #include "base/clock.h"
@@ -17,7 +17,7 @@ static int64_t tried_since(const struct request *request)
 	int64_t oldest = claims->iat - OPERATION_MAX_S;
 	if (claims->first_iat)
 		return claims->first_iat > oldest ? claims->first_iat : oldest;
-	return claims->iat <= request->all->started_s ? claims->iat : 0;
+	return request->was_undelivered || claims->iat <= request->all->started_s ? claims->iat : 0;
 }
 
 static bool is_written_since(const struct request *request)

@@ -52,6 +52,7 @@ struct request {
 	bool record_known;                /* unicodePwd's, before the first write */
 	bool sought;                      /* looked for on the server that the user was written to last */
 	bool undelivered;                 /* its channel was lost, and another agent may be asked */
+	bool was_undelivered;             /* it has waited for that: another one may have been asked meanwhile */
 	bool awaits_delivery, stale;      /* stale: read again, for it has waited for that */
 	bool moved, moving;               /* its server was lost before anything was sent: another one, once */
 	bool second_running, second_over; /* over: it was sent, or refused */
