@@ -136,13 +136,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	turn_until(BEV_EVENT_CONNECTED);
 	if ((events & BEV_EVENT_CONNECTED) == 0)
 		abort();
-	/* In two pieces, cut where the first byte says. */
-	size_t cut = 1 + data[0] % (size - 1);
-	bufferevent_write(bev, data + 1, cut - 1);
-	for (unsigned i = 0; cut > 1 && i < 4; i++)
-		event_base_loop(base, EVLOOP_NONBLOCK);
-	bufferevent_write(bev, data + cut, size - cut);
-	for (unsigned i = 0; i < 8 && (events & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) == 0; i++)
+	bufferevent_write(bev, data + 1, size - 1);
+	for (unsigned i = 0; i < 12 && (events & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) == 0; i++)
 		event_base_loop(base, EVLOOP_NONBLOCK);
 	bufferevent_free(bev);
 	for (unsigned i = 0; i < 4; i++)
