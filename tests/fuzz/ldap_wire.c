@@ -310,6 +310,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		base = event_base_new();
 		must(base != NULL && socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) == 0);
 	}
+	static const char *const NAMES[] = { "cn=svc,dc=corp,dc=example", "svc@corp.example", "CORP\\svc", "svc" };
 	if (size < 2)
 		return 0;
 	bool ldap = data[0] & 1, external = data[1] & 1;
@@ -317,7 +318,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	const struct directory_settings settings = { .name = "corp", .kind = ldap ? DIRECTORY_LDAP : DIRECTORY_ACTIVE_DIRECTORY, .base_dn = ldap || data[1] & 2 ? "dc=corp,dc=example" : NULL,
 		.discover = !ldap && data[1] & 16 ? "corp.example" : NULL, .login_attribute = ldap && data[1] & 4 ? "mail" : NULL,
 		.default_policy = ldap && data[1] & 8 ? "cn=default,dc=corp,dc=example" : NULL, .bind_mechanism = external ? BIND_EXTERNAL : BIND_SIMPLE,
-		.bind_dn = external ? NULL : "cn=svc,dc=corp,dc=example", .policy_hints = data[1] & 32 ? POLICY_HINTS_REQUIRE : POLICY_HINTS_WHEN_SUPPORTED, .connections = 1, .pipeline = 64,
+		.bind_dn = external ? NULL : NAMES[data[1] >> 6], .policy_hints = data[1] & 32 ? POLICY_HINTS_REQUIRE : POLICY_HINTS_WHEN_SUPPORTED, .connections = 1, .pipeline = 64,
 		.queue_limit = 16, .connect_timeout_ms = 5000, .locate_timeout_ms = 5000, .write_timeout_ms = 5000, .policy_cache_ms = 120000, .idle_probe_ms = 300000 };
 	struct scenario scenario = { .follow = data[0] >> 4 & 7, .directory = build(&settings), .is_ldap = ldap };
 	struct connection *connection = scenario.directory->servers[0]->connections[0];

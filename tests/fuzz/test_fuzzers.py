@@ -22,5 +22,5 @@ def test_fuzzer(fuzzers, name, tmp_path):
     corpus = tmp_path / "corpus"  # what libFuzzer finds on its way stays out of the repository
     shutil.copytree(os.path.join(ROOT, "tests", "fuzz", "corpus", name), corpus)
     done = subprocess.run([fuzzers[name], f"-max_total_time={os.environ.get('FUZZ_SECONDS', '30')}", "-timeout=10", "-rss_limit_mb=2048", f"-artifact_prefix={tmp_path}/", str(corpus)],
-                          capture_output=True, text=True, errors="replace")
+                          env={**os.environ, "LSAN_OPTIONS": f"suppressions={ROOT}/tests/support/leaks.txt:print_suppressions=0"}, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stderr[-3000:]
