@@ -691,6 +691,67 @@ static void test_delivered_again(void **state)
 	assert_int_equal(played.written, 1);
 }
 
+/* A request that another agent may be asked for, whose channel is lost before it has written; it is delivered again, or not. */
+static char *lose_channel(struct scene *scene, int64_t failover_after, int64_t lifetime_s)
+{
+	struct request_claims claims = { .issuer = (char *)ISSUER, .audience = (char *)AGENT, .iat = clock_now_ms() / 1000, .op = OP_UNLOCK, .unlock = true, .enforce_policy = true,
+	                                 .subject = { SUBJECT_UPN, (char *)"alice@corp.example.com", NULL }, .failover_after = failover_after };
+	claims.exp = claims.iat + lifetime_s;
+	uuid_random(claims.request_id);
+	uuid_random(claims.operation_id);
+	played.alice.lockout_time_set = true;
+	char *payload = request_build(&claims);
+	requests_handle(scene->requests, 0, bytes_of_string(payload), bytes_of_string(payload), clock_monotonic_us());
+	requests_channel_lost(scene->requests, 0);
+	return payload;
+}
+
+static void run_for(struct scene *scene, int milliseconds)
+{
+	event_base_loopexit(scene->base, &(struct timeval){ 0, milliseconds * 1000 });
+	event_base_dispatch(scene->base);
+}
+
+static void test_nothing_is_written_before_it_is_delivered_again(void **state)
+{
+	struct scene *scene = *state;
+	char *payload = lose_channel(scene, 4, 30);
+	run_for(scene, 200);
+	assert_int_equal(played.written, 0);
+	assert_int_equal(scene->ended, 0);
+	unsigned located = played.located;
+	requests_handle(scene->requests, 1, bytes_of_string(payload), bytes_of_string(payload), clock_monotonic_us());
+	run_until(scene, 1);
+	assert_int_equal(scene->results[0].code, STATUS_OK);
+	assert_int_equal(played.written, 1);
+	assert_true(played.located > located); /* what was read before is old */
+	free(payload);
+}
+
+static void test_it_expires_where_it_is_not_delivered_again(void **state)
+{
+	struct scene *scene = *state;
+	free(lose_channel(scene, 4, 2));
+	run_until(scene, 1);
+	assert_int_equal(scene->results[0].code, STATUS_REQUEST_EXPIRED);
+	assert_int_equal(played.written, 0);
+}
+
+static void test_what_nobody_else_is_asked_for_goes_on(void **state)
+{
+	struct scene *scene = *state;
+	free(lose_channel(scene, 0, 30));
+	run_until(scene, 1);
+	assert_int_equal(scene->results[0].code, STATUS_OK);
+	/* Nor does the loss of another endpoint's channel hold it up. */
+	char *payload = lose_channel(scene, 4, 30);
+	requests_handle(scene->requests, 1, bytes_of_string(payload), bytes_of_string(payload), clock_monotonic_us());
+	requests_channel_lost(scene->requests, 0);
+	run_until(scene, 2);
+	assert_int_equal(scene->results[1].code, STATUS_OK);
+	free(payload);
+}
+
 static void test_limits(void **state)
 {
 	struct scene *scene = *state;
@@ -1637,7 +1698,7 @@ int main(void)
 		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
 		ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_another_agent_has_done_it), ROW(test_no_success_becomes_a_refusal), ROW(test_a_refusal_is_held_against_the_record),
 		ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
-		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time),
+		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_nothing_is_written_before_it_is_delivered_again), ROW(test_it_expires_where_it_is_not_delivered_again), ROW(test_what_nobody_else_is_asked_for_goes_on), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time),
 		ROW(test_one_at_a_time_for_one_user),
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),
 		ROW(test_lost_answer_and_a_later_write), ROW(test_lost_answer_and_two_writes), ROW(test_lost_answer_applied_by_a_clock_of_its_own), ROW(test_lost_answer_of_a_server_that_comes_back), ROW(test_skew_is_seen_while_reading),
