@@ -47,7 +47,7 @@ struct request {
 	int asked;                        /* whose server is read */
 	enum verdict verdicts[ATTEMPTS];  /* of the last reading */
 	struct proving *proving;          /* the one bind is under way */
-	bool proof_spent;                 /* it was sent, or may have been */
+	bool proof_spent, proof_lost;     /* it was sent, or may have been; and that was before the agent's start */
 	int in_doubt;                     /* the attempt that it is to decide */
 	bool record_known;                /* unicodePwd's, before the first write */
 	bool sought;                      /* looked for on the server that the user was written to last */
@@ -200,6 +200,8 @@ bool request_hold_refusal(struct request *request, enum status refusal);
 
 /* request_recent.c. The request may have written to its user. */
 void request_remember_write(struct request *request);
+/* Likewise, at the start: a row of the journal. */
+void request_restore_write(struct requests *all, const struct journal_entry *entry);
 /* True where this user was written to since the reading began: what was read is stale, and settling would judge by it. */
 bool request_written_since(const struct request *request);
 /* The server that he was written on last, where the one at hand has not taken that over; else NULL. */

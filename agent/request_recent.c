@@ -20,6 +20,22 @@ void request_remember_write(struct request *request)
 		write->version = (second ? entry->second_password_version : entry->password_version) + 1;
 }
 
+/* The row's time is by the agent's clock, from which the servers' may differ by that much. */
+#define CLOCK_SKEW_S 60
+
+void request_restore_write(struct requests *all, const struct journal_entry *entry)
+{
+	uint32_t first = entry->password_version, second = entry->second_password_version;
+	AUTO_FREE char *told = NULL;
+	if (!entry->sets_password || !entry->counts || !first || asprintf(&told, "\"server\":\"%s\"", entry->second_server) < 0)
+		return;
+	bool on_second = entry->second_server[0] && entry->result && strstr(entry->result, told);
+	struct recent_write *write = &all->recent[all->recent_next++ % RECENT_WRITES];
+	*write = (struct recent_write){ .ended_us = clock_monotonic_us(), .version = (on_second ? second : first) + 1, .time_s = entry->outcome_at_ms / 1000 + CLOCK_SKEW_S };
+	strcpy(write->guid, entry->user_guid);
+	strcpy(write->server, on_second ? entry->second_server : entry->server);
+}
+
 /* NULL: none that is remembered. */
 static const struct recent_write *last_write(const struct request *request)
 {

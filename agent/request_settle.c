@@ -97,7 +97,7 @@ static enum verdict judge_reading(const struct request *request, int which, cons
 	enum verdict verdict = judge_record(&intent, located_password_record(located), (unsigned)request->attempts[FIRST].open + request->attempts[SECOND].open);
 	if (foreign->known && (verdict == VERDICT_APPLIED || verdict == VERDICT_REPLACED))
 		return same_server ? judge_beside_foreign(&intent, foreign, located_password_record(located), position) : VERDICT_UNREADABLE;
-	if (verdict == VERDICT_APPLIED && !may_be_ours(&request->attempts[which], located))
+	if (verdict == VERDICT_APPLIED && (request->proof_lost || !may_be_ours(&request->attempts[which], located)))
 		return same_server ? VERDICT_REPLACED : VERDICT_UNREADABLE;
 	return same_server || verdict == VERDICT_APPLIED ? verdict : VERDICT_UNREADABLE;
 }
@@ -344,7 +344,8 @@ static bool settle_entry(const struct journal_entry *entry, void *arg)
 	request->entry = *entry;
 	request->entry.result = NULL;
 	request->intent = true;
-	request->proof_spent = entry->state == JOURNAL_SETTLING;
+	/* The agent ended in doubt, and what the bind said is not known. */
+	request->proof_spent = request->proof_lost = entry->state == JOURNAL_SETTLING;
 	request->record_known = entry->password_version > 0;
 	request->write_status = STATUS_DIRECTORY_UNAVAILABLE;
 	request->realm = realms_find(requests->world.realms, entry->directory);
@@ -359,13 +360,15 @@ static bool settle_entry(const struct journal_entry *entry, void *arg)
 	return true;
 }
 
-/* The agent ended at an unknown time, but not later than now, nor long after its write would have been given up. */
+/* A write follows its intent within a moment. A record from later may be of a slow one, or another's: that is for the bind, once the service has delivered the request again. */
+#define PROMPT_MS 1000
+
 static void note_loss(struct request *request)
 {
-	const struct settings_directory *settings = realm_settings(request->realm);
 	int64_t began_ms = request->entry.second_at_ms ? request->entry.second_at_ms : request->entry.intent_at_ms;
-	int64_t given_up_ms = began_ms + settings->locate_timeout_ms + settings->write_timeout_ms, now_ms = clock_now_ms();
+	int64_t given_up_ms = began_ms + PROMPT_MS, now_ms = clock_now_ms();
 	request->attempts[FIRST].lost_ms = request->attempts[SECOND].lost_ms = given_up_ms < now_ms ? given_up_ms : now_ms;
+	request->server_time_s = now_ms / 1000;
 }
 
 static void ignore_turn(void *arg)
