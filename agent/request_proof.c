@@ -16,11 +16,12 @@ struct proving {
 	char *dn;
 };
 
+/* By a policy that is not known, where nothing is counted yet. */
 static bool is_far_from_lockout(const struct account *account)
 {
 	unsigned threshold = account->policy.lockout_threshold, safe = limits_safe_guesses(threshold);
 	if (account->policy.source == POLICY_UNKNOWN || account->locked)
-		return false;
+		return account->bad_passwords == 0 && !account->locked;
 	return threshold == 0 || (threshold > 1 && (account->bad_passwords < 0 || (unsigned)account->bad_passwords + 1 <= safe));
 }
 

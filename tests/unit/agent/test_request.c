@@ -963,9 +963,13 @@ static void test_no_bind_close_to_a_lockout(void **state)
 
 static void test_no_bind_by_a_policy_that_is_not_known(void **state)
 {
-	played.alice.policy = (struct password_policy){ .source = POLICY_UNKNOWN };
-	settle(*state, WRITE_LOST_APPLIED, STATUS_OK);
-	assert_int_equal(played.verified, 0);
+	for (int bad_passwords = -1; bad_passwords <= 1; bad_passwords++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		played.alice.policy = (struct password_policy){ .source = POLICY_UNKNOWN };
+		played.alice.bad_passwords = bad_passwords;
+		settle(*state, WRITE_LOST_APPLIED, STATUS_OK);
+		assert_int_equal(played.verified, bad_passwords == 0);
+	}
 }
 
 /* Ours, and somebody else's through the same server over it, within the same seconds. */
