@@ -1,10 +1,11 @@
 """Keys: the agent replaces its own, by hand and by age, whatever breaks in between; wraps their files; a copy of it is noticed; the service's key set is replaced at once."""
-import base64, contextlib, glob, json, os, random, shutil, signal, subprocess, time
+import contextlib, glob, json, os, random, shutil, signal, subprocess, time
 
 import pytest
 
 import lab as lab_module
 from lab import wait_for
+from scripted_service import ScriptedService, example
 
 NEW = "Gr33n-Field-Harbour"
 OPEN = {"per_user_hour": 0, "per_minute": 0, "latch_per_hour": 0}
@@ -151,3 +152,401 @@ def test_killed_at_any_moment(lab, who):
         lab.agent.start_writebackd()
     agree(lab)
     assert not lab.service.program.events(event="agent.clone")
+
+
+# Where only the service knows ----------------------------------------------------------------------------------------------------------------
+
+class Scene:
+    """A scripted service that says what it likes to new keys; no directory is needed."""
+
+    def __init__(self, build, **agent_options):
+        self.lab = lab_module.Lab(build, "mock")
+        self.lab.start_directory()
+        self.service = ScriptedService(self.lab.folder + "/scripted")
+        self.agent = self.lab.agent = lab_module.Agent(build, self.lab.folder + "/agent", self.lab.directory, self.service.endpoint, self.service.ca, **agent_options)
+        self.agent.start()
+        self.agent.enroll(self.service.issuer, self.service.ticket)
+        self.welcomed()
+
+    def welcomed(self):
+        wait_for("the welcome", lambda: self.service.ws and self.agent.status()["channel"]["ready"], 30)
+
+    def keys(self):
+        found = self.agent.status()["identity"]
+        return found["signing_key"], found["decryption_key"]
+
+    def service_keys(self):
+        return tuple(key.thumbprint() for key in self.service.agents[self.service.agent_id])
+
+    def ask_for_rotation(self):
+        return subprocess.Popen([os.path.join(self.lab.build, "agent/ctl/writebackctl"), "--socket", self.agent.control, "rotate-keys"],
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def restart_agent(self):
+        self.agent.writebackd.kill()
+        self.agent.start_writebackd()
+        self.welcomed()
+
+
+@pytest.fixture
+def scene(build):
+    scenes = []
+
+    def make(**options):
+        scenes.append(Scene(build, **options))
+        return scenes[-1]
+    yield make
+    for s in scenes:
+        s.service.close()
+        s.lab.close()
+
+
+def test_sent_and_not_committed(scene):
+    """kill -9 once it is sent, at a service that has never seen it: the former keys greet, and it is told again."""
+    s = scene()
+    before = s.keys()
+    s.service.on_rekey = "ignore"
+    with s.ask_for_rotation() as call:
+        wait_for("the message", lambda: s.service.rekeys)
+        following = identity(s.agent)["next"]
+        s.restart_agent()
+        call.wait(10)
+    assert s.keys() == before
+    wait_for("it again", lambda: len(s.service.rekeys) == 2)
+    assert s.agent.status()["identity"]["keys"]["pending"]
+    assert "has not confirmed" in s.agent.ctl("status", check=False)
+    s.service.on_rekey = "answer"
+    s.service.cut()
+    wait_for("the new keys", lambda: s.keys() == (following["signing_key"], following["decryption_key"]), 30)
+    assert s.service_keys() == s.keys() and "next" not in identity(s.agent)
+
+
+def test_committed_and_not_confirmed(scene):
+    """kill -9 once the service has it and before it could say so: the former pair is refused once, then the next one greets; requests to either key are read all the while."""
+    s = scene()
+    before = s.keys()
+    s.service.on_rekey = "commit"
+    former = s.service.agents[s.service.agent_id][1]
+    with s.ask_for_rotation() as call:
+        wait_for("the message", lambda: s.service.rekeys)
+        wait_for("the commit", lambda: s.service_keys() != before)
+        wait_for("the directory", lambda: s.agent.status()["directories"][0]["servers_up"])
+        for recipient in s.service.agents[s.service.agent_id][1], former:
+            assert ask_encrypted_to(s, recipient) == "plausible"
+        s.restart_agent()
+        call.wait(10)
+    assert s.keys() == s.service_keys() != before
+    assert len(s.service.rekeys) == 1 and 1008 in s.service.closes
+    wait_for("the directory", lambda: s.agent.status()["directories"][0]["servers_up"])
+    for recipient in s.service.agents[s.service.agent_id][1], former:
+        assert ask_encrypted_to(s, recipient) == "plausible"
+    stranger = fresh_key()
+    assert ask_encrypted_to(s, stranger) == "request.undecryptable"
+
+
+def fresh_key():
+    from jwcrypto import jwk
+    return jwk.JWK.generate(kty="EC", crv="P-256")
+
+
+def ask_encrypted_to(s, recipient):
+    claims = s.service.claims(s.lab.directory.subject("bob"), op="check")
+    secret = example.encrypt(recipient, {"operation_id": claims["operation_id"], "op": "check", "sub_id": claims["sub_id"], "new_password": NEW})
+    s.service.send(s.service.sign("wb-request+jwt", {**claims, "secret": secret}))
+    # By whichever signing key: that is not what is asked here.
+    return s.service.result(claims["jti"])["code"]
+
+
+@pytest.mark.parametrize("how, words", [("refuse", "no new keys today"), ("lie", "others than it was told")])
+def test_a_refusal_is_told_and_not_repeated(scene, how, words):
+    s = scene()
+    before = s.keys()
+    s.service.on_rekey = how
+    with s.ask_for_rotation() as call:
+        assert words in call.communicate(timeout=30)[0] and call.returncode == 1
+    s.welcomed()
+    s.service.cut()
+    s.welcomed()
+    s.service.cut()
+    s.welcomed()
+    assert len(s.service.rekeys) == 1 and s.keys() == before
+    assert len(s.agent.writebackd.events(event="keys.rotation_refused")) == 1
+    assert "which the service refuses" in s.agent.ctl("status", check=False)
+    # By hand at once.
+    s.service.on_rekey = "answer"
+    s.agent.ctl("rotate-keys")
+    assert s.keys() == s.service_keys() != before
+
+
+# The service's key set -----------------------------------------------------------------------------------------------------------------------
+
+def show_key_set(s, version, keys=None, lifetime=86400, by=None):
+    now = int(time.time())
+    s.service.key_set = example.sign(by or s.service.root, "wb-keys+jwt", {"iss": s.service.issuer, "iat": now - 10, "exp": now + lifetime, "version": version,
+                                                                           "keys": [example.public(k) for k in keys or [s.service.signing]]})
+    s.service.send(s.service.key_set)
+    return s.service.key_set
+
+
+def test_a_stolen_signing_key_is_cured_at_once(scene):
+    """On the standing channel: what the dropped key signs is refused from the frame that says so on."""
+    s = scene()
+    stolen, fresh = s.service.signing, fresh_key()
+    wait_for("the directory", lambda: s.agent.status()["directories"][0]["servers_up"])
+    claims = s.service.claims(s.lab.directory.subject("bob"), op="check", new_password=NEW)
+    assert s.service.ask(claims)["code"] == "plausible"
+    show_key_set(s, 2, [fresh])
+    again = s.service.claims(s.lab.directory.subject("bob"), op="check", new_password=NEW)
+    for frame in s.service.sign("wb-request+jwt", again, stolen), s.service.sign("wb-request+jwt", claims, stolen):
+        answer = s.service.ask_by_frame(frame)
+        assert (answer["code"], answer["reason"]) == ("request.signature", "kid")
+    s.service.signing = fresh
+    assert s.service.ask(again)["code"] == "plausible"
+    assert s.agent.status()["identity"]["key_set"]["version"] == 2
+
+
+def test_only_the_root_and_only_upwards(scene):
+    """Lower, other bytes of the same version, by another root, expired: ignored on a standing channel, refused in a greeting; restarts do not forget the highest."""
+    s = scene()
+    good = show_key_set(s, 3)
+    s.agent.writebackd.wait_event(event="keys.new", message="key set 3 of the service is in force")
+    attempts = [{"version": 2}, {"version": 3, "lifetime": 86401}, {"version": 4, "by": fresh_key()}, {"version": 4, "lifetime": -5}]
+    for number, wrong in enumerate(attempts, 1):
+        show_key_set(s, **wrong)
+        s.agent.writebackd.wait_event(event="keys.refused", count=number)
+        assert s.agent.status()["channel"]["ready"] == 1
+    show_key_set(s, **attempts[0])
+    os.unlink(state(s.agent, "key-set.jws"))
+    s.agent.writebackd.kill()
+    s.agent.start_writebackd()
+    wait_for("a greeting that is refused", lambda: "older" in json.dumps(s.agent.status()["channel"]), 20)
+    s.service.key_set = good
+    s.welcomed()
+
+
+def test_the_key_set_expires(scene):
+    """A clear state and no spin; a new one heals it."""
+    s = scene()
+    show_key_set(s, 2, lifetime=3)
+    s.agent.writebackd.wait_event(event="keys.new", message="key set 2 of the service is in force")
+    wait_for("the expiry in the status", lambda: "key set has expired" in s.agent.status()["why"])
+    claims = s.service.claims("bob@x.test", op="lookup")
+    assert s.service.ask_by_frame(s.service.sign("wb-request+jwt", claims))["code"] == "request.signature"
+    greetings = len(s.service.closes)
+    s.service.cut()
+    wait_for("a greeting that is refused", lambda: len(s.service.closes) > greetings + 1, 20)
+    assert "key set has expired" in s.agent.ctl("status", check=False)
+    time.sleep(2)
+    assert len(s.service.closes) < greetings + 8
+    now = int(time.time())
+    s.service.key_set = example.sign(s.service.root, "wb-keys+jwt", {"iss": s.service.issuer, "iat": now, "exp": now + 9 * 86400, "version": 3, "keys": [example.public(s.service.signing)]})
+    s.welcomed()
+    assert "key set has expired" not in s.agent.status()["why"]
+
+
+def test_the_administrator_of_the_service_drops_a_stolen_key(lab):
+    """reset-service rotate-keys --root --drop-old with the root from its safe, then a reload: standing channels go on by the new key."""
+    safe = os.path.join(lab.folder, "root.jwk")
+    shutil.move(os.path.join(lab.service.folder, "state", "root.jwk"), safe)
+    with pytest.raises(ValueError):
+        lab.service.command("rotate-keys")
+    lab.service.command("rotate-keys", "--root", safe, "--drop-old")
+    with open(os.path.join(lab.service.folder, "state", "key-set.jws"), encoding="utf-8") as f:
+        assert len(example.peek(f.read().strip())[1]["keys"]) == 1
+    lab.service.program.signal(signal.SIGHUP)
+    lab.agent.writebackd.wait_event(event="keys.new", message="key set 3 of the service is in force")
+    assert lab.ask("check", "bob", new_password=NEW)["code"] == "plausible"
+    assert not lab.agent.writebackd.events(event="channel.down")
+
+
+# Copies ---------------------------------------------------------------------------------------------------------------------------------------
+
+def copy_of(lab, name="copy"):
+    """Another host with the agent's whole state."""
+    twin = lab_module.Agent(lab.build, os.path.join(lab.folder, name), lab.directory, f"wss://localhost:{lab.service.port}/v1/agent", lab.service.ca)
+    shutil.rmtree(twin.settings["state_directory"])
+    shutil.copytree(lab.agent.settings["state_directory"], twin.settings["state_directory"], copy_function=shutil.copy2)
+    os.chmod(twin.settings["state_directory"], 0o700)
+    return twin
+
+
+@contextlib.contextmanager
+def running(agent):
+    agent.start()
+    try:
+        yield agent
+    finally:
+        agent.close()
+
+
+def clone_seen(lab):
+    return json.loads(lab.service.command("agents", "--json"))[0]["clone_seen_at"]
+
+
+def both_are_out(lab, *agents):
+    wait_for("the alarm", lambda: clone_seen(lab), 30)
+    for agent in agents:
+        wait_for("its end", lambda agent=agent: agent.status()["channel"]["ready"] == 0, 20)
+    assert lab.ask("check", "bob", new_password=NEW)["code"] == "service.no_agent"
+    lab.service.program.wait_event(event="agent.clone")
+
+
+def test_a_copy_of_the_agent_stops_both(lab):
+    lab.agent.writebackd.stop()
+    twin = copy_of(lab)
+    lab.agent.start_writebackd()
+    lab.agent.wait_ready()
+    lab.agent.channel.stop()
+    lab.agent.start_channel()
+    with running(twin):
+        # The copy has the same boot number: it supersedes, until one of the two starts once more.
+        lab.agent.writebackd.stop()
+        lab.agent.start_writebackd()
+        both_are_out(lab, lab.agent, twin)
+        assert "4003" in json.dumps(lab.agent.status()["channel"]) or "clone" in json.dumps(lab.agent.status()["channel"])
+        agent_id = lab.service.agents()[0]["agent_id"]
+    # The person decides.
+    lab.service.command("release", agent_id)
+    lab.agent.channel.stop()
+    lab.agent.start_channel()
+    lab.agent.wait_ready(30)
+    agree(lab)
+
+
+def test_a_thief_who_replaces_the_keys_first(lab):
+    """His is the key in force, then; the agent that comes by the one that was replaced is the alarm, and nobody is let in any more."""
+    twin = copy_of(lab)
+    lab.agent.close()
+    with running(twin):
+        twin.wait_ready()
+        twin.ctl("rotate-keys")
+        twin.writebackd.stop()
+        twin.start_writebackd()
+        twin.wait_ready()
+        with running(lab.agent):
+            both_are_out(lab, lab.agent, twin)
+            assert lab.service.program.events(event="agent.former_key")
+            agent_id = lab.service.agents()[0]["agent_id"]
+            lab.service.command("revoke", agent_id)
+            lab.agent.enroll_again = lab.agent.ctl("enroll", lab.service.issuer, "--ticket-file", ticket_file(lab), "--ca-file", lab.service.ca, "--replace")
+            lab.agent.wait_ready(30)
+            assert lab.ask("check", "bob", new_password=NEW)["code"] == "plausible"
+            assert twin.status()["channel"]["ready"] == 0
+            refused = twin.ctl("rotate-keys", check=False)
+            assert "there is no channel" in refused
+
+
+def ticket_file(lab):
+    path = os.path.join(lab.folder, "second-ticket")
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
+        f.write(lab.service.ticket() + "\n")
+    return path
+
+
+def test_a_restored_backup_is_noticed(lab):
+    """An older state of the same host, from before a start: a lower boot."""
+    backup = copy_of(lab, "backup")
+    for _ in range(2):
+        lab.agent.writebackd.stop()
+        lab.agent.start_writebackd()
+        lab.agent.wait_ready()
+    lab.agent.close()
+    with running(backup):
+        both_are_out(lab, backup)
+
+
+def test_a_revoked_agent_gets_no_new_keys(lab):
+    agent_id = lab.service.agents()[0]["agent_id"]
+    before = at_service(lab)
+    lab.service.command("revoke", agent_id)
+    wait_for("its end", lambda: lab.agent.status()["channel"]["ready"] == 0)
+    assert "no channel" in lab.agent.ctl("rotate-keys", check=False)
+    lab.agent.writebackd.stop()
+    lab.agent.start_writebackd()
+    wait_for("4001", lambda: "revoked" in json.dumps(lab.agent.status()["channel"]), 20)
+    assert at_service(lab) == before
+
+
+# Wrapped files ---------------------------------------------------------------------------------------------------------------------------------
+
+def wrap_key(lab, name="wrap-key", size=32):
+    path = os.path.join(lab.folder, name)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o400), "wb") as f:
+        f.write(os.urandom(size - 1) + b"\n")
+    return path
+
+
+def start_refused(agent):
+    """Its exit status and the last critical line."""
+    agent.writebackd = lab_module.Program(agent.folder, "writebackd", [os.path.join(agent.build, "agent/writebackd"), "--config", agent.writebackd_config, "--log-format", "json"])
+    code = agent.writebackd.process.wait(20)
+    lines = agent.writebackd.events(event="agent.failed")
+    return code, lines[-1]["message"] if lines else agent.writebackd.log_text()[-800:]
+
+
+def unwrap(path, key_file):
+    """By another implementation."""
+    from jwcrypto import jwe, jwk
+    with open(key_file, "rb") as f:
+        key = jwk.JWK(kty="oct", k=example.b64(f.read()))
+    message = jwe.JWE()
+    with open(path, encoding="ascii") as f:
+        message.deserialize(f.read().strip(), key)
+    assert json.loads(message.objects["protected"]) == {"alg": "dir", "enc": "A256GCM", "cty": "jwk+json"}
+    return json.loads(message.payload)
+
+
+def test_wrapped_files(lab):
+    agent = lab.agent
+    plain = {}
+    for name in key_files(agent):
+        with open(state(agent, name), encoding="ascii") as f:
+            plain[name] = json.load(f)
+    path = wrap_key(lab)
+
+    def settle(**keys):
+        agent.writebackd.stop()
+        agent.settings["keys"] = keys
+        agent.write_config()
+    settle(wrap_key_file=path)
+    agent.start_writebackd()
+    agree(lab)
+    assert len(agent.writebackd.events(event="keys.wrapped")) == 2
+    assert {name: unwrap(state(agent, name), path) for name in key_files(agent)} == plain
+    secrets = [key["d"].encode() for key in plain.values()]
+    # Rotated ones never touch the disk in the clear.
+    agent.ctl("rotate-keys")
+    agree(lab)
+    for name in key_files(agent):
+        secrets.append(unwrap(state(agent, name), path)["d"].encode())
+    for folder, _, names in os.walk(agent.folder):
+        for name in names:
+            with contextlib.suppress(OSError), open(os.path.join(folder, name), "rb") as f:
+                text = f.read()
+                assert not any(secret in text for secret in secrets), name
+    assert "wrapped" in agent.ctl("status", check=False)
+
+    settle()
+    assert start_refused(agent)[0] == 78 and "keys.wrap_key_file" in start_refused(agent)[1]
+    settle(wrap_key_file=wrap_key(lab, "another"))
+    assert start_refused(agent)[0] == 78 and "is not the key that it was wrapped with" in start_refused(agent)[1]
+    settle(wrap_key_file=wrap_key(lab, "short", 31))
+    code, text = start_refused(agent)
+    assert code == 78 and "exactly 32 bytes" in text
+    os.chmod(wrap_key(lab, "open"), 0o644)
+    settle(wrap_key_file=os.path.join(lab.folder, "open"))
+    code, text = start_refused(agent)
+    assert code == 78 and "others" in text or "mode" in text
+    settle(wrap_key_file=path)
+    torn = state(agent, [name for name in key_files(agent) if name.startswith("signing")][0])
+    with open(torn, "rb") as f:
+        whole = f.read()
+    for part in whole[:60], whole[:-9] + b"\n", b"{" + whole[1:]:
+        with open(torn, "wb") as f:
+            f.write(part)
+        code, text = start_refused(agent)
+        assert code == 78 and os.path.basename(torn) in text, text
+    with open(torn, "wb") as f:
+        f.write(whole)
+    agent.start_writebackd()
+    agree(lab)
