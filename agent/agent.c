@@ -113,12 +113,27 @@ static void handle_acknowledged(struct session *session, const char *request_id,
 	finish_drained(agent);
 }
 
+/* Each once for a key set. */
+static void warn_of_expiry(struct agent *agent)
+{
+	static const int days[] = { 30, 14, 7, 1, 0 };
+	if (!agent->identity.key_set.keys)
+		return;
+	int64_t left_s = agent->identity.key_set.exp - clock_now_ms() / 1000;
+	for (int i = agent->expiry_warned; i < 5 && left_s < (int64_t)days[i] * DAY_S; i++) {
+		agent->expiry_warned = i + 1;
+		if (i == 4 || left_s >= (int64_t)days[i + 1] * DAY_S)
+			log_event(LOG_WARNING, "keys.expiry", NULL, "the service's key set %s", left_s <= 0 ? "has expired: nothing is accepted until it shows a new one" : "expires soon: its administrator must sign a new one (reset-service rotate-keys)");
+	}
+}
+
 static void handle_key_set(struct session *session, void *arg)
 {
 	struct agent *agent = arg;
 	agent->expiry_warned = 0;
 	journal_set_number(agent->journal, "key_set_version", agent->identity.key_set.version);
 	log_event(LOG_NOTICE, "keys.new", NULL, "key set %lld of the service is in force", (long long)agent->identity.key_set.version);
+	warn_of_expiry(agent);
 }
 
 static void handle_rekeyed(struct session *session, const struct rekeyed *rekeyed, void *arg) { agent_rotation_answered(arg, session, rekeyed); }
@@ -280,19 +295,6 @@ void agent_identity_changed(struct agent *agent)
 }
 
 /* Now and then ------------------------------------------------------------------------------------------------------------------------ */
-
-static void warn_of_expiry(struct agent *agent)
-{
-	static const int days[] = { 30, 14, 7, 1, 0 };
-	if (!agent->identity.key_set.keys)
-		return;
-	int64_t left_s = agent->identity.key_set.exp - clock_now_ms() / 1000;
-	for (int i = agent->expiry_warned; i < 5 && left_s < (int64_t)days[i] * DAY_S; i++) {
-		agent->expiry_warned = i + 1;
-		if (i == 4 || left_s >= (int64_t)days[i + 1] * DAY_S)
-			log_event(LOG_WARNING, "keys.expiry", NULL, "the service's key set %s", left_s <= 0 ? "has expired: nothing is accepted until it shows a new one" : "expires soon: its administrator must sign a new one (reset-service rotate-keys)");
-	}
-}
 
 static void handle_minute(evutil_socket_t fd, short what, void *arg)
 {

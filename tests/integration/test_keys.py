@@ -344,6 +344,33 @@ def test_the_key_set_expires(scene):
     assert "key set has expired" not in s.agent.status()["why"]
 
 
+def test_the_end_is_warned_of_at_the_agent(scene):
+    s = scene()
+    for version, (days, warned) in enumerate([(31, False), (29, True), (13, True), (6, True), (0.5, True), (365, False)], 2):
+        before = len(s.agent.writebackd.events(event="keys.expiry"))
+        show_key_set(s, version, lifetime=int(days * 86400))
+        s.agent.writebackd.wait_event(event="keys.new", message=f"key set {version} of the service is in force")
+        s.agent.status()  # one turn of its loop later
+        assert len(s.agent.writebackd.events(event="keys.expiry")) == before + warned, days
+
+
+def test_the_end_is_warned_of_at_the_service(lab):
+    from jwcrypto import jwk
+    folder = os.path.join(lab.service.folder, "state")
+    keys = {}
+    for name in "root", "signing":
+        with open(os.path.join(folder, name + ".jwk"), encoding="ascii") as f:
+            keys[name] = jwk.JWK(**json.load(f))
+    program, now = lab.service.program, int(time.time())
+    assert not program.events(event="keys.expiry")
+    for version, days in (2, 29), (3, 13), (4, 6), (5, 0.5), (6, 400):
+        with open(os.path.join(folder, "key-set.jws"), "w", encoding="ascii") as f:
+            f.write(example.sign(keys["root"], "wb-keys+jwt", {"iss": lab.service.issuer, "iat": now, "exp": int(now + days * 86400), "version": version, "keys": [example.public(keys["signing"])]}))
+        program.signal(signal.SIGHUP)
+        program.wait_event(event="keys.loaded", message=f"key set version {version}")
+    assert len(program.events(event="keys.expiry")) == 4
+
+
 def test_the_administrator_of_the_service_drops_a_stolen_key(lab):
     """reset-service rotate-keys --root --drop-old with the root from its safe, then a reload: standing channels go on by the new key."""
     safe = os.path.join(lab.folder, "root.jwk")

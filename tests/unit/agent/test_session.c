@@ -456,6 +456,108 @@ static void test_drain(void **state)
 	assert_int_equal(session_send(scene->session, TYP_RESULT, bytes_of_string("{}")), STATUS_CHANNEL_CLOSED);
 }
 
+/* New keys: which pair greets ------------------------------------------------------------------------------------------------------------- */
+
+static bool greeted_by(struct scene *scene, struct jose_key *key)
+{
+	struct jose_keys *keys = jose_keys_new();
+	struct jose_key *public = NULL;
+	static const char *const typs[] = { TYP_HELLO, NULL };
+	char *payload = NULL;
+	size_t size;
+	assert_int_equal(jose_key_public(key, &public), STATUS_OK);
+	assert_int_equal(jose_keys_add(keys, public), STATUS_OK);
+	bool good = jose_verify(bytes_of_string(scene->sent[scene->sent_count - 1]), typs, keys, &payload, &size, NULL, NULL) == JOSE_OK;
+	free(payload);
+	jose_keys_free(keys);
+	memset(scene->sent, 0, sizeof scene->sent);
+	scene->sent_count = 0;
+	return good;
+}
+
+static void greet_to_the_hello(struct scene *scene)
+{
+	session_up(scene->session);
+	say_keys_of(scene, scene->root, scene->identity.key_set.version + 1, NOW + 86400);
+	say_challenge(scene, scene->signing, ISSUER);
+}
+
+static void test_pairs_take_turns(void **state)
+{
+	struct scene *scene = *state;
+	struct identity *identity = &scene->identity;
+	assert_int_equal(identity_begin_rotation(identity, NOW), STATUS_OK);
+	greet_to_the_hello(scene);
+	assert_true(greeted_by(scene, identity->signing));
+	/* A cut is no refusal. */
+	session_down(scene->session);
+	greet_to_the_hello(scene);
+	assert_true(greeted_by(scene, identity->signing));
+	session_refused(scene->session);
+	session_down(scene->session);
+	greet_to_the_hello(scene);
+	assert_true(greeted_by(scene, identity->next.signing));
+	session_refused(scene->session);
+	session_down(scene->session);
+	greet_to_the_hello(scene);
+	assert_true(greeted_by(scene, identity->signing));
+	/* Before our hello it is not our keys that were refused. */
+	session_down(scene->session);
+	session_up(scene->session);
+	session_refused(scene->session);
+	session_down(scene->session);
+	greet_to_the_hello(scene);
+	assert_true(greeted_by(scene, identity->signing));
+	assert_int_equal(scene->next_welcomed, 0);
+}
+
+static void test_without_new_keys_a_refusal_changes_nothing(void **state)
+{
+	struct scene *scene = *state;
+	greet_to_the_hello(scene);
+	session_refused(scene->session);
+	session_down(scene->session);
+	memset(scene->sent, 0, sizeof scene->sent);
+	scene->sent_count = 0;
+	greet_to_the_hello(scene);
+	assert_true(greeted_by(scene, scene->identity.signing));
+}
+
+static void test_the_welcome_of_the_next_pair_is_told(void **state)
+{
+	struct scene *scene = *state;
+	struct hello hello = { 0 };
+	assert_int_equal(identity_begin_rotation(&scene->identity, NOW), STATUS_OK);
+	assert_int_equal(identity_set_turn(&scene->identity, true), STATUS_OK);
+	greet_to_the_hello(scene);
+	/* read_hello verifies by the present key. */
+	struct jose_key *present = scene->identity.signing;
+	scene->identity.signing = scene->identity.next.signing;
+	read_hello(scene, &hello);
+	scene->identity.signing = present;
+	assert_string_equal(hello.decryption_key, jose_key_id(scene->identity.next.decryption));
+	say_welcome(scene, scene->signing, hello.agent_nonce, AGENT);
+	assert_int_equal(scene->next_welcomed, 1);
+	assert_int_equal(session_state(scene->session), SESSION_READY);
+	hello_clear(&hello);
+}
+
+static void test_the_answer_to_new_keys(void **state)
+{
+	struct scene *scene = *state;
+	const char *kid = jose_key_id(scene->identity.signing);
+	struct rekeyed rekeyed = { (char *)ISSUER, (char *)AGENT, NOW, (char *)AGENT, (char *)kid, (char *)kid };
+	greet(scene);
+	say(scene, scene->signing, TYP_REKEYED, rekeyed_build(&rekeyed)); /* another session's */
+	assert_string_equal(scene->rekeyed, "");
+	rekeyed.session = (char *)SESSION;
+	say(scene, scene->stranger, TYP_REKEYED, rekeyed_build(&rekeyed));
+	assert_string_equal(scene->rekeyed, "");
+	assert_int_equal(scene->unverified, 1);
+	say(scene, scene->signing, TYP_REKEYED, rekeyed_build(&rekeyed));
+	assert_string_equal(scene->rekeyed, kid);
+}
+
 #define ROW(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 int main(void)
 {
@@ -464,7 +566,8 @@ int main(void)
 		ROW(test_expired_key_set), ROW(test_older_key_set), ROW(test_same_version_with_other_bytes), ROW(test_challenge_by_unknown_key), ROW(test_challenge_by_root),
 		ROW(test_challenge_of_another_issuer), ROW(test_welcome_with_another_nonce), ROW(test_welcome_for_another_agent), ROW(test_replayed_welcome), ROW(test_garbage), ROW(test_too_late),
 		ROW(test_requests_after_welcome), ROW(test_what_only_agents_say), ROW(test_unknown_type_is_ignored_if_signed), ROW(test_acknowledgement), ROW(test_newer_key_set),
-		ROW(test_expired_keys_verify_nothing), ROW(test_drain),
+		ROW(test_expired_keys_verify_nothing), ROW(test_drain), ROW(test_pairs_take_turns), ROW(test_without_new_keys_a_refusal_changes_nothing),
+		ROW(test_the_welcome_of_the_next_pair_is_told), ROW(test_the_answer_to_new_keys),
 	};
 	return cmocka_run_group_tests_name("session", tests, NULL, NULL);
 }
