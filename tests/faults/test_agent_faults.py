@@ -180,6 +180,25 @@ def test_a_year_old_request_needs_no_memory(line):
     assert line.directory.password_record("alice") == before
 
 
+def test_what_waited_for_an_hour(line, capsys):
+    """A service that was away brings everything that has no result: what has expired costs next to nothing, and those who wait now are served."""
+    then = int(time.time()) - 3600
+    old = [line.service.claims(f"bench{n % 100:03}@{DOMAIN}", op="unlock", iat=then + n // 10, exp=then + n // 10 + 30) for n in range(10000 if SOAK else 1000)]
+    new = [line.service.claims(f"bench{70 + n:03}@{DOMAIN}", new_password="Gr33n-Field-Harbour") for n in range(5)]
+    records = {n: line.directory.password_record(f"bench{70 + n:03}")[0] for n in range(5)}
+    frames = [line.service.sign("wb-request+jwt", claims) for claims in old + new]
+    count, began, used = len(line.service.results), time.monotonic(), processor_s(line.agent.writebackd)
+    burst(line.service, frames)
+    for claims in new:
+        assert line.service.result(claims["jti"], 20)["code"] == "ok"
+    ids = {claims["jti"] for claims in old}
+    codes = wait_for("each to be answered", lambda: (found := {r["request_id"]: r["code"] for r in line.service.results[count:] if r.get("request_id") in ids}).keys() == ids and found, 30)
+    with capsys.disabled():
+        print(f"\n{len(old)} that had expired and 5 that had not: {time.monotonic() - began:.1f} s, {processor_s(line.agent.writebackd) - used:.1f} s of processor time", end="", flush=True)
+    assert set(codes.values()) == {"request.expired"}
+    assert all(line.directory.password_record(f"bench{70 + n:03}")[0] == before + 1 for n, before in records.items())
+
+
 # The directory --------------------------------------------------------------------------------------------------------------------------------------
 
 def test_the_only_directory_dies_and_comes_back(line):

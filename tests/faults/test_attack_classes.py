@@ -295,6 +295,52 @@ def test_every_field_has_its_type(line, untouched, member):
         assert answer["code"].startswith("request."), (value, answer)
 
 
+def test_no_message_changes_the_configuration(line, untouched):
+    """Whatever a service signs: where the directory is, whom it trusts and who is in scope stands on the disk only."""
+    def everything():
+        files = [os.path.join(where, name) for where, _, names in os.walk(line.agent.folder) for name in names if name.endswith((".yaml", "bind-password", ".jwk"))]
+        return {path: open(path, "rb").read() for path in files} | {"in force": [row["list"][0]["name"] for row in line.agent.status()["directories"]]}
+    before, loaded = everything(), len(line.agent.writebackd.events(event="config.loaded"))
+    base = {"iss": line.service.issuer, "aud": line.service.agent_id, "iat": int(time.time()), "exp": int(time.time()) + 30}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.5)
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        members = {"servers": [address], "ca_file": "/dev/null", "scope": {"users": "all"}, "bind": {"dn": "x"}, "keytab": "/tmp/x", "base_dn": "DC=x", "channel_endpoints": [f"wss://{address}/"], "issuer": "https://elsewhere.example"}
+        for typ in ("wb-config+jwt", "wb-update+jwt", "wb-keys+jwt", "wb-welcome+jwt", "wb-ack+jwt", "wb-drain+jwt", "wb-challenge+jwt"):
+            line.service.send(line.service.sign(typ, {**base, **members, "request_ids": [str(uuid.uuid4())], "session": str(uuid.uuid4()), "reason": "x"}))
+        for name, value in members.items():
+            assert line.service.ask(claims_of(line, **{name: value}))["code"] == "request.invalid", name
+        for op in ("configure", "set", "reload", "update", "resume", "enroll"):
+            assert line.service.ask(claims_of(line, op=op))["code"] == "request.unsupported", op
+        with pytest.raises(TimeoutError):
+            listener.accept()
+    assert everything() == before and len(line.agent.writebackd.events(event="config.loaded")) == loaded
+
+
+def test_a_latch_stays_closed_over_restarts():
+    """More than so many resets in an hour stop them all: a restart, a reload and a signed request do not change that, the administrator does."""
+    line = Line(settings={"limits": {"latch_per_hour": 2, "per_user_hour": 0}})
+    try:
+        def ask(user):
+            return line.service.ask(line.service.claims(f"{user}@{DOMAIN}", new_password=NEW))["code"]
+        assert [ask(f"bench00{n}") for n in range(4)] == ["ok", "ok", "agent.latched", "agent.latched"]
+        assert "STOPPED" in line.why()
+        line.agent.writebackd.stop()
+        line.agent.start_writebackd()
+        wait_for("a channel", lambda: line.service.ws, 10)
+        wait_for("the directory", lambda: line.agent.status()["directories"][0]["servers_up"])
+        assert ask("bench004") == "agent.latched"
+        count = len(line.agent.writebackd.events(event="config.loaded"))
+        line.agent.writebackd.signal(signal.SIGHUP)
+        line.agent.writebackd.wait_event(event="config.loaded", count=count + 1)
+        assert ask("bench005") == "agent.latched" and "STOPPED" in line.why()
+        assert [line.directory.opens(f"bench00{n}", NEW) for n in range(6)] == [True, True] + [False] * 4
+        line.agent.ctl("resume")
+        assert ask("bench006") == "ok"
+    finally:
+        line.close()
+
+
 # K24, C7 ------------------------------------------------------------------------------------------------------------------------------------------------
 
 def test_each_bad_certificate_of_a_directory(line, tmp_path):

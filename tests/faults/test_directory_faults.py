@@ -1,11 +1,11 @@
 """The directory that moves, changes its certificate or lies: the truth is read at mock-directory, the lies are told by a server of our own."""
-import os, random, signal, ssl, struct, threading, time
+import os, random, signal, socket, ssl, struct, threading, time
 
 import pytest
 
 import lab as lab_module
-from lab import BASE, DOMAIN, wait_for
-from line import BUILD, NEW, Line, memory_kb
+from lab import wait_for
+from line import BUILD, Line, memory_kb
 from raw_service import RawService
 
 
@@ -189,7 +189,6 @@ def test_answers_with_flipped_bits(line, tmp_path, capsys):
     client = ssl._create_unverified_context()
 
     def script(peer, number):
-        import select, socket
         chance = random.Random(seed + number)
         peer.handshake()
         with client.wrap_socket(socket.create_connection((directory.host, directory.port))) as far:
@@ -228,3 +227,54 @@ def test_answers_with_flipped_bits(line, tmp_path, capsys):
             service.close()
         agent.close()
     assert agent.writebackd.process.returncode == 0, agent.writebackd.log_text()[-4000:]
+
+
+# A KDC that says no -------------------------------------------------------------------------------------------------------------------------------------
+
+class Kdc:
+    """Answers every question with the same KRB-ERROR (RFC 4120, section 5.9.1), and counts."""
+
+    def __init__(self, code):
+        self.code, self.asked = code, 0
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        now = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + (3600 if self.code == 37 else 0))).encode()
+        name = ber(0x30, ber(0xA0, b"\x02\x01\x02"), ber(0xA1, ber(0x30, ber(0x1B, b"krbtgt"), ber(0x1B, b"TEST"))))
+        answer = ber(0x7E, ber(0x30, ber(0xA0, b"\x02\x01\x05"), ber(0xA1, b"\x02\x01\x1e"), ber(0xA4, ber(0x18, now)), ber(0xA5, b"\x02\x01\x00"), ber(0xA6, bytes([2, 1, self.code])), ber(0xA9, ber(0x1B, b"TEST")), ber(0xAA, name)))
+        while True:
+            try:
+                _, who = self.socket.recvfrom(4096)
+            except OSError:
+                return
+            self.asked += 1
+            self.socket.sendto(answer, who)
+
+
+# error code of the KDC: what becomes of it
+SAYINGS = {37: ["agent.clock_skew"], 6: ["directory.credential"], 18: ["directory.credential"], 23: ["directory.credential"], 24: ["directory.credential"], 29: ["directory.unavailable", "directory.timeout"]}
+
+
+@pytest.mark.parametrize("code", SAYINGS)
+def test_a_kdc_that_refuses(line, tmp_path, code):
+    """Its clock is off, it knows nobody, the account is revoked, its key too old or wrong, it is not there: each has its code, and none is asked again and again."""
+    kdc = Kdc(code)
+    config, keytab = tmp_path / "krb5.conf", tmp_path / "keytab"
+    config.write_text(f"[libdefaults]\n default_realm = TEST\n dns_lookup_kdc = false\n dns_canonicalize_hostname = false\n rdns = false\n[realms]\n TEST = {{\n  kdc = 127.0.0.1:{kdc.port}\n }}\n[domain_realm]\n localhost = TEST\n")
+    def counted(text):
+        return struct.pack(">H", len(text)) + text
+    entry = struct.pack(">H", 1) + counted(b"TEST") + counted(b"svc") + struct.pack(">IIBHH", 1, 0, 1, 18, 32) + bytes(range(32)) + struct.pack(">I", 1)
+    keytab.write_bytes(b"\5\2" + struct.pack(">i", len(entry)) + entry)
+    keytab.chmod(0o600)
+    tool = lab_module.Tool(BUILD, "--server", f"localhost:{line.directory.port}", "--ca", line.directory.ca, "--mechanism", "gssapi", "--keytab", str(keytab), "--principal", "svc@TEST", env={"KRB5_CONFIG": str(config)})
+    try:
+        health = wait_for("it to be told", lambda: not (h := tool.health())["up"] and h["status"] in SAYINGS[code] and kdc.asked and h, 10)
+        time.sleep(1.5)
+        assert kdc.asked <= 8, kdc.asked
+        assert tool.health()["status"] in SAYINGS[code], health
+    finally:
+        tool.close()
+        kdc.socket.close()
