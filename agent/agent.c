@@ -14,8 +14,6 @@
 #define JOURNAL_RETAIN_MS 3600000
 #define JOURNAL_ROWS 20000
 #define DAY_S 86400
-#define DOWN_LINES 20
-#define DOWN_LINE_US 2000000
 
 /* Telling it -------------------------------------------------------------------------------------------------------------------------- */
 
@@ -78,9 +76,11 @@ static void handle_session_changed(struct session *session, void *arg)
 {
 	struct agent *agent = arg;
 	if (session_state(session) == SESSION_READY) {
-		log_event(LOG_NOTICE, "channel.ready", LOG_FIELDS({ LOG_AGENT_ID, agent->identity.agent_id }), "endpoint %u: the service has welcomed this agent", session_endpoint(session));
+		bool told = log_allowed(&agent->link_lines);
+		if (told)
+			log_event(LOG_NOTICE, "channel.ready", LOG_FIELDS({ LOG_AGENT_ID, agent->identity.agent_id }), "endpoint %u: the service has welcomed this agent", session_endpoint(session));
 		int64_t difference = session_clock_difference_s(session);
-		if (difference > 5 || difference < -5)
+		if (told && (difference > 5 || difference < -5))
 			log_event(LOG_WARNING, "clock.difference", NULL, "the service's clock is %lld s ahead of ours", (long long)difference);
 		outbox_repeat(agent->outbox, 0);
 		agent_rotation_ready(agent, session);
@@ -213,17 +213,6 @@ static void handle_up(uint8_t endpoint, const json_t *facts, void *arg)
 		session_up(session);
 }
 
-/* writebackd-channel is not trusted: it may tell so without end. */
-static bool may_log_down(struct agent *agent)
-{
-	int64_t now = clock_monotonic_us(), earned = (now - agent->down_us) / DOWN_LINE_US;
-	if (earned > 0) {
-		agent->down_us = now;
-		agent->down_lines = earned >= agent->down_lines ? 0 : agent->down_lines - (unsigned)earned;
-	}
-	return agent->down_lines < DOWN_LINES && ++agent->down_lines;
-}
-
 static void handle_down(uint8_t endpoint, const json_t *facts, void *arg)
 {
 	struct agent *agent = arg;
@@ -244,7 +233,7 @@ static void handle_down(uint8_t endpoint, const json_t *facts, void *arg)
 		session_down(agent->sessions[endpoint]);
 	}
 	/* Each try that fails like the one before it is no news. */
-	if (may_log_down(agent))
+	if (log_allowed(&agent->down_lines))
 		log_event(news ? LOG_NOTICE : LOG_DEBUG, news ? "channel.down" : "channel.retry", LOG_FIELDS({ LOG_CODE, text_of(facts, "code") }), "endpoint %u: %s", endpoint, text_of(facts, "reason"));
 	if (news)
 		tell_status(agent);
@@ -260,7 +249,8 @@ static void handle_frame(uint8_t endpoint, struct bytes frame, void *arg)
 static void handle_attached(void *arg)
 {
 	struct agent *agent = arg;
-	log_event(LOG_NOTICE, "link.attached", NULL, "writebackd-channel is connected");
+	if (log_allowed(&agent->link_lines))
+		log_event(LOG_NOTICE, "link.attached", NULL, "writebackd-channel is connected");
 	tell_status(agent);
 }
 
@@ -278,7 +268,8 @@ static void forget_endpoints(struct agent *agent)
 static void handle_detached(const char *why, void *arg)
 {
 	struct agent *agent = arg;
-	log_event(LOG_WARNING, "link.detached", NULL, "writebackd-channel is gone: %s", why);
+	if (log_allowed(&agent->link_lines))
+		log_event(LOG_WARNING, "link.detached", NULL, "writebackd-channel is gone: %s", why);
 	forget_endpoints(agent);
 	tell_status(agent);
 }

@@ -8,6 +8,7 @@
 #include "agent/outbox.h"
 #include "agent/request.h"
 #include "agent/session.h"
+#include "base/log.h"
 #include "base/loop.h"
 
 struct agent {
@@ -45,8 +46,7 @@ struct agent {
 		char refused_why[128];
 	} rotation;
 	char *restart_told;             /* the keys that need a restart, as logged last; NULL: none */
-	unsigned down_lines;            /* of the log, spent on what the channel's program says */
-	int64_t down_us;
+	struct log_budget down_lines, link_lines; /* writebackd-channel is not trusted: it may come, go and tell of losses without end */
 	bool ready_told, stopping;
 };
 

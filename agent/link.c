@@ -26,6 +26,7 @@ struct link {
 	enum status hold_code;
 	const char *hold_reason;       /* NULL: channels are wanted */
 	bool refusal_told;
+	struct log_budget lines;
 };
 
 static void detach(struct link *link, const char *why)
@@ -103,7 +104,8 @@ static void refuse_second(struct link *link, int take_fd)
 	if (send(take_fd, packet, size, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		log_event(LOG_DEBUG, "link.refused", NULL, "the second connection could not be told why");
 	close(take_fd);
-	log_event(link->refusal_told ? LOG_DEBUG : LOG_WARNING, "link.refused", NULL, "a second connection to the channel socket is refused while the first is alive: a second writebackd-channel?");
+	if (log_allowed(&link->lines))
+		log_event(link->refusal_told ? LOG_DEBUG : LOG_WARNING, "link.refused", NULL, "a second connection to the channel socket is refused while the first is alive: a second writebackd-channel?");
 	link->refusal_told = true;
 }
 
@@ -112,7 +114,7 @@ static void greet(struct link *link)
 {
 	AUTO_FREE char *text = link->hold_reason ? hold_text(link->hold_code, link->hold_reason) : NULL;
 	enum status status = text ? packet_socket_send(link->socket, PACKET_DOWN, 0, bytes_of_string(text)) : packet_socket_send(link->socket, PACKET_PING, 0, bytes_of(NULL, 0));
-	if (status != STATUS_OK)
+	if (status != STATUS_OK && log_allowed(&link->lines))
 		log_event(LOG_WARNING, "link.full", NULL, "the channel's program takes no packet");
 }
 
@@ -196,7 +198,7 @@ void link_close_endpoint(struct link *link, uint8_t endpoint, unsigned close_cod
 	json_t *json = json_pack("{s:i,s:s}", "close_code", (int)close_code, "reason", reason);
 	AUTO_FREE char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	json_decref(json);
-	if (text && packet_socket_send(link->socket, PACKET_CLOSE, endpoint, bytes_of_string(text)) != STATUS_OK)
+	if (text && packet_socket_send(link->socket, PACKET_CLOSE, endpoint, bytes_of_string(text)) != STATUS_OK && log_allowed(&link->lines))
 		log_event(LOG_WARNING, "link.full", NULL, "the channel's program takes no more packets");
 }
 

@@ -19,6 +19,7 @@ struct session {
 	char nonce[NONCE_SIZE];        /* our own */
 	char id[UUID_SIZE];            /* the service's name for the channel */
 	int64_t clock_difference_s;
+	struct log_budget lines;       /* who owns the channel may repeat anything */
 	int64_t frame_us;
 	int64_t now_s;
 };
@@ -82,7 +83,8 @@ static void set_state(struct session *session, enum session_state state)
 
 static void refuse_peer(struct session *session, const char *reason)
 {
-	log_event(LOG_WARNING, "session.refused", NULL, "endpoint %u, %s: %s", session->endpoint, states[session->state].name, reason);
+	if (log_allowed(&session->lines))
+		log_event(LOG_WARNING, "session.refused", NULL, "endpoint %u, %s: %s", session->endpoint, states[session->state].name, reason);
 	event_del(session->deadline);
 	set_state(session, SESSION_DOWN);
 	session->callbacks.close(session, 1008, reason, session->callbacks.arg);
@@ -233,9 +235,10 @@ static void handle_keys(struct session *session, struct bytes frame)
 	/* Already in force; that it could not be kept on disk is told, and mended by the next greeting. */
 	if (changed && status != STATUS_OK)
 		log_event(LOG_ERR, "keys.unwritten", NULL, "the new key set is in force but cannot be written: %s", status_admin_text(status));
-	else if (status != STATUS_OK && session->state != SESSION_KEYS)
-		log_event(LOG_ERR, "keys.refused", LOG_FIELDS({ LOG_CODE, status_code(status) }), "the service's new key set is not accepted: not signed by the pinned root, older, or expired");
-	else if (status != STATUS_OK)
+	else if (status != STATUS_OK && session->state != SESSION_KEYS) {
+		if (log_allowed(&session->lines))
+			log_event(LOG_ERR, "keys.refused", LOG_FIELDS({ LOG_CODE, status_code(status) }), "the service's new key set is not accepted: not signed by the pinned root, older, or expired");
+	} else if (status != STATUS_OK)
 		refuse_peer(session, "the key set is not signed by the pinned root, older than the last one, or expired");
 	if (session->state == SESSION_KEYS)
 		set_state(session, SESSION_CHALLENGE);
@@ -325,7 +328,7 @@ static void handle_ack(struct session *session, struct bytes payload, struct byt
 	bool good = ack_parse(payload, &ack, &member) == STATUS_OK && is_ours(session, ack.issuer, ack.agent_id);
 	for (size_t i = 0; good && i < ack.count; i++)
 		session->callbacks.acknowledged(session, ack.request_ids[i], session->callbacks.arg);
-	if (!good)
+	if (!good && log_allowed(&session->lines))
 		log_event(LOG_WARNING, "ack.refused", NULL, "an acknowledgement is malformed or for another agent");
 	ack_clear(&ack);
 }
@@ -336,7 +339,8 @@ static void handle_drain(struct session *session, struct bytes payload, struct b
 	const char *member = NULL;
 	bool good = drain_parse(payload, &drain, &member) == STATUS_OK && is_ours(session, drain.issuer, drain.audience) && strcmp(drain.session, session->id) == 0;
 	if (good && session->state == SESSION_READY) {
-		log_event(LOG_NOTICE, "session.drain", NULL, "endpoint %u: the service drains this channel: %s", session->endpoint, drain.reason ? drain.reason : "");
+		if (log_allowed(&session->lines))
+			log_event(LOG_NOTICE, "session.drain", NULL, "endpoint %u: the service drains this channel: %s", session->endpoint, drain.reason ? drain.reason : "");
 		event_add(session->deadline, &(struct timeval){ DRAIN_S, 0 });
 		set_state(session, SESSION_DRAINING);
 	}

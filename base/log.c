@@ -20,6 +20,8 @@
 #define QUEUE_LIMIT 4096
 #define STOP_LIMIT_S 1
 #define GATHER_NS 5000000
+#define BUDGET_LINES 60
+#define BUDGET_LINE_US 2000000
 
 /* One writer from log_start to log_stop. On the heap: one that hangs in its sink is left to itself. */
 struct writer {
@@ -256,4 +258,22 @@ void log_event(int level, const char *event, const struct log_field *fields, con
 		log_line_write(line, LOG_FORMAT_TEXT, "");
 	if (!queued)
 		free(line);
+}
+
+bool log_allowed(struct log_budget *budget)
+{
+	int64_t now = clock_monotonic_us(), earned = (now - budget->since_us) / BUDGET_LINE_US;
+	if (earned > 0) {
+		budget->since_us = now;
+		budget->spent = earned >= budget->spent ? 0 : budget->spent - (unsigned)earned;
+	}
+	if (budget->spent >= BUDGET_LINES) {
+		budget->withheld++;
+		return false;
+	}
+	budget->spent++;
+	if (budget->withheld)
+		log_event(LOG_NOTICE, "log.withheld", NULL, "%u lines like the following were left out", budget->withheld);
+	budget->withheld = 0;
+	return true;
 }

@@ -12,6 +12,7 @@
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <syslog.h>
 
@@ -51,6 +52,13 @@ uint64_t log_dropped(void);
 /* `fields` ends with a row whose name is NULL; NULL for none. */
 void log_event(int level, const char *event, const struct log_field *fields, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
+/* Of what a peer that is not trusted can cause at will: 60 lines at once, then one in 2 s. Zeroed at first; not for several threads. */
+struct log_budget {
+	unsigned spent, withheld;
+	int64_t since_us;
+};
+/* Whether one more may be written. How many were left out stands in a line of its own (log.withheld) once there is room again. */
+bool log_allowed(struct log_budget *budget);
 #define LOG_FIELDS(...) ((const struct log_field[]){ __VA_ARGS__, { 0 } })
 
 #endif

@@ -7,6 +7,7 @@
 #include <sysexits.h>
 
 #include "agent/ctl/agent_call.h"
+#include "base/bytes.h"
 
 const char *text_of(const json_t *object, const char *name)
 {
@@ -45,10 +46,36 @@ static int report_refusal(bool json, const json_t *answer)
 	return report(json, strcmp(error, "local.permission") == 0 ? EX_NOPERM : EXIT_DEGRADED, error, "%s (%s)", text, error);
 }
 
+/* Control characters, C1 ones too, as '?': what a stranger wrote (the channel's program, a directory's diagnostics) must not command the terminal or make a line of its own. */
+static void plain_string(json_t *string)
+{
+	AUTO_FREE char *text = strdup(json_string_value(string));
+	for (unsigned char *at = (unsigned char *)text; at && *at; at++) {
+		if (*at < 0x20 || *at == 0x7f)
+			*at = '?';
+		else if (*at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0)
+			at[0] = at[1] = '?';
+	}
+	json_string_set(string, text ? text : "");
+}
+
+static void plain_strings(json_t *json)
+{
+	void *iterator = json_object_iter(json);
+	if (json_is_string(json))
+		plain_string(json);
+	for (size_t i = 0; i < json_array_size(json); i++)
+		plain_strings(json_array_get(json, i));
+	for (; iterator; iterator = json_object_iter_next(json, iterator))
+		plain_strings(json_object_iter_value(iterator));
+}
+
 int ask_agent(bool json, const char *socket_path, json_t *take_input, json_t **ret_answer)
 {
 	*ret_answer = NULL;
 	enum status status = agent_call(socket_path, take_input, ret_answer);
+	if (status == STATUS_OK && !json)
+		plain_strings(*ret_answer);
 	if (status == STATUS_OK && !json_object_get(*ret_answer, "error"))
 		return 0;
 	if (status == STATUS_OK) {

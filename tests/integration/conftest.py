@@ -22,6 +22,17 @@ def build():
     return BUILD
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if any(word in item.nodeid for word in ("samba", "openldap", "389", "test_ldap", "test_two_controllers", "test_discovery", "test_binding", "test_rights")):
+            item.add_marker("elsewhere")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("plain") and not lab_module.is_plain(BUILD):
+        pytest.skip("this build has sanitizers; check runs it on one without")
+
+
 def running_lab(kind, **options):
     make = ldap_lab.SuiteLab if kind in capabilities.LDAP_KINDS else lab_module.Lab
     lab = make(BUILD, kind, keep=bool(os.environ.get("KEEP_LAB")), shared=True, **options)

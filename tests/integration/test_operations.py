@@ -266,12 +266,10 @@ def readable_memory(pid):
                     yield memory.read(end - start)
 
 
+@pytest.mark.plain
 def test_no_password_is_left_in_the_agents_memory(lab):
     """Neither as it came nor as the directory gets it: jansson's, libldap's and the buffers of TLS are wiped."""
     pid = lab.agent.writebackd.pid
-    with open(f"/proc/{pid}/maps") as maps:
-        if "libasan" in maps.read():
-            pytest.skip("the sanitizer's shadow is too large to be read")
     old, new, wrong = "Nachtigall-Old-1!", "Rotkehlchen-New-2!", "Zaunkoenig-Wrong-3!"
     assert ask(lab, "change", "bench055", old_password=OLD, new_password=old)[0] == ("applied", "ok")
     assert ask(lab, "verify", "bench055", old_password=old)[0] == ("answered", "verified")

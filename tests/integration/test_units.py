@@ -1,5 +1,5 @@
 """The shipped systemd units: well-formed, as tight as promised, and in agreement with the programs."""
-import json, os, re, shutil, subprocess
+import ipaddress, json, os, re, shutil, subprocess
 
 import pytest
 
@@ -69,15 +69,92 @@ def test_the_exposure_test_notices(tmp_path):
     assert subprocess.run(command, capture_output=True, timeout=60).returncode != 0
 
 
+# Address lists. No systemd runs here to enforce them: they are read as systemd.resource-control(5) reads them, where what is allowed wins over what is denied.
+
+def addresses(rows):
+    """{IPAddressAllow: [network or word], IPAddressDeny: […]} of a unit and its drop-ins, in order; an empty assignment forgets what stood before."""
+    lists = {"IPAddressAllow": [], "IPAddressDeny": []}
+    for _, key, text in rows:
+        if key in lists:
+            lists[key] = lists[key] + [network(word) for word in text.split()] if text else []
+    return lists
+
+
+def network(word):
+    return word if word in ("any", "localhost", "link-local", "multicast") else ipaddress.ip_network(word, strict=True)
+
+
+def faults_of_the_agent(rows):
+    """Why this is no list by which the agent reaches its directory and nothing else."""
+    lists = addresses(rows)
+    if lists["IPAddressDeny"] != ["any"]:
+        yield "not everything is denied"
+    for item in lists["IPAddressAllow"]:
+        if isinstance(item, str):
+            yield f"{item} is no directory"
+        elif item.is_loopback and item != ipaddress.ip_network("127.0.0.53/32"):
+            yield f"{item}: every service of this host"
+        elif item.prefixlen < (16 if item.version == 4 else 48):
+            yield f"{item} is wider than an organization"
+        elif item.is_global:
+            yield f"{item} is on the Internet"
+
+
+def faults_of_the_channel(rows, directory):
+    """Why these lists let the channel reach a directory's addresses, or nothing at all."""
+    lists = addresses(rows)
+    deny, allow = lists["IPAddressDeny"], lists["IPAddressAllow"]
+    if "any" in deny and not allow:
+        yield "the service cannot be reached"
+    for item in directory:
+        if any(other == "any" or not isinstance(other, str) and other.version == item.version and other.overlaps(item) for other in allow):
+            yield f"{item} is allowed, which wins over its being denied"
+        elif "any" not in deny and not any(not isinstance(other, str) and other.version == item.version and item.subnet_of(other) for other in deny):
+            yield f"{item} can be reached"
+    if "localhost" in deny or ipaddress.ip_network("127.0.0.53/32") in deny:
+        yield "names cannot be resolved"
+
+
+AGENT_SERVICE, CHANNEL_SERVICE = read("writebackd.service"), read("writebackd-channel.service")
+ALLOWED = [item for item in addresses(read("writebackd-directory.conf"))["IPAddressAllow"] if not item.is_loopback]
+
+
 def test_the_agent_reaches_nothing_by_default():
-    assert values("writebackd.service", "IPAddressDeny") == ["any"]
-    assert values("writebackd.service", "IPAddressAllow") == []
-    assert values("writebackd.service", "SocketBindDeny") == ["any"]
-    allowed = [line for line in open(os.path.join(UNITS, "writebackd-directory.conf")) if line.startswith("IPAddress")]
-    assert allowed and all(line.startswith("IPAddressAllow=") for line in allowed)
-    # Documentation addresses only (RFC 5737, RFC 3849) and the local resolver: nobody's real network is opened by copying it.
-    for address in " ".join(line.split("=")[1] for line in allowed).split():
-        assert address == "127.0.0.53" or address.startswith(("192.0.2.", "2001:db8:"))
+    assert addresses(AGENT_SERVICE) == {"IPAddressDeny": ["any"], "IPAddressAllow": []}
+    assert values("writebackd.service", "SocketBindDeny") == ["any"] == values("writebackd-channel.service", "SocketBindDeny")
+    assert addresses(CHANNEL_SERVICE)["IPAddressAllow"] == []
+
+
+def test_the_drop_ins_open_what_they_say():
+    assert list(faults_of_the_agent(AGENT_SERVICE + read("writebackd-directory.conf"))) == []
+    assert list(faults_of_the_channel(CHANNEL_SERVICE + read("writebackd-channel-deny.conf"), ALLOWED)) == []
+    for name in ("writebackd-directory.conf", "writebackd-channel-deny.conf"):
+        assert {key for _, key, _ in read(name)} <= {"IPAddressAllow", "IPAddressDeny"} and {section for section, _, _ in read(name)} == {"Service"}
+    # Documentation addresses only (RFC 5737, RFC 3849): nobody's real network is opened by copying it.
+    documentation = [ipaddress.ip_network(text) for text in ("192.0.2.0/24", "2001:db8::/32")]
+    assert len(ALLOWED) >= 4 and all(any(item.version == net.version and item.subnet_of(net) for net in documentation) for item in ALLOWED)
+
+
+def test_the_other_way_of_the_channels_drop_in():
+    """The lines that stand there as a comment: through a proxy alone."""
+    with open(os.path.join(UNITS, "writebackd-channel-deny.conf")) as file:
+        lines = [line[1:].strip() for line in file if line.startswith("#IPAddress")]
+    rows = CHANNEL_SERVICE + [("Service", *line.split("=")) for line in lines]
+    assert addresses(rows)["IPAddressDeny"] == ["any"] and len(addresses(rows)["IPAddressAllow"]) == 1
+    assert list(faults_of_the_channel(rows, ALLOWED)) == []
+
+
+@pytest.mark.parametrize("lines", [["IPAddressAllow=any"], ["IPAddressAllow=0.0.0.0/0"], ["IPAddressAllow=::/0"], ["IPAddressAllow=localhost"], ["IPAddressAllow=127.0.0.0/8"],
+                                   ["IPAddressAllow=10.0.0.0/8"], ["IPAddressAllow=8.8.8.8"], ["IPAddressAllow=10.1.2.3 2000::/3"], ["IPAddressDeny="],
+                                   ["IPAddressDeny=", "IPAddressDeny=192.0.2.1"]], ids=" ".join)
+def test_a_wrong_list_of_the_agent_is_seen(lines):
+    assert list(faults_of_the_agent(AGENT_SERVICE + [("Service", *line.split("=")) for line in lines]))
+
+
+@pytest.mark.parametrize("lines", [[], ["IPAddressDeny=any"], ["IPAddressDeny=192.0.2.10"], ["IPAddressDeny=192.0.2.10 192.0.2.11 2001:db8::/64", "IPAddressAllow=any"],
+                                   ["IPAddressDeny=any", "IPAddressAllow=192.0.2.0/24"], ["IPAddressDeny=192.0.2.0/24 2001:db8::/64 localhost"]], ids=" ".join)
+def test_a_wrong_list_of_the_channel_is_seen(lines):
+    assert list(faults_of_the_channel(CHANNEL_SERVICE + [("Service", *line.split("=")) for line in lines], ALLOWED))
 
 
 def test_the_channel_stands_on_the_socket_alone():

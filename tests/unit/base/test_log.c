@@ -230,6 +230,23 @@ static void a_stuck_sink_does_not_hold_the_end_up(void **state)
 	free(release(fd, saved));
 }
 
+static void a_budget_ends_and_says_what_it_left_out(void **state)
+{
+	struct log_budget budget = { 0 };
+	for (int i = 0; i < 60; i++)
+		assert_true(log_allowed(&budget));
+	for (int i = 0; i < 7; i++)
+		assert_false(log_allowed(&budget));
+	budget.since_us -= 2000000;
+	int saved, fd = capture(&saved);
+	assert_true(log_allowed(&budget));
+	assert_false(log_allowed(&budget));
+	char *text = release(fd, saved);
+	assert_non_null(strstr(text, "log.withheld"));
+	assert_non_null(strstr(text, "7 lines"));
+	free(text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -237,6 +254,7 @@ int main(void)
 		cmocka_unit_test(message_ids_are_derived), cmocka_unit_test(levels_have_names), cmocka_unit_test(finds_the_journal),
 		cmocka_unit_test(writes_at_once_before_the_start), cmocka_unit_test(keeps_the_order), cmocka_unit_test(a_full_sink_blocks_nobody),
 		cmocka_unit_test(a_stuck_sink_does_not_hold_the_end_up),
+		cmocka_unit_test(a_budget_ends_and_says_what_it_left_out),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
