@@ -221,7 +221,7 @@ class Bench:
     def start(self, *urls, **options):
         self.write_config(*urls, **options)
         self.log = open(self.log_path, "wb")
-        self.process = subprocess.Popen([*self.wrapper, PROGRAM, "--config", str(self.config), "--log-format", "json"], stderr=self.log, stdout=self.log)
+        self.process = subprocess.Popen(lab.confined([*self.wrapper, PROGRAM, "--config", str(self.config), "--log-format", "json"]), stderr=self.log, stdout=self.log)
         self.agent.accept()
         return self.agent
 
