@@ -212,8 +212,19 @@ static void close_as_asked(struct websocket *ws)
 		begin_closing(ws);
 }
 
+void websocket_hold(struct websocket *ws, bool hold)
+{
+	if (ws->state != OPEN || ws->asked_code)
+		return;
+	if (hold)
+		bufferevent_disable(ws->bev, EV_READ);
+	else
+		bufferevent_enable(ws->bev, EV_READ);
+}
+
 void websocket_close(struct websocket *ws, unsigned code, const char *reason)
 {
+	websocket_hold(ws, false); /* the peer's close frame is waited for */
 	if (ws->state == UPGRADING) {
 		websocket_end(ws, STATUS_CHANNEL_CLOSED, "closed while it was being opened");
 		return;

@@ -53,6 +53,8 @@ enum status websocket_server_new(struct bufferevent *bev, bool own_bev, const st
 
 /* STATUS_AGENT_OVERLOADED where max_output_bytes is reached, STATUS_CHANNEL_CLOSED once it is closing. */
 enum status websocket_send(struct websocket *websocket, struct bytes text) MUST_USE;
+/* Nothing more is read, or it goes on; what was read already may still come. Silence is counted all the same. A close ends it. */
+void websocket_hold(struct websocket *websocket, bool hold);
 /* Sends a close frame after what is queued, waits at most 5 s for the peer's, then `closed` fires. */
 void websocket_close(struct websocket *websocket, unsigned close_code, const char *reason);
 void websocket_free(struct websocket *websocket);

@@ -370,6 +370,12 @@ void endpoint_send(struct endpoint *endpoint, struct bytes message)
 		log_event(LOG_DEBUG, "channel.dropped", LOG_FIELDS({ "endpoint", endpoint->url_text }), "a message that could not be sent was dropped");
 }
 
+void endpoint_hold(struct endpoint *endpoint, bool hold)
+{
+	if (endpoint->state == UP)
+		websocket_hold(endpoint->websocket, hold);
+}
+
 void endpoint_close(struct endpoint *endpoint, unsigned close_code, const char *reason)
 {
 	if (endpoint->state == UP)

@@ -46,6 +46,8 @@ bool endpoint_is_up(const struct endpoint *endpoint);
 bool endpoint_is_stopped(const struct endpoint *endpoint);
 /* Sends where it is up; else the message is dropped, as everything is that a channel loses. */
 void endpoint_send(struct endpoint *endpoint, struct bytes message);
+/* Reads nothing more from the WebSocket that is up, or goes on. TCP holds the peer back. */
+void endpoint_hold(struct endpoint *endpoint, bool hold);
 /* Closes the WebSocket that is up; another is opened after the pause. */
 void endpoint_close(struct endpoint *endpoint, unsigned close_code, const char *reason);
 

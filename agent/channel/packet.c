@@ -9,9 +9,11 @@
 
 #define QUEUE_PACKETS 1024
 #define QUEUE_BYTES (16u << 20)
+#define BEHIND_PACKETS 256
+#define BEHIND_BYTES (4u << 20)
 #define SOCKET_BUFFER (4 << 20)
 /* Packets taken or given in one turn of the loop, so that one talkative peer does not starve the rest. */
-#define PACKETS_A_TURN 64
+#define PACKETS_A_TURN 16
 
 enum status packet_parse(struct bytes bytes, struct packet *ret_packet)
 {
@@ -37,6 +39,8 @@ struct packet_socket {
 	struct packet_socket_callbacks callbacks;
 	STAILQ_HEAD(, queued_packet) queue;
 	size_t queued_packets, queued_bytes;
+	void (*behind)(bool is_behind, void *arg);
+	bool is_behind;
 	enum status status;      /* why it ended, once `over` */
 	const char *why;
 	bool over;               /* nothing is read or written any more; `closed` comes or has come */
@@ -134,6 +138,15 @@ static bool give(struct packet_socket *socket, struct iovec *parts, size_t count
 	return true;
 }
 
+static void set_behind(struct packet_socket *socket, bool is_behind)
+{
+	if (socket->is_behind == is_behind)
+		return;
+	socket->is_behind = is_behind;
+	if (socket->behind)
+		socket->behind(is_behind, socket->callbacks.arg);
+}
+
 static void on_writable(evutil_socket_t fd, short what, void *arg)
 {
 	struct packet_socket *socket = arg;
@@ -154,6 +167,8 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 	}
 	if (!STAILQ_EMPTY(&socket->queue))
 		event_add(socket->writable, NULL);
+	else
+		set_behind(socket, false);
 }
 
 static enum status enqueue(struct packet_socket *socket, const uint8_t head[2], struct bytes payload)
@@ -169,6 +184,8 @@ static enum status enqueue(struct packet_socket *socket, const uint8_t head[2], 
 	socket->queued_packets++;
 	socket->queued_bytes += packet->size;
 	event_add(socket->writable, NULL);
+	if (socket->queued_packets >= BEHIND_PACKETS || socket->queued_bytes >= BEHIND_BYTES)
+		set_behind(socket, true);
 	return STATUS_OK;
 }
 
@@ -219,6 +236,11 @@ enum status packet_socket_new(struct event_base *base, int take_fd, const struct
 	}
 	*ret_socket = socket;
 	return STATUS_OK;
+}
+
+void packet_socket_on_behind(struct packet_socket *socket, void (*behind)(bool is_behind, void *arg))
+{
+	socket->behind = behind;
 }
 
 void packet_socket_free(struct packet_socket *socket)

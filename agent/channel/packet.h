@@ -42,6 +42,8 @@ struct packet_socket_callbacks {
 enum status packet_socket_new(struct event_base *base, int take_fd, const struct packet_socket_callbacks *callbacks, struct packet_socket **ret_socket) MUST_USE;
 /* STATUS_AGENT_OVERLOADED where 1,024 packets (or 16 MiB) wait. */
 enum status packet_socket_send(struct packet_socket *socket, enum packet_kind kind, uint8_t endpoint, struct bytes payload) MUST_USE;
+/* `behind` is called with true where 256 packets (or 4 MiB) wait, with false once none waits any more: whoever makes packets of what he reads should read nothing meanwhile. */
+void packet_socket_on_behind(struct packet_socket *socket, void (*behind)(bool is_behind, void *arg));
 void packet_socket_free(struct packet_socket *socket);
 
 #endif

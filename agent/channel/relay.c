@@ -261,6 +261,15 @@ static void on_socket_closed(struct packet_socket *socket, enum status status, c
 	lose_socket(arg, why);
 }
 
+/* Frames come faster than writebackd takes them. */
+static void on_behind(bool is_behind, void *arg)
+{
+	struct relay *relay = arg;
+	for (size_t i = 0; i < PACKET_ENDPOINTS; i++)
+		if (relay->endpoints[i])
+			endpoint_hold(relay->endpoints[i], is_behind);
+}
+
 static void on_watch(evutil_socket_t fd, short what, void *arg)
 {
 	struct relay *relay = arg;
@@ -307,6 +316,7 @@ static void on_retry(evutil_socket_t unused, short what, void *arg)
 		changed(relay);
 		return;
 	}
+	packet_socket_on_behind(relay->socket, on_behind);
 	/* Its first packet says whether it wants channels: while it is not there a socket of systemd's takes us, too. */
 	relay->heard_us = clock_monotonic_us();
 	changed(relay);

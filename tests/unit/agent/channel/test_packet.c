@@ -43,7 +43,7 @@ struct rig {
 	struct event_base *base;
 	struct packet_socket *socket;
 	int fd;
-	unsigned packets, closes;
+	unsigned packets, closes, behind;
 	enum packet_kind kind;
 	uint8_t endpoint;
 	size_t size;
@@ -192,6 +192,31 @@ static void what_waits_goes_out_in_order(void **state)
 	rig_free(rig);
 }
 
+static void on_behind(bool is_behind, void *arg)
+{
+	struct rig *rig = arg;
+	rig->behind += is_behind ? 1 : 100;
+}
+
+static void a_queue_that_grows_is_told(void **state)
+{
+	static uint8_t back[PACKET_MAX];
+	struct rig *rig = rig_new();
+	unsigned sent = 0, received = 0;
+	packet_socket_on_behind(rig->socket, on_behind);
+	while (rig->behind == 0 && sent < 100000)
+		sent += packet_socket_send(rig->socket, PACKET_FRAME, 0, bytes_of("x", 1)) == STATUS_OK;
+	assert_true(sent >= 256 && sent < 100000);
+	assert_int_equal(packet_socket_send(rig->socket, PACKET_FRAME, 0, bytes_of("x", 1)), STATUS_OK);
+	assert_int_equal(rig->behind, 1);
+	for (sent++; received < sent; turns(rig))
+		while (recv(rig->fd, back, sizeof back, MSG_DONTWAIT) > 0)
+			received++;
+	assert_int_equal(rig->behind, 101);
+	assert_int_equal(rig->closes, 0);
+	rig_free(rig);
+}
+
 static void a_full_queue_ends_it(void **state)
 {
 	static uint8_t payload[65536];
@@ -234,6 +259,7 @@ int main(void)
 		cmocka_unit_test(malformed_packets_end_it),
 		cmocka_unit_test(the_peers_end),
 		cmocka_unit_test(what_waits_goes_out_in_order),
+		cmocka_unit_test(a_queue_that_grows_is_told),
 		cmocka_unit_test(a_full_queue_ends_it),
 		cmocka_unit_test(freed_in_a_callback),
 	};
