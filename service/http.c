@@ -55,6 +55,7 @@ struct upgraded {
 	struct http *http;
 	struct evhttp_connection *connection;
 	struct bufferevent *bev;
+	struct event *freeing;         /* in the next turn of the loop; http_free does not wait for that */
 	char peer[64];
 };
 
@@ -507,6 +508,8 @@ static void free_upgraded(evutil_socket_t fd, short what, void *arg)
 	while (*link != upgraded)
 		link = &(*link)->next;
 	*link = upgraded->next;
+	if (upgraded->freeing != NULL)
+		event_free(upgraded->freeing);
 	evhttp_connection_free(upgraded->connection);
 	free(upgraded);
 }
@@ -521,7 +524,8 @@ void upgraded_release(struct upgraded *upgraded)
 	if (ssl != NULL && SSL_is_init_finished(ssl))
 		(void)SSL_shutdown(ssl);
 	const struct timeval now = { 0, 0 };
-	if (event_base_once(upgraded->http->options.base, -1, EV_TIMEOUT, free_upgraded, upgraded, &now) != 0)
+	upgraded->freeing = evtimer_new(upgraded->http->options.base, free_upgraded, upgraded);
+	if (upgraded->freeing == NULL || evtimer_add(upgraded->freeing, &now) != 0)
 		free_upgraded(-1, 0, upgraded);
 }
 

@@ -251,8 +251,8 @@ static struct agent *claimed_agent(struct session *session, struct bytes message
 }
 
 /* Nobody has a former key but who copied it, or was restored from an old backup, once the agent has shown that it has the new one: a clone. Before that, it may be the agent
- * itself that does not know yet (5.3): it is only turned away, and comes by its next key. */
-static bool is_former_clone(struct agent *agent, struct bytes message)
+ * itself that does not know yet (5.3): it is only turned away, and comes by its next key. A hello that somebody has recorded has another challenge's nonce, and says nothing. */
+static bool is_former_clone(struct session *session, struct agent *agent, struct bytes message)
 {
 	AUTO_FREE char *payload = NULL;
 	struct hello hello = { 0 };
@@ -260,7 +260,9 @@ static bool is_former_clone(struct agent *agent, struct bytes message)
 	size_t size;
 	if (!rekey_is_former(agent, message, &payload, &size))
 		return false;
-	bool clone = hello_parse(bytes_of(payload, size), &hello, &member) == STATUS_OK && (agent->key_used || is_clone(&agent->row, &hello));
+	bool clone = hello_parse(bytes_of(payload, size), &hello, &member) == STATUS_OK && strcmp(hello.agent_id, agent->row.agent_id) == 0 &&
+	             strcmp(hello.issuer, session->hub->settings->issuer) == 0 && bytes_equal(bytes_of_string(hello.nonce), bytes_of_string(session->nonce)) &&
+	             (agent->key_used || is_clone(&agent->row, &hello));
 	hello_clear(&hello);
 	return clone;
 }
@@ -287,7 +289,7 @@ static void take_hello(struct session *session, struct bytes message)
 	struct agent *agent = claimed_agent(session, message, &code, &why);
 	if (agent != NULL) {
 		enum jose_reason reason = jose_verify(message, typs, agent->verifiers, &payload, &size, NULL, NULL);
-		if (reason == JOSE_KID && is_former_clone(agent, message)) {
+		if (reason == JOSE_KID && is_former_clone(session, agent, message)) {
 			refuse_former(session, agent);
 			return;
 		}

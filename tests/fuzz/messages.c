@@ -54,9 +54,22 @@ TWICE(drain, drain, drain_parse, drain_build, drain_clear)
 TWICE(ack, ack, ack_parse, ack_build, ack_clear)
 TWICE(enroll, enroll, enroll_parse, enroll_build, enroll_clear)
 TWICE(request, request_claims, request_parse, request_build, request_claims_clear)
+TWICE(rekeyed, rekeyed, rekeyed_parse, rekeyed_build, rekeyed_clear)
 TWICE(result, result, result_parse, result_build, result_clear)
 
-static void (*const tries[])(struct bytes payload) = { try_key_set, try_challenge, try_hello, try_welcome, try_drain, try_ack, try_enroll, try_request, try_result };
+/* It is built with a private key only. */
+static void try_rekey(struct bytes payload)
+{
+	struct rekey message;
+	const char *member = NULL;
+	if (rekey_parse(payload, &message, &member) == STATUS_OK)
+		must((message.signing_key || message.decryption_key) && (!message.signing_key || message.proof) && rekey_proven(&message) <= JOSE_INTERNAL);
+	else
+		must(member != NULL);
+	rekey_clear(&message);
+}
+
+static void (*const tries[])(struct bytes payload) = { try_key_set, try_challenge, try_hello, try_welcome, try_drain, try_ack, try_enroll, try_request, try_result, try_rekey, try_rekeyed };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
