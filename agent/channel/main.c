@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sysexits.h>
 
 #include "agent/channel/relay.h"
@@ -163,6 +165,9 @@ static int run(struct program *program)
 	struct relay_callbacks relay_callbacks = { on_changed, on_relay_stopped, program };
 	const struct settings *settings = program->settings;
 	log_start(PROGRAM, program->log_format >= 0 ? (enum log_format)program->log_format : (enum log_format)settings->log_format, settings_log_level(settings));
+	/* It may know a proxy's password. */
+	prctl(PR_SET_DUMPABLE, 0);
+	(void)setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
 	enum status status = loop_new(&callbacks, (unsigned)settings->loop_probe_ms, &program->loop);
 	if (status == STATUS_OK)
 		status = relay_new(loop_base(program->loop), settings, &relay_callbacks, &program->relay);
