@@ -10,7 +10,7 @@ import lab
 from raw_service import Cut, Peer, RawService
 
 SOAK = bool(os.environ.get("SOAK"))
-STEP = 1.5  # the second pause is at most a second; and what a loaded machine takes
+STEP = 3  # the second pause is at most a second; and what a loaded machine takes
 
 
 class Bystander:
@@ -198,7 +198,7 @@ def test_silence_ends_at_its_deadline_and_holds_nobody(bench, raw, good_tls, ser
             longest = max(longest, time.monotonic() - asked)
             assert time.monotonic() - began < 17
             time.sleep(0.1)
-        assert time.monotonic() - began > 9 and longest < 0.5
+        assert time.monotonic() - began > 9 and longest < 1
         assert [down[0]["code"] for down in seen.downs[1:]] == ["channel.timeout"] * 4
     finally:
         hole.close()
@@ -634,7 +634,7 @@ def test_dns(bench, raw, authority, names):
         longest = max(longest, time.monotonic() - asked)
         assert time.monotonic() - began < 14, seen.downs
         time.sleep(0.05)
-    assert longest < 0.5
+    assert longest < 1
     assert {seen.downs[n][0]["code"] for n in (0, 1, 2)} == {"channel.name"}
     assert seen.downs[5][0]["code"] in ("channel.name", "channel.refused")  # no more than eight are tried
     seen.until(lambda: seen.up[6] == 2, STEP)

@@ -1,0 +1,145 @@
+"""The processes of the agent are killed, stopped and ended at bad moments, seen from both sides: one write at the directory, one outcome at the service."""
+import os, signal, time
+
+import pytest
+
+from lab import wait_for
+from line import Line
+
+SOAK = bool(os.environ.get("SOAK"))
+
+
+@pytest.fixture(scope="module")
+def module_line():
+    made = Line()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def line(module_line):
+    yield module_line
+    module_line.directory.control("fault clear")
+    module_line.service.acknowledge = True
+    module_line.relay.forward()
+    for program, start in ((module_line.agent.writebackd, module_line.agent.start_writebackd), (module_line.agent.channel, module_line.agent.start_channel)):
+        if program.process.poll() is not None:
+            start()
+        else:
+            program.signal(signal.SIGCONT)
+    module_line.wait_ready(20)
+
+
+def restart(line):
+    line.agent.start_writebackd()
+    line.agent.channel.stop()
+    line.agent.start_channel()  # without the pause that grew meanwhile
+    wait_for("a channel", lambda: line.service.ws, 15)
+
+
+def worked_on(line, user):
+    """(version before, claims, frame): the request is being worked on, and nothing of it is written."""
+    before = line.directory.password_record(user)[0]
+    came = line.suffered(f"on=search user={user} delay=700 count=1")
+    claims, frame = line.send(user)
+    wait_for("it to be worked on", came)
+    return before, claims, frame
+
+
+def once(line, user, claims, before):
+    result = line.service.result(claims["jti"], 20)
+    assert result["status"] == "applied", result
+    assert {(r["status"], r["code"]) for r in line.results(claims) if r["status"] != "settling"} == {("applied", "ok")}
+    assert line.directory.password_record(user)[0] == before + 1
+    wait_for("the acknowledgement", lambda: line.agent.status()["journal"]["unacknowledged"] == 0, 10)
+
+
+def test_killed_before_the_intent(line):
+    """Nothing is written; delivered again it is applied once."""
+    before, claims, frame = worked_on(line, "bench001")
+    line.agent.writebackd.kill()
+    time.sleep(1)  # the search is over by then
+    assert line.directory.password_record("bench001")[0] == before
+    restart(line)
+    wait_for("the agent", lambda: line.agent.status()["directories"][0]["servers_up"], 10)
+    line.service.send(frame)
+    once(line, "bench001", claims, before)
+
+
+def test_killed_after_the_outcome_before_it_was_sent(line):
+    before = line.directory.password_record("bench002")[0]
+    line.relay.hold_questions()
+    claims, _ = line.send("bench002")
+    wait_for("the outcome in the journal", lambda: line.agent.status()["journal"]["unacknowledged"] == 1)
+    assert not line.results(claims)
+    line.agent.writebackd.kill()
+    line.relay.reset()
+    line.relay.forward()
+    restart(line)
+    once(line, "bench002", claims, before)
+
+
+def test_killed_after_it_was_sent_before_the_acknowledgement(line):
+    before = line.directory.password_record("bench003")[0]
+    line.service.acknowledge = False
+    claims, _ = line.send("bench003")
+    line.service.result(claims["jti"])
+    line.agent.writebackd.kill()
+    count = len(line.results(claims))
+    restart(line)
+    wait_for("it to be told again", lambda: len(line.results(claims)) > count, 10)
+    line.service.acknowledge = True
+    line.service.cut()
+    once(line, "bench003", claims, before)
+
+
+def test_the_channels_process_is_killed(line):
+    """writebackd goes on with what it has, and the new one brings the result."""
+    before, claims, _ = worked_on(line, "bench004")
+    pid = line.agent.writebackd.pid
+    line.agent.channel.kill()
+    wait_for("it to be shown", lambda: "writebackd-channel is not connected" in line.why(), 5)
+    wait_for("the write", lambda: line.directory.password_record("bench004")[0] == before + 1, 5)
+    line.agent.start_channel()
+    once(line, "bench004", claims, before)
+    assert line.agent.writebackd.pid == pid and line.agent.writebackd.process.poll() is None
+
+
+@pytest.mark.skipif(not SOAK, reason="a quarter of a minute: the soak")
+def test_the_channels_process_stands_still(line):
+    """The socket's heartbeat notices after 15 s; what is worked on goes on."""
+    before, claims, _ = worked_on(line, "bench005")
+    line.agent.channel.signal(signal.SIGSTOP)
+    wait_for("it to be shown", lambda: "writebackd-channel is not connected" in line.why(), 25)
+    assert line.directory.password_record("bench005")[0] == before + 1
+    line.agent.channel.signal(signal.SIGCONT)
+    once(line, "bench005", claims, before)
+
+
+def test_sigterm_with_requests_in_flight(line):
+    """What is worked on is finished and told, nothing new is taken, and it ends with 0."""
+    before, claims, _ = worked_on(line, "bench006")
+    began = time.monotonic()
+    line.agent.writebackd.signal(signal.SIGTERM)
+    assert line.agent.writebackd.process.wait(22) == 0 and time.monotonic() - began < 20
+    assert line.directory.password_record("bench006")[0] == before + 1
+    restart(line)
+    once(line, "bench006", claims, before)
+
+
+def test_suspended(line):
+    """Both processes stand still for longer than the service waits and the request lasts: another channel, and nothing is written."""
+    before = line.directory.password_record("bench007")
+    now = int(time.time())
+    line.agent.writebackd.signal(signal.SIGSTOP)
+    claims, frame = line.send("bench007", iat=now, exp=now + 2)
+    time.sleep(0.3)  # it is in the socket between the processes by now
+    line.agent.channel.signal(signal.SIGSTOP)
+    time.sleep(3)
+    for program in (line.agent.channel, line.agent.writebackd):
+        program.signal(signal.SIGCONT)
+    result = line.service.result(claims["jti"], 15)
+    assert (result["status"], result["code"]) == ("failed", "request.expired")
+    line.service.send(frame)
+    time.sleep(0.5)
+    assert line.directory.password_record("bench007") == before
