@@ -5,6 +5,7 @@
 #include "agent/gate/policy.h"
 #include "agent/request_internal.h"
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/nfc.h"
 
 enum status request_judge_scope(struct request *request)
@@ -82,6 +83,7 @@ enum status request_decrypt(struct request *request)
 	}
 	const char *member = NULL;
 	enum status status = secret_claims_parse(&plaintext, request->claims, &request->secret, &member);
+	CRASH_POINT(DECRYPTED);
 	if (status == STATUS_OK && request_is(request, NEW_PASSWORD)) {
 		member = "new_password";
 		status = policy_password_form(secret_bytes(&request->secret.new_password));

@@ -3,6 +3,7 @@
 
 #include "agent/request_internal.h"
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/log.h"
 
 #define AHEAD_MAX_S 86400
@@ -99,6 +100,7 @@ static void start(struct request *request, struct bytes payload)
 		/* Taken in only where it can be finished. */
 		status = !journal_writable(requests->world.journal) ? STATUS_AGENT_JOURNAL : limits_enter(requests->world.limits);
 		request->entered = status == STATUS_OK;
+		CRASH_POINT(ADMITTED);
 	} else if (reason)
 		request->result.reason = strdup(reason);
 	if (is_too_far_ahead(request, status)) {

@@ -4,6 +4,7 @@
 
 #include "agent/request_internal.h"
 #include "base/clock.h"
+#include "base/crash.h"
 
 #define CLOCK_SKEW_MS 60000
 
@@ -35,6 +36,7 @@ static void handle_located(enum status status, struct located *take_located, con
 {
 	struct request *request = arg;
 	request_mark(request, STAGE_LOCATE);
+	CRASH_POINT(SEARCHED);
 	if (status == STATUS_OK) {
 		located_free(request->located);
 		request->located = take_located;

@@ -3,6 +3,7 @@
 
 #include "agent/request_internal.h"
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/log.h"
 
 #define RECORD_AGAIN_S 5
@@ -144,6 +145,7 @@ static void handle_recorded(enum status status, void *arg)
 		return;
 	}
 	request_mark(request, STAGE_RECORD);
+	CRASH_POINT(OUTCOME_RECORDED);
 	request->result.duration_us[STAGE_TOTAL] = clock_monotonic_us() - request->started_us;
 	leave(request);
 }
@@ -160,6 +162,7 @@ static void record(struct request *request)
 		snprintf(entry->server, sizeof entry->server, "%s", request->result.server);
 	request->marked_us = clock_monotonic_us();
 	enum status status = entry->result ? journal_outcome(request->all->world.journal, entry, handle_recorded, request) : STATUS_AGENT_INTERNAL;
+	CRASH_POINT(OUTCOME_GIVEN);
 	/* No room for one more refusal: it stands, and is remembered otherwise. */
 	if (status == STATUS_AGENT_OVERLOADED && !request->intent)
 		leave_unrecorded(request);

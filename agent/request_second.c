@@ -5,6 +5,7 @@
 
 #include "agent/request_internal.h"
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/log.h"
 
 #define RECORD_SLACK_S 2
@@ -56,6 +57,7 @@ static bool is_allowed(struct request *request)
 static void handle_written(enum status status, const struct directory_answer *answer, void *arg)
 {
 	struct request *request = arg;
+	CRASH_POINT(SECOND_MODIFY_ANSWERED);
 	bool sent = answer && answer->sent, lost = status != STATUS_OK && sent && !answer->answered;
 	if (status == STATUS_OK) {
 		request_note_answer(request, answer);
@@ -86,6 +88,7 @@ static void handle_recheck(enum status status, const struct directory_answer *an
 	}
 	struct directory_change change = request_change(request);
 	status = directory_write(request->located, &change, realm_settings(request->realm)->write_timeout_ms, handle_written, request, &call);
+	CRASH_POINT(SECOND_MODIFY_MADE);
 	if (status != STATUS_OK)
 		give_up(request, status == STATUS_DIRECTORY_NO_POLICY_CONTROL);
 }
@@ -96,6 +99,7 @@ static void handle_intent(enum status status, void *arg)
 	struct directory_call *call;
 	if (request->all->closing)
 		return;
+	CRASH_POINT(SECOND_INTENT_RECORDED);
 	if (status == STATUS_OK)
 		status = directory_recheck(request->located, realm_settings(request->realm)->locate_timeout_ms, handle_recheck, request, &call);
 	if (status != STATUS_OK)
@@ -116,7 +120,9 @@ static enum status record_intent(struct request *request)
 	memcpy(entry->second_password_originator, record->originator, sizeof entry->second_password_originator);
 	entry->second_password_originating_usn = record->originating_usn;
 	entry->second_at_ms = clock_now_ms();
-	return journal_intent(request->all->world.journal, entry, handle_intent, request);
+	enum status status = journal_intent(request->all->world.journal, entry, handle_intent, request);
+	CRASH_POINT(SECOND_INTENT_GIVEN);
+	return status;
 }
 
 static void handle_located(enum status status, struct located *take_located, const struct directory_answer *answer, void *arg)

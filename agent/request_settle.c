@@ -7,6 +7,7 @@
 
 #include "agent/request_internal.h"
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/log.h"
 
 #define READ_TIMEOUT_MS 5000
@@ -116,6 +117,7 @@ static void schedule_next(struct request *request)
 
 static void end(struct request *request, enum status status)
 {
+	CRASH_POINT(SETTLED);
 	request->settling = false;
 	request_finish(request, status);
 }
@@ -229,6 +231,7 @@ static void handle_proof(struct request *request, enum proof proof, struct locat
 static void handle_reading(enum status status, struct located *take_located, const struct directory_answer *answer, void *arg)
 {
 	struct request *request = arg;
+	CRASH_POINT(SETTLING_READ);
 	judge_attempts(request, status == STATUS_OK ? take_located : NULL, request->verdicts);
 	if (is_applied(request->verdicts))
 		request_look_after(request, take_located);
@@ -324,6 +327,7 @@ void request_settle(struct request *request, enum status status)
 	request->attempts[FIRST].lost_ms = clock_now_ms();
 	secret_wipe(&request->secret.old_password);
 	request->result.code = STATUS_SETTLING;
+	CRASH_POINT(SETTLING_BEGUN);
 	begin(request);
 	if (request_second_begin(request))
 		schedule(request, ANNOUNCE_MS);
@@ -389,6 +393,7 @@ void requests_settle_journal(struct requests *requests)
 		/* A directory that is configured no more cannot be asked. */
 		if (request->realm) {
 			note_loss(request);
+			CRASH_POINT(SETTLING_RESTORED);
 			request->settling = true;
 			request->attempts[SECOND].open = request->entry.second_server[0];
 			begin(request);

@@ -4,6 +4,7 @@
 
 #include "agent/request_internal.h"
 #include "base/clock.h"
+#include "base/crash.h"
 
 /* Writing 0 over 0 is no write: an unlock of an account that is not locked is done. */
 enum status request_leave_if_unlocked(struct request *request)
@@ -17,6 +18,7 @@ static void handle_intent(enum status status, void *arg)
 {
 	struct request *request = arg;
 	request->intent |= status == STATUS_OK;
+	CRASH_POINT(INTENT_RECORDED);
 	request_mark(request, STAGE_INTENT);
 	/* Closing: the intent stays, and is settled at the next start. */
 	if (!request->all->closing)
@@ -45,6 +47,7 @@ enum status request_record_intent(struct request *request)
 	request->marked_us = clock_monotonic_us();
 	enum status status = journal_intent(request->all->world.journal, entry, handle_intent, request);
 	request->pending = status == STATUS_OK;
+	CRASH_POINT(INTENT_GIVEN);
 	return status;
 }
 
@@ -77,6 +80,7 @@ static void handle_written(enum status status, const struct directory_answer *an
 {
 	struct request *request = arg;
 	request_mark(request, STAGE_WRITE);
+	CRASH_POINT(MODIFY_ANSWERED);
 	request_note_answer(request, answer);
 	request->wrote = answer ? answer->sent : status == STATUS_OK;
 	request->guessed_wrong = request_was_wrong(status, answer);
@@ -114,5 +118,8 @@ enum status request_write(struct request *request)
 	if (!change.set_password && !change.clear_lockout)
 		return STATUS_OK;
 	request->pending = true;
-	return directory_write(request->located, &change, realm_settings(request->realm)->write_timeout_ms, handle_written, request, &call);
+	CRASH_POINT(RECHECKED);
+	enum status status = directory_write(request->located, &change, realm_settings(request->realm)->write_timeout_ms, handle_written, request, &call);
+	CRASH_POINT(MODIFY_MADE);
+	return status;
 }

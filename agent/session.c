@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/log.h"
 
 #define GREETING_S 15
@@ -162,7 +163,11 @@ static enum status send_by(struct session *session, struct jose_key *key, const 
 {
 	AUTO_FREE char *jws = NULL;
 	enum status status = jose_sign(key, typ, payload, &jws);
-	return status == STATUS_OK ? session->callbacks.send(session, bytes_of_string(jws), session->callbacks.arg) : status;
+	CRASH_POINT(RESULT_SIGNED);
+	if (status == STATUS_OK)
+		status = session->callbacks.send(session, bytes_of_string(jws), session->callbacks.arg);
+	CRASH_POINT(RESULT_SENT);
+	return status;
 }
 
 static enum status sign_and_send(struct session *session, const char *typ, struct bytes payload)
@@ -265,6 +270,8 @@ void session_frame(struct session *session, struct bytes frame, int64_t now_s)
 		handle_keys(session, frame);
 		return;
 	}
+	if (message && message->handler == handle_request)
+		CRASH_POINT(RECEIVED);
 	AUTO_FREE char *payload = NULL;
 	size_t size = 0;
 	const char *const typs[] = { typ, NULL };
@@ -318,6 +325,7 @@ static void handle_welcome(struct session *session, struct bytes payload, struct
 
 static void handle_request(struct session *session, struct bytes payload, struct bytes frame)
 {
+	CRASH_POINT(VERIFIED);
 	session->callbacks.request(session, payload, frame, session->frame_us, session->callbacks.arg);
 }
 
@@ -326,8 +334,10 @@ static void handle_ack(struct session *session, struct bytes payload, struct byt
 	struct ack ack = { 0 };
 	const char *member = NULL;
 	bool good = ack_parse(payload, &ack, &member) == STATUS_OK && is_ours(session, ack.issuer, ack.agent_id);
+	CRASH_POINT(ACKNOWLEDGED);
 	for (size_t i = 0; good && i < ack.count; i++)
 		session->callbacks.acknowledged(session, ack.request_ids[i], session->callbacks.arg);
+	CRASH_POINT(ACKNOWLEDGEMENT_GIVEN);
 	if (!good && log_allowed(&session->lines))
 		log_event(LOG_WARNING, "ack.refused", NULL, "an acknowledgement is malformed or for another agent");
 	ack_clear(&ack);

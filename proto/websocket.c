@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 
 #include "base/clock.h"
+#include "base/crash.h"
 #include "proto/messages.h"
 
 #define CLOSE_US 5000000   /* from our close frame to the end, whatever the peer does */
@@ -341,6 +342,7 @@ static void on_read(struct bufferevent *bev, void *arg)
 static void on_write(struct bufferevent *bev, void *arg)
 {
 	struct websocket *ws = arg;
+	CRASH_POINT(FRAME_SENT);
 	ws->depth++;
 	linger_when_flushed(ws);
 	leave(ws);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/log.h"
 #include "service/content.h"
 #include "service/request.h"
@@ -116,6 +117,7 @@ static void on_finished(enum status status, void *arg)
 {
 	struct finish_job *job = arg;
 	struct task *task = job->task;
+	CRASH_POINT(RESULT_STORED);
 	if (task != NULL)
 		task->words--;
 	if (status == STATUS_OK) {
@@ -172,6 +174,7 @@ static void send_task(struct task *task)
 	struct agent *agent = task->agent;
 	if (hub_send(agent, task->request.frame) != STATUS_OK)
 		return;
+	CRASH_POINT(REQUEST_SENT);
 	log_event(LOG_INFO, "request.sent", LOG_FIELDS({ LOG_OPERATION_ID, task->row.operation_id }, { LOG_REQUEST_ID, task->request.request_id },
 		{ LOG_AGENT_ID, agent->row.agent_id }, { LOG_OP, task->row.op }), "%s%s to %s", task->row.op, task->sent_before ? ", again," : "", agent->row.name);
 	task_set_life(task, LIFE_SENT);
@@ -251,6 +254,7 @@ static void on_result(struct agent *agent, const struct result *result, void *ar
 	struct operations *operations = arg;
 	struct task *task = task_of_result(operations, agent, result);
 	enum outcome outcome = status_outcome(result->code);
+	CRASH_POINT(RESULT_RECEIVED);
 	log_event(LOG_INFO, "result.received", LOG_FIELDS({ LOG_OPERATION_ID, task != NULL ? task->row.operation_id : NULL },
 		{ LOG_REQUEST_ID, result->request_id[0] ? result->request_id : NULL },
 		{ LOG_AGENT_ID, agent->row.agent_id }, { LOG_CODE, status_code(result->code) }), "%s from %s", status_code(result->code), agent->row.name);
@@ -320,6 +324,7 @@ static void on_created(enum status status, void *arg)
 {
 	struct create_job *job = arg;
 	struct task *task = job->task;
+	CRASH_POINT(OPERATION_STORED);
 	struct operations *operations = task->owner;
 	if (status != STATUS_OK || job->store.exists) {
 		bool same = job->store.exists && bytes_equal(bytes_of(job->store.existing.content, 32), bytes_of(task->row.content, 32));
@@ -386,6 +391,7 @@ static enum status begin(struct task *task, const struct operation_question *que
 	if (status == STATUS_OK) {
 		*job = (struct create_job){ { .operation = &task->row, .request = agent != NULL ? &task->request : NULL }, task };
 		status = database_submit(operations->database, store_operation_create, on_created, job);
+		CRASH_POINT(OPERATION_ASKED);
 	}
 	if (status != STATUS_OK)
 		free(job);

@@ -4,6 +4,7 @@
 #include <strings.h>
 
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/log.h"
 #include "service/hub_internal.h"
 
@@ -38,6 +39,7 @@ void session_acknowledge(struct session *session)
 	/* One that is lost is asked for again: the agent repeats its result. */
 	if (session_send_signed(session, TYP_ACK, ack_build(&ack)) != STATUS_OK)
 		log_event(LOG_INFO, "ack.lost", LOG_FIELDS({ LOG_AGENT_ID, agent_id }), "acknowledgements could not be sent");
+	CRASH_POINT(RESULT_ACKNOWLEDGED);
 	session->ack_count = 0;
 }
 

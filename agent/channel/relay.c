@@ -11,6 +11,7 @@
 #include "agent/channel/backoff.h"
 #include "agent/channel/endpoint.h"
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/log.h"
 #include "proto/jose.h"
 
@@ -79,7 +80,9 @@ static void on_up(struct endpoint *endpoint, const struct tls_peer *peer, void *
 
 static void on_message(struct endpoint *endpoint, struct bytes message, void *arg)
 {
+	CRASH_POINT(FRAME_RECEIVED);
 	send_packet(arg, PACKET_FRAME, endpoint_number(endpoint), message);
+	CRASH_POINT(FRAME_HANDED_OVER);
 }
 
 static void log_down(const struct endpoint *endpoint, const struct endpoint_down *down)
@@ -235,7 +238,9 @@ static const char *take_packet(struct relay *relay, const struct packet *packet)
 			return "a frame for an endpoint that does not exist";
 		if (!utf8_valid(packet->payload))
 			return "a frame that is not text";
+		CRASH_POINT(FRAME_TAKEN);
 		endpoint_send(endpoint, packet->payload);
+		CRASH_POINT(FRAME_QUEUED);
 		return NULL;
 	case PACKET_CLOSE:
 		if (!endpoint)

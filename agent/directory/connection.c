@@ -231,6 +231,15 @@ static void on_read(struct bufferevent *bufferevent, void *arg)
 	connection_unref(connection);
 }
 
+#ifdef WRITEBACK_CRASH_POINTS
+static void on_flushed(struct bufferevent *bufferevent, void *arg)
+{
+	operations_pass_sent(arg);
+}
+#else
+#define on_flushed NULL
+#endif
+
 static void on_connected(struct connection *connection)
 {
 	SSL *ssl = bufferevent_openssl_get_ssl(connection->bufferevent);
@@ -321,7 +330,7 @@ static void enter_connect(struct connection *connection)
 		connection_fail(connection, STATUS_AGENT_INTERNAL, "no memory for a connection");
 		return;
 	}
-	bufferevent_setcb(connection->bufferevent, on_read, NULL, on_event, connection);
+	bufferevent_setcb(connection->bufferevent, on_read, on_flushed, on_event, connection);
 	bufferevent_enable(connection->bufferevent, EV_READ | EV_WRITE);
 	if (bufferevent_socket_connect(connection->bufferevent, (struct sockaddr *)address, connection->addresses.sizes[connection->address]) != 0) {
 		if (connection->state == CONNECTION_CONNECT && connection->bufferevent != NULL) {

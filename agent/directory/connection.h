@@ -62,6 +62,7 @@ struct operation {
 	struct berval *credential; /* likewise; borrowed until it is encoded */
 	bool at_once;              /* what it borrows does not wait in a queue */
 	bool submitted;
+	bool passed;               /* the point where it is with the kernel; see base/crash.h */
 	bool left;                 /* by operations_judge: it had been sent when the connection was lost */
 	bool timed_out;            /* the one whose deadline gave the connection up */
 	int message_id;
@@ -156,6 +157,8 @@ enum status operation_read(struct connection *connection, const char *dn, const 
                            struct operation **ret_operation) MUST_USE;
 /* Called by connection.c: bytes have come; the connection is about to be torn down (its output still is there); it is gone. */
 void operations_receive(struct connection *connection);
+/* With crash points only: what was made has gone to the kernel. */
+void operations_pass_sent(struct connection *connection);
 void operations_judge(struct connection *connection);
 void operations_fail_all(struct connection *connection);
 

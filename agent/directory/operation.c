@@ -5,6 +5,7 @@
 
 #include "agent/directory/connection.h"
 #include "base/clock.h"
+#include "base/crash.h"
 
 static struct timeval timeval_of(int64_t ms)
 {
@@ -45,6 +46,18 @@ static bool was_sent(const struct operation *operation)
 	const struct connection *connection = operation->connection;
 	return operation->submitted && connection->io.written - ldap_io_unsent(&connection->io) > operation->start;
 }
+
+#ifdef WRITEBACK_CRASH_POINTS
+void operations_pass_sent(struct connection *connection)
+{
+	struct operation *operation;
+	TAILQ_FOREACH(operation, &connection->outstanding, link)
+		if (operation->kind == OPERATION_CHANGE && !operation->passed && was_sent(operation)) {
+			operation->passed = true;
+			CRASH_POINT(MODIFY_SENT);
+		}
+}
+#endif
 
 /* `operation` is detached; it is gone afterwards. */
 static void end_unanswered(struct operation *operation, enum status status, bool sent)

@@ -571,8 +571,9 @@ class Tool:
 class Service:
     """reset-service with a certificate of its own and an API key."""
 
-    def __init__(self, build, folder, settings=None, port=None):
+    def __init__(self, build, folder, settings=None, port=None, env=None):
         os.makedirs(folder, exist_ok=True)
+        self.env = env
         self.binary, self.folder, self.port = os.path.join(build, "service/reset-service"), folder, port or free_port()
         self.ca, pem, key = certificate(folder, "service")
         self.issuer = f"https://localhost:{self.port}"
@@ -592,7 +593,7 @@ class Service:
         return done.stdout
 
     def start(self):
-        self.program = Program(self.folder, "reset-service", [self.binary, "serve", "--config", self.config, "--log-format", "json"])
+        self.program = Program(self.folder, "reset-service", [self.binary, "serve", "--config", self.config, "--log-format", "json"], self.env)
         wait_for("the service to listen", self.listens, 15)
 
     def listens(self):
@@ -644,10 +645,10 @@ class Service:
 class Agent:
     """writebackd and writebackd-channel."""
 
-    def __init__(self, build, folder, directory, endpoint, service_ca, settings=None, directory_settings=None, scope=None, channel_settings=None, kerberos=None):
-        """kerberos: gssapi or gss-spnego, for a directory with a keytab; it is then connected to by its own name."""
+    def __init__(self, build, folder, directory, endpoint, service_ca, settings=None, directory_settings=None, scope=None, channel_settings=None, kerberos=None, env=None):
+        """env: more for the environment of either program, by its name. kerberos: gssapi or gss-spnego, for a directory with a keytab; it is then connected to by its own name."""
         os.makedirs(folder, exist_ok=True)
-        self.build, self.folder, self.directory = build, folder, directory
+        self.build, self.folder, self.directory, self.env = build, folder, directory, env or {}
         self.wrapper = []  # what writebackd is started by
         self.control = os.path.join(folder, "control.sock")
         self.service_ca = service_ca
@@ -680,7 +681,7 @@ class Agent:
 
     def start_writebackd(self):
         self.writebackd = Program(self.folder, "writebackd", [*self.wrapper, os.path.join(self.build, "agent/writebackd"), "--config", self.writebackd_config,
-                                                              "--log-format", "json"])
+                                                              "--log-format", "json"], self.env.get("writebackd"))
         def listens():
             if self.writebackd.process.poll() is not None:
                 raise Late(f"writebackd ended with {self.writebackd.process.returncode}: {self.writebackd.log_text()[-2000:]}")
@@ -691,7 +692,7 @@ class Agent:
 
     def start_channel(self):
         self.channel = Program(self.folder, "writebackd-channel", [os.path.join(self.build, "agent/channel/writebackd-channel"), "--config", self.channel_config,
-                                                                   "--log-format", "json"])
+                                                                   "--log-format", "json"], self.env.get("writebackd-channel"))
 
     def start(self):
         self.start_writebackd()
