@@ -97,7 +97,7 @@ class Cell:
         os.makedirs(self.folder)
         self.files = {process: os.path.join(self.folder, process + ".crash") for process in PROCESSES}
         env = {process: {"WRITEBACK_CRASH_FILE": path} for process, path in self.files.items()}
-        self.parts, self.watching, self.held, self.deaths, self.restarts, self.slow_channel = [], True, False, collections.Counter(), 0, 0.0
+        self.parts, self.watching, self.held, self.forgotten, self.deaths, self.restarts, self.slow_channel = [], True, False, 0, collections.Counter(), 0, 0.0
         try:
             self.relays = [Relay(c.host, c.port) for c in world.controllers]
             self.parts += self.relays
@@ -173,6 +173,10 @@ class Cell:
             return self._crash(point, rng, second)
 
     def _crash(self, point, rng, second):
+        # A service that ends again and again within a minute is called at longer and longer intervals, up to a minute: a channel that has just begun knows nothing of that.
+        if self.killed("reset-service") > self.forgotten:
+            self.forgotten = self.killed("reset-service")
+            self.agent.channel.stop()
         name, process = point.name.split()[0], point.process
         self.wait_ready()
         kinds = ["reset", "reset", "unlocking"] if second or name == "DECRYPTED" else ["reset", "reset", "unlocking", "unlock"]
@@ -263,7 +267,7 @@ def run_points(world, jobs, cells, seed, tally=None, deadline=None):
     def end(cell, of, point):
         try:
             cell.held = False
-            cell.wait_ready()
+            cell.wait_ready(75)  # that may be a minute
             for text in cell.observer.check():
                 tally.violate(next((of[i] for i in of if i in text), point), text)
         except Exception as error:
