@@ -200,8 +200,12 @@ class Observer:
 
     # What a test does ---------------------------------------------------------------------------------------------------------------------
 
-    def ask(self, user, op="reset", password=None, unlock=False, unknown=False, writes=1, timeout=30, locked=None, **members):
-        """Asks the service, and does not wait for the outcome. `unlock`: with the reset. `locked`: locks the user first (a test's own write). `unknown`: that is allowed as an outcome.
+    def ask(self, user, timeout=30, **options):
+        """Asks the service, and does not wait for the outcome. Options as of prepare."""
+        return self.send(self.prepare(user, **options), timeout)
+
+    def prepare(self, user, op="reset", password=None, unlock=False, unknown=False, writes=1, locked=None, **members):
+        """What needs the directory, before it is asked for by send(). `unlock`: with the reset. `locked`: locks the user first (a test's own write). `unknown`: that is allowed as an outcome.
         `writes`: 2 where a second server may be written to, too: its write may stand on the first one's."""
         if not self.at[0].by_password and any(one.user == user for one in self.open):
             raise ValueError(f"{user} has an operation under way: on this directory his writes could not be told apart")
@@ -209,9 +213,13 @@ class Observer:
             at.lock(user)
         one = Asked(user, op, None if op == "unlock" else password or canary(), unlock, unknown, writes, self.controllers[0].subject(user))
         one.before = [self.record(at, user) for at in self.at]
+        one.members = {**({"unlock": True} if unlock and op == "reset" else {}), **members}
+        return one
+
+    def send(self, one, timeout=30):
         with self.lock:
             self.open.append(one)
-        self.service.ask(one, timeout, **({"unlock": True} if unlock and op == "reset" else {}), **members)
+        self.service.ask(one, timeout, **one.members)
         return one
 
     def wrote(self, user, attribute=UNICODE_PWD, count=1):
