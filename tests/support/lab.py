@@ -18,13 +18,24 @@ DOMAIN, NETBIOS, BASE = "corp.example.test", "CORP", "DC=corp,DC=example,DC=test
 UNICODE_PWD, PWD_LAST_SET, LOCKOUT_TIME, USER_ACCOUNT_CONTROL = 0x9005A, 0x90060, 0x90296, 0x90008  # as replication numbers them
 
 
+# WRAP="valgrind …" starts our programs under it; SLOWNESS=10 gives every wait ten times its time (tests/support/sanitize).
+WRAP, SLOWNESS = os.environ.get("WRAP", "").split(), float(os.environ.get("SLOWNESS", "1"))
+OURS = ("writebackd", "writebackd-channel", "reset-service", "mock-directory")
+
+
 class Late(Exception):
     pass
 
 
+def wrapped(argv):
+    """The command line with WRAP before the program, where that is one of ours."""
+    at = next((i for i, word in enumerate(argv) if os.path.basename(word) in OURS and os.path.isabs(word)), None)
+    return [*argv[:at], *WRAP, *argv[at:]] if at is not None else argv
+
+
 def wait_for(what, condition, timeout=10.0):
     """The first true value of condition(), looked at every 10 ms; Late after timeout seconds."""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * SLOWNESS
     while True:
         value = condition()
         if value:
@@ -97,7 +108,7 @@ class Program:
         self.name, self.log_path = name, os.path.join(folder, name + ".log")
         self.out_path = os.path.join(folder, name + ".out")
         with open(self.log_path, "ab") as log, open(self.out_path, "wb") as out:
-            self.process = subprocess.Popen(confined(argv), stdin=subprocess.DEVNULL, stdout=out, stderr=log, env={**os.environ, **(env or {})})
+            self.process = subprocess.Popen(confined(wrapped(argv)), stdin=subprocess.DEVNULL, stdout=out, stderr=log, env={**os.environ, **(env or {})})
 
     @property
     def pid(self):
@@ -149,7 +160,7 @@ class Program:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
             try:
-                self.process.wait(timeout)
+                self.process.wait(timeout * SLOWNESS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(10)
