@@ -15,6 +15,8 @@
 #define JOURNAL_ROWS 20000
 #define DAY_S 86400
 
+const char *const agent_latch_numbers[LATCHES] = { [LATCH_RESETS] = "latched", [LATCH_GUESSES] = "guesses_latched" };
+
 /* Telling it -------------------------------------------------------------------------------------------------------------------------- */
 
 static void tell_status(struct agent *agent)
@@ -308,11 +310,12 @@ static void handle_health(void *arg)
 	tell_status(arg);
 }
 
-static void handle_latch(void *arg)
+static void handle_latch(enum latch latch, void *arg)
 {
 	struct agent *agent = arg;
-	journal_set_number(agent->journal, "latched", 1);
-	log_event(LOG_CRIT, "agent.latched", NULL, "%s", status_admin_text(STATUS_AGENT_LATCHED));
+	journal_set_number(agent->journal, agent_latch_numbers[latch], 1);
+	log_event(LOG_CRIT, "agent.latched", NULL, "%s are stopped: far more %s than on a normal day. Find out why, then 'writebackctl resume'", latch == LATCH_GUESSES ? "'verify' and 'change'" : "resets, changes and unlocks",
+	          latch == LATCH_GUESSES ? "wrong passwords" : "requests");
 	tell_status(agent);
 }
 
@@ -462,8 +465,9 @@ static enum status open_limits(struct agent *agent)
 	if (!agent->limits)
 		return STATUS_AGENT_INTERNAL;
 	limits_on_latch(agent->limits, handle_latch, agent);
-	if (journal_number(agent->journal, "latched", 0))
-		limits_latch(agent->limits);
+	for (enum latch latch = 0; latch < LATCHES; latch++)
+		if (journal_number(agent->journal, agent_latch_numbers[latch], 0))
+			limits_latch(agent->limits, latch);
 	return STATUS_OK;
 }
 

@@ -87,6 +87,8 @@ void agent_describe_rotation(const struct agent *agent, char *text, size_t capac
 /* The command rotate-keys. */
 void agent_rotate_keys(struct control_call *call, const json_t *input, void *arg);
 
+/* The journal's numbers that keep the latches. */
+extern const char *const agent_latch_numbers[LATCHES];
 extern const struct control_command agent_commands[];
 /* For commands: the command line was wrong, not the agent, which is an exit status of its own. */
 void agent_refuse_usage(struct control_call *call, const char *text);

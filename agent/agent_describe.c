@@ -43,8 +43,10 @@ bool agent_is_ready(const struct agent *agent, char *why, size_t capacity)
 		snprintf(why, capacity, "no channel to the service");
 	else if (!journal_writable(agent->journal))
 		snprintf(why, capacity, "the journal cannot be written");
-	else if (limits_latched(agent->limits))
+	else if (limits_latched(agent->limits, LATCH_RESETS))
 		snprintf(why, capacity, "resets are latched: writebackctl resume");
+	else if (limits_latched(agent->limits, LATCH_GUESSES))
+		snprintf(why, capacity, "verify and change are latched: writebackctl resume");
 	for (size_t i = 0; !why[0] && i < realms_count(agent->realms); i++) {
 		struct directory_health health;
 		directory_health(realm_directory(realms_at(agent->realms, i)), &health);

@@ -77,22 +77,27 @@ static json_t *describe_identity(const struct agent *agent)
 	return json;
 }
 
-static void describe_resets(const struct agent *agent, char *text, size_t capacity)
+static void describe_latch(const struct agent *agent, enum latch latch, char *text, size_t capacity)
 {
-	snprintf(text, capacity, limits_latched(agent->limits) ? "STOPPED (more than %lld in an hour; find out why, then 'writebackctl resume')" : "allowed", (long long)agent->settings->latch_per_hour);
+	struct limits_settings limits;
+	settings_limits(agent->settings, &limits);
+	bool guesses = latch == LATCH_GUESSES;
+	snprintf(text, capacity, limits_latched(agent->limits, latch) ? "STOPPED (%s %u %s in %s; find out why, then 'writebackctl resume')" : "allowed", guesses ? "at least" : "more than",
+	         guesses ? limits.wrong_per_minute : limits.latch_per_hour, guesses ? "wrong ones" : "applied", guesses ? "a minute" : "an hour");
 }
 
 static void run_status(struct control_call *call, const json_t *input, void *arg)
 {
 	struct agent *agent = arg;
-	char why[800], resets[160];
+	char why[800], resets[160], guesses[160];
 	bool ready = agent_is_ready(agent, why, sizeof why);
-	describe_resets(agent, resets, sizeof resets);
-	control_reply(call, json_pack("{s:s,s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:I,s:{s:i,s:b},s:i,s:i,s:b,s:I}", "state", ready ? "ready" : "degraded", "why", why, "resets", resets, "version", WRITEBACKD_VERSION,
+	describe_latch(agent, LATCH_RESETS, resets, sizeof resets);
+	describe_latch(agent, LATCH_GUESSES, guesses, sizeof guesses);
+	control_reply(call, json_pack("{s:s,s:s,s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:I,s:{s:i,s:b},s:i,s:i,s:b,s:b,s:I}", "state", ready ? "ready" : "degraded", "why", why, "resets", resets, "guesses", guesses, "version", WRITEBACKD_VERSION,
 	                              "identity", describe_identity(agent), "channel", describe_channel(agent), "directories", describe_directories(agent), "counts", describe_counts(agent),
 	                              "loop_longest_gap_us", (json_int_t)loop_longest_gap_us(agent->loop), "journal", "unacknowledged", (int)journal_unacknowledged(agent->journal), "writable",
 	                              journal_writable(agent->journal), "in_flight", (int)limits_in_flight(agent->limits), "settling", (int)requests_settling(agent->requests), "latched",
-	                              limits_latched(agent->limits), "log_dropped", (json_int_t)log_dropped()));
+	                              limits_latched(agent->limits, LATCH_RESETS), "guesses_latched", limits_latched(agent->limits, LATCH_GUESSES), "log_dropped", (json_int_t)log_dropped()));
 }
 
 /* An exit status of its own: the command line was wrong, not the agent. */
@@ -199,8 +204,10 @@ static void check_agent(const struct agent *agent, json_t *rows)
 	add_row(rows, "agent", "key set", left_s > 0, text);
 	check_keys(agent, rows);
 	add_row(rows, "agent", "journal", journal_writable(agent->journal), journal_writable(agent->journal) ? "can be written" : status_admin_text(STATUS_AGENT_JOURNAL));
-	describe_resets(agent, text, sizeof text);
-	add_row(rows, "agent", "resets", !limits_latched(agent->limits), text);
+	describe_latch(agent, LATCH_RESETS, text, sizeof text);
+	add_row(rows, "agent", "resets", !limits_latched(agent->limits, LATCH_RESETS), text);
+	describe_latch(agent, LATCH_GUESSES, text, sizeof text);
+	add_row(rows, "agent", "passwords tried", !limits_latched(agent->limits, LATCH_GUESSES), text);
 	add_row(rows, "channel", "program", link_attached(agent->link), link_attached(agent->link) ? "writebackd-channel is connected" : "writebackd-channel is not connected");
 	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++) {
 		const struct session *session = agent->sessions[i];
@@ -313,9 +320,10 @@ static void run_enroll_finish(struct control_call *call, const json_t *input, vo
 static void run_resume(struct control_call *call, const json_t *input, void *arg)
 {
 	struct agent *agent = arg;
-	bool latched = limits_latched(agent->limits);
+	bool latched = limits_latched(agent->limits, LATCH_RESETS) || limits_latched(agent->limits, LATCH_GUESSES);
 	limits_resume(agent->limits, clock_now_ms());
-	journal_set_number(agent->journal, "latched", 0);
+	for (enum latch latch = 0; latch < LATCHES; latch++)
+		journal_set_number(agent->journal, agent_latch_numbers[latch], 0);
 	journal_set_number(agent->journal, REQUESTS_RESUMED_MS, clock_now_ms());
 	log_event(LOG_NOTICE, "agent.resumed", NULL, "%s", latched ? "an administrator has opened the latch" : "the counts of the last hour are forgotten; resets were allowed already");
 	control_reply(call, json_pack("{s:b}", "was_latched", latched));

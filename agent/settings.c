@@ -66,9 +66,10 @@ const struct config_key settings_keys[] = {
 	{ "limits.per_minute", CONFIG_INT, AT(per_minute), "120", .reloadable = true, .max = 100000, .help = "Resets and changes a minute; 0: no limit" },
 	{ "limits.per_user_hour", CONFIG_INT, AT(per_user_hour), "3", .reloadable = true, .max = 1000, .help = "Resets and changes of one user an hour; 0: no limit" },
 	{ "limits.latch_per_hour", CONFIG_INT, AT(latch_per_hour), "300", .reloadable = true, .max = 1000000, .help = "More resets and changes within an hour stop all until 'writebackctl resume'; 0: never" },
+	{ "limits.users", CONFIG_INT, AT(users), "0", .reloadable = true, .max = 10000000, .help = "How many users are served: the latch closes above one in a hundred of them, where that is more than latch_per_hour" },
 	{ "limits.unlocks_per_minute", CONFIG_INT, AT(unlocks_per_minute), "120", .reloadable = true, .max = 100000, .help = "Unlocks a minute; 0: no limit" },
 	{ "limits.wrong_per_user_hour", CONFIG_INT, AT(wrong_per_user_hour), "3", .reloadable = true, .max = 32, .help = "Wrong passwords of one user an hour (change, verify); 0: no limit" },
-	{ "limits.wrong_per_minute", CONFIG_INT, AT(wrong_per_minute), "20", .reloadable = true, .max = 100000, .help = "Wrong passwords of all users a minute (change, verify); 0: no limit" },
+	{ "limits.wrong_per_minute", CONFIG_INT, AT(wrong_per_minute), "20", .reloadable = true, .max = 100000, .help = "So many wrong passwords of all users within a minute stop change and verify until 'writebackctl resume'; 0: never" },
 	{ "limits.lookups_per_minute", CONFIG_INT, AT(lookups_per_minute), "600", .reloadable = true, .max = 100000, .help = "Lookups and questions for the policy a minute; 0: no limit" },
 	{ "settling.delay", CONFIG_DURATION_MS, AT(settling_delay_ms), "30s", .reloadable = true, .min = 100, .max = 10 * MINUTE_MS, .help = "How long a record must stay unchanged before a lost write counts as not applied" },
 	{ "settling.limit", CONFIG_DURATION_MS, AT(settling_limit_ms), "15min", .reloadable = true, .min = SECOND_MS, .max = HOUR_MS, .help = "When a lost write that cannot be decided becomes unknown" },
@@ -123,11 +124,18 @@ int settings_log_level(const struct settings *settings)
 	return levels[settings->log_level];
 }
 
+/* More than 1 % of the users within an hour is no Monday morning. */
+static unsigned latch_per_hour(const struct settings *settings)
+{
+	int64_t share = settings->users / 100;
+	return settings->latch_per_hour && share > settings->latch_per_hour ? share : settings->latch_per_hour;
+}
+
 void settings_limits(const struct settings *settings, struct limits_settings *ret_limits)
 {
 	*ret_limits = (struct limits_settings){
 		.in_flight = settings->in_flight,         .waiting_per_user = settings->waiting_per_user, .per_minute = settings->per_minute,
-		.per_user_hour = settings->per_user_hour, .latch_per_hour = settings->latch_per_hour,     .unlocks_per_minute = settings->unlocks_per_minute,
+		.per_user_hour = settings->per_user_hour, .latch_per_hour = latch_per_hour(settings),     .unlocks_per_minute = settings->unlocks_per_minute,
 		.wrong_per_user_hour = settings->wrong_per_user_hour, .wrong_per_minute = settings->wrong_per_minute, .lookups_per_minute = settings->lookups_per_minute,
 	};
 }

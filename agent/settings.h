@@ -32,7 +32,7 @@ struct settings {
 	char *state_directory, *channel_socket, *control_socket;
 	struct config_strings operations;
 	bool allow_unenforced_policy;
-	int64_t in_flight, waiting_per_user, per_minute, per_user_hour, latch_per_hour, unlocks_per_minute, wrong_per_user_hour, wrong_per_minute, lookups_per_minute;
+	int64_t in_flight, waiting_per_user, per_minute, per_user_hour, latch_per_hour, users, unlocks_per_minute, wrong_per_user_hour, wrong_per_minute, lookups_per_minute;
 	int64_t settling_delay_ms, settling_limit_ms;
 	int64_t rotate_after_ms;
 	char *wrap_key_file;            /* NULL: key files are plain */

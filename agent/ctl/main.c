@@ -37,7 +37,7 @@ static const char usage[] =
 	"                             join a reset service. The ticket comes from FILE, else from standard input, else from a prompt.\n"
 	"                             --replace: become another agent where this one is enrolled already\n"
 	"  rotate-keys                replace the agent's own keys now, and show the old and the new ones\n"
-	"  resume                     allow resets again after there were too many\n"
+	"  resume                     allow resets again after there were too many, and trying passwords after too many wrong ones\n"
 	"  journal [--last N]         requests and their outcomes; N: 1 to 120\n"
 	"  --version, --help\n"
 	"With --json, standard output is one JSON object, also where something fails ({\"error\", \"text\"}).\n"
@@ -105,6 +105,7 @@ static void print_status(const json_t *status)
 		if (*text_of(row, "exempt_administrators"))
 			printf("Exempt     %s: ADMINISTRATORS MAY BE RESET: members of %s\n", text_of(row, "name"), text_of(row, "exempt_administrators"));
 	printf("Resets     %s\n", text_of(status, "resets"));
+	printf("Passwords  trying them (verify, change): %s\n", text_of(status, "guesses"));
 	printf("Requests   %" PRId64 " in flight, %" PRId64 " being settled, %" PRId64 " outcomes not acknowledged\n", number_of(status, "in_flight"), number_of(status, "settling"),
 	       number_of(json_object_get(status, "journal"), "unacknowledged"));
 	json_object_foreach(json_object_get(status, "counts"), key, row)
@@ -225,7 +226,7 @@ static int run_resume(struct options *options, const char *argument)
 	if (options->json)
 		print_json(answer);
 	else
-		puts(json_is_true(json_object_get(answer, "was_latched")) ? "Resets are allowed again." : "Resets were allowed; the counts of the last hour are forgotten.");
+		puts(json_is_true(json_object_get(answer, "was_latched")) ? "Resets, changes and verifications are allowed again." : "Resets were allowed; the counts of the last hour are forgotten.");
 	json_decref(answer);
 	return 0;
 }

@@ -2,17 +2,11 @@
 
 #include <string.h>
 
+#include "agent/gate/window.h"
+
 enum {
 	IN_FLIGHT_MAX = 4096, MINUTE_MS = 60000, HOUR_MS = 3600000, WINDOW_MAX = 100000,
 	USER_STAMPS_MAX = 32, USERS_MAX = 16384, BUCKETS = 4096
-};
-
-/* When the last `capacity` writes were, ascending: enough to tell whether `capacity` of them lie within `span_ms`. */
-struct window {
-	int64_t *stamps;
-	unsigned count, capacity;
-	int64_t span_ms;
-	unsigned pending;            /* admitted and not settled */
 };
 
 /* One user: his turns and his own windows. Kept while any of it says something. */
@@ -27,71 +21,13 @@ struct user {
 struct limits {
 	struct limits_settings settings;
 	unsigned in_flight;
-	bool latched;
-	void (*on_latch)(void *arg);
+	bool latched[LATCHES];
+	void (*on_latch)(enum latch latch, void *arg);
 	void *on_latch_arg;
 	struct window passwords, unlocks, latch, wrong, lookups;
 	struct user *buckets[BUCKETS];
 	unsigned users;
 };
-
-/* Windows ------------------------------------------------------------------------------------------------------------------------------ */
-
-static void window_expire(struct window *window, int64_t now_ms)
-{
-	unsigned gone = 0;
-	/* The clock was set back: what seems to lie ahead happened at the latest now, so that a wrong clock, once right again, holds nobody up for longer than the span. */
-	for (unsigned i = window->count; i > 0 && window->stamps[i - 1] > now_ms; i--)
-		window->stamps[i - 1] = now_ms;
-	while (gone < window->count && now_ms - window->stamps[gone] >= window->span_ms)
-		gone++;
-	if (gone) {
-		window->count -= gone;
-		memmove(window->stamps, window->stamps + gone, window->count * sizeof *window->stamps);
-	}
-}
-
-/* In its place, for the journal's rows need not come in order. A full window forgets its oldest. */
-static void window_add(struct window *window, int64_t at_ms)
-{
-	if (!window->capacity)
-		return;
-	if (window->count == window->capacity) {
-		if (at_ms <= window->stamps[0])
-			return;
-		window->count--;
-		memmove(window->stamps, window->stamps + 1, window->count * sizeof *window->stamps);
-	}
-	unsigned i = window->count++;
-	for (; i > 0 && window->stamps[i - 1] > at_ms; i--)
-		window->stamps[i] = window->stamps[i - 1];
-	window->stamps[i] = at_ms;
-}
-
-/* 0: there is room under `limit` (0: no limit), else seconds until there may be: precisely where settled writes fill it, one second where some are not settled yet. */
-static int64_t window_wait_s(const struct window *window, unsigned limit, int64_t now_ms)
-{
-	if (!limit || (uint64_t)window->count + window->pending < limit)
-		return 0;
-	if (window->count < limit)
-		return 1;
-	return (window->stamps[window->count - limit] + window->span_ms - now_ms + 999) / 1000;
-}
-
-static bool window_resize(struct window *window, unsigned capacity)
-{
-	unsigned kept = window->count < capacity ? window->count : capacity;
-	int64_t *stamps = calloc(capacity ? capacity : 1, sizeof *stamps);
-	if (!stamps)
-		return false;
-	if (kept)
-		memcpy(stamps, window->stamps + window->count - kept, kept * sizeof *stamps);
-	free(window->stamps);
-	window->stamps = stamps;
-	window->count = kept;
-	window->capacity = capacity;
-	return true;
-}
 
 /* Users -------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -280,13 +216,13 @@ unsigned limits_in_flight(const struct limits *limits)
 
 /* Writes ------------------------------------------------------------------------------------------------------------------------------ */
 
-static void close_latch(struct limits *limits)
+static void close_latch(struct limits *limits, enum latch latch)
 {
-	if (limits->latched)
+	if (limits->latched[latch])
 		return;
-	limits->latched = true;
+	limits->latched[latch] = true;
 	if (limits->on_latch)
-		limits->on_latch(limits->on_latch_arg);
+		limits->on_latch(latch, limits->on_latch_arg);
 }
 
 static enum status throttle(int64_t wait_s, int64_t *ret_retry_after_s)
@@ -317,7 +253,7 @@ static enum status admit_password(struct limits *limits, const char *guid, int64
 	int64_t minute = window_wait_s(&limits->passwords, settings->per_minute, now_ms), hour = window_wait_s(&user->hour, settings->per_user_hour, now_ms);
 	enum status status = throttle(minute > hour ? minute : hour, ret_retry_after_s);
 	if (status == STATUS_OK && settings->latch_per_hour && limits->latch.count >= settings->latch_per_hour) {
-		close_latch(limits);
+		close_latch(limits, LATCH_RESETS);
 		status = STATUS_AGENT_LATCHED;
 	}
 	/* The last places below the latch are taken by writes whose end is open: they, and not this one, decide. */
@@ -335,7 +271,7 @@ static enum status admit_password(struct limits *limits, const char *guid, int64
 enum status limits_admit(struct limits *limits, const char *guid, bool sets_password, int64_t now_ms, int64_t *ret_retry_after_s)
 {
 	*ret_retry_after_s = 0;
-	if (limits->latched)
+	if (limits->latched[LATCH_RESETS])
 		return STATUS_AGENT_LATCHED;
 	return sets_password ? admit_password(limits, guid, now_ms, ret_retry_after_s) : admit_unlock(limits, now_ms, ret_retry_after_s);
 }
@@ -377,7 +313,7 @@ void limits_restore(struct limits *limits, const char *guid, bool sets_password,
 		window_add(&user->hour, applied_at_ms);
 	const struct window *latch = &limits->latch;
 	if (latch->capacity && latch->count == latch->capacity && latch->stamps[latch->count - 1] - latch->stamps[0] < latch->span_ms)
-		close_latch(limits);
+		close_latch(limits, LATCH_RESETS);
 }
 
 /* Questions ---------------------------------------------------------------------------------------------------------------------------- */
@@ -396,6 +332,9 @@ static unsigned guesses_of_user(const struct limits *limits, unsigned lockout_th
 
 enum status limits_admit_guess(struct limits *limits, const char *guid, unsigned lockout_threshold, int64_t now_ms, int64_t *ret_retry_after_s)
 {
+	*ret_retry_after_s = 0;
+	if (limits->latched[LATCH_GUESSES])
+		return STATUS_AGENT_LATCHED;
 	make_room(limits, now_ms);
 	struct user *user = get_user(limits, guid);
 	if (!user)
@@ -410,23 +349,34 @@ enum status limits_admit_guess(struct limits *limits, const char *guid, unsigned
 	return status;
 }
 
+static void judge_guesses(struct limits *limits)
+{
+	const struct window *wrong = &limits->wrong;
+	if (wrong->capacity && wrong->count == wrong->capacity && wrong->stamps[wrong->count - 1] - wrong->stamps[0] < wrong->span_ms)
+		close_latch(limits, LATCH_GUESSES);
+}
+
 void limits_settle_guess(struct limits *limits, const char *guid, bool wrong, int64_t now_ms)
 {
 	struct user *user = *user_slot(limits, guid);
 	settle(&limits->wrong, wrong, now_ms);
+	judge_guesses(limits);
 	if (user)
 		settle(&user->wrong, wrong, now_ms);
 	drop_if_idle(limits, guid);
 }
 
-void limits_restore_guess(struct limits *limits, const char *guid, int64_t tried_at_ms)
+void limits_restore_guess(struct limits *limits, const char *guid, bool latches, int64_t tried_at_ms)
 {
 	if (limits->users >= USERS_MAX)
 		drop_oldest_user(limits);
 	struct user *user = get_user(limits, guid);
 	if (user)
 		window_add(&user->wrong, tried_at_ms);
+	if (!latches)
+		return;
 	window_add(&limits->wrong, tried_at_ms);
+	judge_guesses(limits);
 }
 
 enum status limits_admit_lookup(struct limits *limits, int64_t now_ms, int64_t *ret_retry_after_s)
@@ -440,26 +390,26 @@ enum status limits_admit_lookup(struct limits *limits, int64_t now_ms, int64_t *
 
 /* The latch ---------------------------------------------------------------------------------------------------------------------------- */
 
-bool limits_latched(const struct limits *limits)
+bool limits_latched(const struct limits *limits, enum latch latch)
 {
-	return limits->latched;
+	return limits->latched[latch];
 }
 
-void limits_on_latch(struct limits *limits, void (*latched)(void *arg), void *arg)
+void limits_on_latch(struct limits *limits, void (*latched)(enum latch latch, void *arg), void *arg)
 {
 	limits->on_latch = latched;
 	limits->on_latch_arg = arg;
 }
 
-void limits_latch(struct limits *limits)
+void limits_latch(struct limits *limits, enum latch latch)
 {
-	limits->latched = true;
+	limits->latched[latch] = true;
 }
 
 void limits_resume(struct limits *limits, int64_t now_ms)
 {
-	limits->latched = false;
-	limits->passwords.count = limits->unlocks.count = limits->latch.count = 0;
+	limits->latched[LATCH_RESETS] = limits->latched[LATCH_GUESSES] = false;
+	limits->passwords.count = limits->unlocks.count = limits->latch.count = limits->wrong.count = 0;
 	for (unsigned i = 0; i < BUCKETS; i++) {
 		for (struct user *user = limits->buckets[i]; user; user = user->next)
 			user->hour.count = 0;

@@ -18,9 +18,11 @@ struct limits_settings {
 	unsigned latch_per_hour;       /* 300; 0: none. More applied resets within an hour close the latch until limits_resume */
 	unsigned unlocks_per_minute;   /* 120; unlocks are counted apart */
 	unsigned wrong_per_user_hour;  /* 3 wrong passwords a user an hour; 0: no limit; more than 32 are 32 */
-	unsigned wrong_per_minute;     /* 20 wrong passwords of all users a minute; 0: no limit */
+	unsigned wrong_per_minute;     /* 20; 0: none. So many wrong passwords of all users within a minute close the latch of the guesses */
 	unsigned lookups_per_minute;   /* 600 questions about a user a minute; 0: no limit */
 };
+/* What only limits_resume opens: LATCH_RESETS stops writes, LATCH_GUESSES stops what tries a password (verify and change), each by itself. */
+enum latch { LATCH_RESETS, LATCH_GUESSES, LATCHES };
 struct limits;
 /* NULL when memory is out. */
 struct limits *limits_new(const struct limits_settings *settings);
@@ -40,22 +42,23 @@ void limits_settle(struct limits *limits, const char *guid, bool sets_password, 
 /* The same for writes found in the journal at the start: `now_ms` is when it was applied. May close the latch. */
 void limits_restore(struct limits *limits, const char *guid, bool sets_password, int64_t applied_at_ms);
 
-/* Before the directory is asked whether a password is the user's: agent.throttled (with *ret_retry_after_s) or STATUS_OK. Tries in flight together have their places, as above; one that was
- * wrong, or may have been, counts. The latch says nothing here. `lockout_threshold`, of the user's policy, 0: none or not known: a user's ceiling stays two below it (one where it is 3; one try
+/* Before the directory is asked whether a password is the user's: agent.latched, agent.throttled (with *ret_retry_after_s) or STATUS_OK. Tries in flight together have their places, as above; one that was
+ * wrong, or may have been, counts, and the one that fills the minute closes LATCH_GUESSES. LATCH_RESETS says nothing here. `lockout_threshold`, of the user's policy, 0: none or not known: a user's ceiling stays two below it (one where it is 3; one try
  * is always let through), unless there is none. */
 enum status limits_admit_guess(struct limits *limits, const char *guid, unsigned lockout_threshold, int64_t now_ms, int64_t *ret_retry_after_s) MUST_USE;
 /* How many wrong passwords in all an account with this threshold can have without being closer than that to its lockout; UINT32_MAX: it is never locked. */
 unsigned limits_safe_guesses(unsigned lockout_threshold);
 void limits_settle_guess(struct limits *limits, const char *guid, bool wrong, int64_t now_ms);
-void limits_restore_guess(struct limits *limits, const char *guid, int64_t tried_at_ms);
+/* `latches` false: from before the latch was opened last; it counts for its user alone. */
+void limits_restore_guess(struct limits *limits, const char *guid, bool latches, int64_t tried_at_ms);
 /* Before a user is looked up only to tell about him; what is admitted counts at once. */
 enum status limits_admit_lookup(struct limits *limits, int64_t now_ms, int64_t *ret_retry_after_s) MUST_USE;
 
-bool limits_latched(const struct limits *limits);
-/* Called once when the latch closes. */
-void limits_on_latch(struct limits *limits, void (*latched)(void *arg), void *arg);
-void limits_latch(struct limits *limits);   /* from the journal at the start */
-void limits_resume(struct limits *limits, int64_t now_ms);  /* opens it and forgets the counts, but not the wrong passwords: the directory counts those too */
+bool limits_latched(const struct limits *limits, enum latch latch);
+/* Called once when a latch closes. */
+void limits_on_latch(struct limits *limits, void (*latched)(enum latch latch, void *arg), void *arg);
+void limits_latch(struct limits *limits, enum latch latch);   /* from the journal at the start */
+void limits_resume(struct limits *limits, int64_t now_ms);  /* opens both and forgets the counts, but not a user's wrong passwords: the directory counts those too */
 
 /* One at a time for one user. A turn is granted at once (true) or later by `granted`, in order; user.busy where waiting_per_user wait already. */
 struct limits_turn { char guid[UUID_SIZE]; struct limits_turn *next; void (*granted)(void *arg); void *arg; bool active; };

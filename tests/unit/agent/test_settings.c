@@ -75,6 +75,16 @@ static void test_defaults(void **state)
 	assert_int_equal(limits.in_flight, 256);
 	assert_int_equal(limits.per_user_hour, 3);
 	assert_int_equal(limits.latch_per_hour, 300);
+	/* One in a hundred users, where that is more; never is never. */
+	settings.users = 30000;
+	settings_limits(&settings, &limits);
+	assert_int_equal(limits.latch_per_hour, 300);
+	settings.users = 50000;
+	settings_limits(&settings, &limits);
+	assert_int_equal(limits.latch_per_hour, 500);
+	settings.latch_per_hour = 0;
+	settings_limits(&settings, &limits);
+	assert_int_equal(limits.latch_per_hour, 0);
 	assert_int_equal(settings_directory_count(&settings), 1);
 	const struct settings_directory *directory = settings_directory_at(&settings, 0);
 	assert_string_equal(directory->servers.items[0], "dc1.corp.example.com");

@@ -64,7 +64,7 @@ static void a_minute_heals_by_itself(void **state)
 	assert_int_equal(retry_after, 1);
 	assert_int_equal(apply(limits, 1000, START + MINUTE), STATUS_OK);
 	assert_int_equal(apply(limits, 1001, START + MINUTE), STATUS_AGENT_THROTTLED);
-	assert_false(limits_latched(limits));
+	assert_false(limits_latched(limits, LATCH_RESETS));
 	limits_free(limits);
 }
 
@@ -121,7 +121,7 @@ static void unlocks_are_counted_apart(void **state)
 	limits_free(limits);
 }
 
-static void count_call(void *arg)
+static void count_call(enum latch latch, void *arg)
 {
 	++*(unsigned *)arg;
 }
@@ -139,17 +139,17 @@ static void k25_a_mass_reset_latches(void **state)
 	}
 	assert_int_equal(applied, 120);
 	assert_int_equal(throttled, 380);
-	assert_false(limits_latched(limits));
+	assert_false(limits_latched(limits, LATCH_RESETS));
 	/* Whoever goes on finds the latch closed behind the three hundredth, and an hour does not open it. */
 	for (unsigned i = 500; i < 3500; i++)
 		applied += apply(limits, i, START + MINUTE + i * 100) == STATUS_OK;
 	assert_int_equal(applied, 300);
-	assert_true(limits_latched(limits));
+	assert_true(limits_latched(limits, LATCH_RESETS));
 	assert_int_equal(latched, 1);
 	assert_int_equal(apply(limits, 9999, START + 10 * HOUR), STATUS_AGENT_LATCHED);
 	assert_int_equal(limits_admit(limits, guid(1), false, START + 10 * HOUR, &retry_after), STATUS_AGENT_LATCHED);
 	limits_resume(limits, START + 10 * HOUR);
-	assert_false(limits_latched(limits));
+	assert_false(limits_latched(limits, LATCH_RESETS));
 	assert_int_equal(apply(limits, 9999, START + 10 * HOUR), STATUS_OK);
 	limits_free(limits);
 }
@@ -161,13 +161,13 @@ static void open_reservations_do_not_latch(void **state)
 	assert_int_equal(admit(limits, 1, START), STATUS_OK);
 	assert_int_equal(admit(limits, 2, START), STATUS_OK);
 	assert_int_equal(admit(limits, 3, START), STATUS_AGENT_THROTTLED); /* they may yet be refused */
-	assert_false(limits_latched(limits));
+	assert_false(limits_latched(limits, LATCH_RESETS));
 	limits_settle(limits, guid(1), true, false, START);
 	assert_int_equal(admit(limits, 3, START), STATUS_OK);
 	limits_settle(limits, guid(2), true, true, START);
 	limits_settle(limits, guid(3), true, true, START);
 	assert_int_equal(admit(limits, 4, START), STATUS_AGENT_LATCHED);
-	assert_true(limits_latched(limits));
+	assert_true(limits_latched(limits, LATCH_RESETS));
 	limits_free(limits);
 }
 
@@ -195,16 +195,16 @@ static void restored_from_the_journal(void **state)
 	limits_on_latch(limits, count_call, &latched);
 	for (unsigned i = 0; i < 300; i++)
 		limits_restore(limits, guid(i), true, START + i);
-	assert_false(limits_latched(limits));
+	assert_false(limits_latched(limits, LATCH_RESETS));
 	limits_restore(limits, guid(300), true, START + 300);
-	assert_true(limits_latched(limits));
+	assert_true(limits_latched(limits, LATCH_RESETS));
 	assert_int_equal(latched, 1);
 	limits_free(limits);
 	limits = limits_new(&defaults);
 	for (unsigned i = 0; i < 1000; i++) /* the same number over many hours */
 		limits_restore(limits, guid(i), true, START + (int64_t)i * 30000);
-	assert_false(limits_latched(limits));
-	limits_latch(limits);
+	assert_false(limits_latched(limits, LATCH_RESETS));
+	limits_latch(limits, LATCH_RESETS);
 	assert_int_equal(apply(limits, 1, START + 100 * (int64_t)HOUR), STATUS_AGENT_LATCHED);
 	limits_free(limits);
 }
@@ -357,33 +357,65 @@ static void guesses_in_flight_have_their_places(void **state)
 	limits_free(limits);
 	limits = limits_new(&defaults);
 	for (unsigned i = 0; i < 3; i++)
-		limits_restore_guess(limits, guid(1), START - i * MINUTE);
+		limits_restore_guess(limits, guid(1), true, START - i * MINUTE);
 	assert_int_equal(guess(limits, 1, false, START), STATUS_AGENT_THROTTLED);
 	assert_int_equal(retry_after, 58 * 60);
 	limits_free(limits);
 }
 
-/* A password tried on everybody is few wrong ones of each. */
-static void wrong_passwords_of_all_are_few(void **state)
+/* A password tried on everybody is few wrong ones of each: it closes a latch of its own, once, and only resume opens it. */
+static unsigned closed[LATCHES];
+static void note_latch(enum latch latch, void *arg)
+{
+	closed[latch]++;
+}
+
+static void wrong_passwords_of_all_close_a_latch_of_their_own(void **state)
+{
+	struct limits_settings settings = defaults;
+	settings.wrong_per_minute = 20;
+	memset(closed, 0, sizeof closed);
+	struct limits *limits = limits_new(&settings);
+	limits_on_latch(limits, note_latch, NULL);
+	for (unsigned i = 0; i < 100; i++) /* right ones cost nothing */
+		assert_int_equal(guess(limits, i, false, START), STATUS_OK);
+	for (unsigned i = 0; i < 19; i++)
+		assert_int_equal(guess(limits, i, true, START + i * 1000), STATUS_OK);
+	for (unsigned i = 0; i < 19; i++) /* a slower one never does */
+		assert_int_equal(guess(limits, 30 + i, true, START + MINUTE + 18000 + i * 1000), STATUS_OK);
+	assert_false(limits_latched(limits, LATCH_GUESSES));
+	assert_int_equal(guess(limits, 50, true, START + MINUTE + 40000), STATUS_OK);
+	assert_true(limits_latched(limits, LATCH_GUESSES));
+	assert_int_equal(closed[LATCH_GUESSES], 1);
+	assert_int_equal(guess(limits, 51, false, START + 100 * HOUR), STATUS_AGENT_LATCHED);
+	assert_int_equal(guess(limits, 51, false, START - HOUR), STATUS_AGENT_LATCHED);
+	assert_int_equal(apply(limits, 51, START + 100 * HOUR), STATUS_OK); /* resets go on */
+	assert_false(limits_latched(limits, LATCH_RESETS));
+	limits_reconfigure(limits, &settings);
+	assert_true(limits_latched(limits, LATCH_GUESSES));
+	limits_resume(limits, START + 100 * HOUR);
+	assert_int_equal(guess(limits, 51, true, START + 100 * HOUR), STATUS_OK);
+	assert_int_equal(closed[LATCH_GUESSES] + closed[LATCH_RESETS], 1);
+	limits_free(limits);
+}
+
+/* Those under way together cannot pass it; and what the journal holds closes it again, unless it was opened since. */
+static void guesses_of_all_at_once_and_from_the_journal(void **state)
 {
 	struct limits_settings settings = defaults;
 	settings.wrong_per_minute = 20;
 	struct limits *limits = limits_new(&settings);
-	for (unsigned i = 0; i < 100; i++) /* right ones cost nothing */
-		assert_int_equal(guess(limits, i, false, START), STATUS_OK);
 	for (unsigned i = 0; i < 20; i++)
-		assert_int_equal(guess(limits, i, true, START + i * 1000), STATUS_OK);
-	assert_int_equal(guess(limits, 50, true, START + 20000), STATUS_AGENT_THROTTLED);
-	assert_int_equal(retry_after, 40);
-	for (unsigned i = 0; i < 20; i++) /* under way together, too */
-		assert_int_equal(limits_admit_guess(limits, guid(100 + i), 0, START + 2 * MINUTE, &retry_after), STATUS_OK);
-	assert_int_equal(guess(limits, 50, true, START + 2 * MINUTE), STATUS_AGENT_THROTTLED);
-	limits_free(limits);
-	limits = limits_new(&settings);
-	for (unsigned i = 0; i < 20; i++)
-		limits_restore_guess(limits, guid(i), START);
+		assert_int_equal(limits_admit_guess(limits, guid(100 + i), 0, START, &retry_after), STATUS_OK);
 	assert_int_equal(guess(limits, 50, true, START), STATUS_AGENT_THROTTLED);
 	limits_free(limits);
+	for (unsigned latches = 0; latches < 2; latches++) {
+		limits = limits_new(&settings);
+		for (unsigned i = 0; i < 20; i++)
+			limits_restore_guess(limits, guid(i), latches, START);
+		assert_int_equal(guess(limits, 50, false, START), latches ? STATUS_AGENT_LATCHED : STATUS_OK);
+		limits_free(limits);
+	}
 }
 
 /* Who sends requests locks nobody out. */
@@ -436,7 +468,7 @@ int main(void)
 		cmocka_unit_test(k25_three_for_one_user_an_hour), cmocka_unit_test(unlocks_are_counted_apart), cmocka_unit_test(k25_a_mass_reset_latches),
 		cmocka_unit_test(open_reservations_do_not_latch), cmocka_unit_test(no_limits_where_zero), cmocka_unit_test(restored_from_the_journal),
 		cmocka_unit_test(reconfigured), cmocka_unit_test(a_clock_set_back_holds_nobody_for_ever), cmocka_unit_test(memory_is_bounded),
-		cmocka_unit_test(wrong_passwords_are_few), cmocka_unit_test(guesses_in_flight_have_their_places), cmocka_unit_test(wrong_passwords_of_all_are_few), cmocka_unit_test(the_lockout_threshold_is_not_reached), cmocka_unit_test(questions_a_minute),
+		cmocka_unit_test(wrong_passwords_are_few), cmocka_unit_test(guesses_in_flight_have_their_places), cmocka_unit_test(wrong_passwords_of_all_close_a_latch_of_their_own), cmocka_unit_test(guesses_of_all_at_once_and_from_the_journal), cmocka_unit_test(the_lockout_threshold_is_not_reached), cmocka_unit_test(questions_a_minute),
 		cmocka_unit_test(one_at_a_time_in_order), cmocka_unit_test(a_turn_may_end_in_its_own_callback),
 	};
 	return cmocka_run_group_tests_name("limits", tests, NULL, NULL);
