@@ -31,7 +31,7 @@ static const char usage[] =
 	"                   where the configuration is the default one; --user names another\n"
 	"  --dump-config    show every key with its value and where it comes from, and end\n"
 	"Signals: SIGTERM finishes what is in flight and ends; SIGHUP reads the configuration and the password files again and tries lost directories at once.\n"
-	"Exit status: 0 good; 64 wrong usage; 71 the system refuses a socket or a file; 77 a file of the state directory has the wrong owner or mode;\n"
+	"Exit status: 0 good; 64 wrong usage; 65 the journal is damaged or not the one that was left; 71 the system refuses a socket or a file; 77 a file of the state directory has the wrong owner or mode;\n"
 	"78 the configuration, or what it names, is wrong; 75 anything that may heal by itself\n";
 
 static int parse_log_format(const char *name)
@@ -80,6 +80,7 @@ static int exit_status(enum status status)
 	case STATUS_LOCAL_CONFIG: return EX_CONFIG;
 	case STATUS_LOCAL_PERMISSION: return EX_NOPERM;
 	case STATUS_LOCAL_SYSTEM: return EX_OSERR;
+	case STATUS_LOCAL_DAMAGED: return EX_DATAERR;
 	case STATUS_LOCAL_TRUST:
 	case STATUS_LOCAL_INPUT: return EX_CONFIG;
 	default: return EX_TEMPFAIL;
@@ -134,7 +135,8 @@ static enum status run(const struct options *options, struct settings *settings)
 		return status;
 	status = agent_open(&agent, why, sizeof why);
 	if (status != STATUS_OK)
-		log_event(LOG_CRIT, "agent.failed", LOG_FIELDS({ LOG_CODE, status_code(status) }), "%s", why);
+		log_event(LOG_CRIT, status == STATUS_LOCAL_DAMAGED ? "journal.damaged" : "agent.failed", LOG_FIELDS({ LOG_CODE, status_code(status) }), "%s%s", why,
+		          status == STATUS_LOCAL_DAMAGED ? "; nothing was changed. What to do: \"A damaged journal\" in docs/install.md" : "");
 	if (status == STATUS_OK)
 		status = open_sockets(settings, &channel_fd, &control_fd);
 	if (status == STATUS_OK)

@@ -1,24 +1,21 @@
 #include "base/database.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/database_open.h"
 
 #define QUEUE_LIMIT 8192
 #define DONES_PER_TURN 64
-#define BUSY_TIMEOUT_MS 5000
 #define PATIENCE_NS 20000000
 
 struct entry {
@@ -50,6 +47,10 @@ struct database {
 	unsigned pending, limit;
 	unsigned urgent;            /* of those that wait */
 	bool closing;
+	bool distrusted;            /* an I/O error: what the log holds may not be on disk; the thread's own */
+	enum status (*committing)(sqlite3 *db, void *arg);
+	void (*committed)(void *arg);
+	void *hook_arg;
 	struct event *wake;         /* NULL without a loop */
 	int wake_fd;
 };
@@ -77,11 +78,6 @@ static struct entry *list_pop(struct list *list)
 
 /* ---- the thread ---- */
 
-static bool execute(sqlite3 *db, const char *sql)
-{
-	return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK;
-}
-
 static bool take_step(struct database *database, enum step step)
 {
 	static const char *const sql[STEPS] = { "BEGIN IMMEDIATE", "COMMIT", "SAVEPOINT job", "RELEASE job" };
@@ -101,27 +97,42 @@ static bool run_job(struct database *database, struct entry *entry)
 	entry->status = entry->job(db, entry->arg);
 	if (sqlite3_get_autocommit(db))
 		return false;
-	if (entry->status != STATUS_OK && !execute(db, "ROLLBACK TO job"))
+	if (entry->status != STATUS_OK && sqlite3_exec(db, "ROLLBACK TO job", NULL, NULL, NULL) != SQLITE_OK)
 		return false;
 	return take_step(database, STEP_RELEASE);
 }
 
+/* After a failed fsync the next one may succeed without what was lost (the kernel counts those pages as clean): only what is written anew is believed. */
+static bool write_anew(struct database *database)
+{
+	if (database->distrusted && sqlite3_wal_checkpoint_v2(database->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) != SQLITE_OK)
+		return false;
+	database->distrusted = false;
+	return true;
+}
+
 static bool run_group(struct database *database, struct entry *first)
 {
-	if (!take_step(database, STEP_BEGIN))
+	if (!write_anew(database) || !take_step(database, STEP_BEGIN))
 		return false;
 	for (struct entry *entry = first; entry != NULL; entry = entry->next)
 		if (!run_job(database, entry))
 			return false;
+	if (database->committing != NULL && database->committing(database->db, database->hook_arg) != STATUS_OK)
+		return false;
 	return take_step(database, STEP_COMMIT);
 }
 
 static void run_and_commit(struct database *database, struct entry *first)
 {
-	if (run_group(database, first))
+	if (run_group(database, first)) {
+		if (database->committed != NULL)
+			database->committed(database->hook_arg);
 		return;
+	}
+	database->distrusted |= (sqlite3_errcode(database->db) & 0xff) == SQLITE_IOERR;
 	if (!sqlite3_get_autocommit(database->db))
-		execute(database->db, "ROLLBACK");
+		sqlite3_exec(database->db, "ROLLBACK", NULL, NULL, NULL);
 	for (struct entry *entry = first; entry != NULL; entry = entry->next)
 		entry->status = STATUS_AGENT_JOURNAL;
 }
@@ -279,133 +290,7 @@ unsigned database_pending(const struct database *database)
 	return pending;
 }
 
-/* ---- opening ---- */
-
-/* Makes the file or looks at the one that is there; SQLite would make it with the umask's mode and follow a link. */
-static enum status check_file(const char *path, char **ret_why)
-{
-	int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
-	if (fd < 0 && (errno == ELOOP || errno == EISDIR))
-		return status_because(STATUS_LOCAL_PERMISSION, ret_why, "%s: must be a regular file, not a link or a directory", path);
-	if (fd < 0)
-		return status_because(STATUS_LOCAL_SYSTEM, ret_why, "%s: cannot be opened: %s", path, strerror(errno));
-	struct stat facts;
-	int failed = fstat(fd, &facts);
-	close(fd);
-	if (failed != 0)
-		return status_because(STATUS_LOCAL_SYSTEM, ret_why, "%s: %s", path, strerror(errno));
-	if (!S_ISREG(facts.st_mode))
-		return status_because(STATUS_LOCAL_PERMISSION, ret_why, "%s: must be a regular file", path);
-	if (facts.st_uid != geteuid())
-		return status_because(STATUS_LOCAL_PERMISSION, ret_why, "%s: belongs to user %u, should belong to %u", path, (unsigned)facts.st_uid, (unsigned)geteuid());
-	if ((facts.st_mode & 077) != 0)
-		return status_because(STATUS_LOCAL_PERMISSION, ret_why, "%s: has mode %04o, should have 0600", path, (unsigned)(facts.st_mode & 07777));
-	return STATUS_OK;
-}
-
-static enum status sqlite_failure(sqlite3 *db, const char *path, const char *what, char **ret_why)
-{
-	return status_because(STATUS_AGENT_JOURNAL, ret_why, "%s: %s: %s", path, what, sqlite3_errmsg(db));
-}
-
-static bool query_text(sqlite3 *db, const char *sql, char *out, size_t capacity)
-{
-	sqlite3_stmt *statement = NULL;
-	bool found = sqlite3_prepare_v2(db, sql, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW;
-	const char *text = found ? (const char *)sqlite3_column_text(statement, 0) : NULL;
-	if (text != NULL)
-		snprintf(out, capacity, "%s", text);
-	sqlite3_finalize(statement);
-	return text != NULL;
-}
-
-static bool query_number(sqlite3 *db, const char *sql, unsigned *ret_number)
-{
-	char text[32];
-	if (!query_text(db, sql, text, sizeof text))
-		return false;
-	*ret_number = (unsigned)strtoll(text, NULL, 10);
-	return true;
-}
-
-static enum status set_pragmas(sqlite3 *db, const char *path, char **ret_why)
-{
-	static const char *const pragmas[] = {
-		"PRAGMA trusted_schema = OFF", "PRAGMA foreign_keys = ON",    "PRAGMA secure_delete = ON",
-		"PRAGMA temp_store = MEMORY",  "PRAGMA cell_size_check = ON", "PRAGMA mmap_size = 0",
-	};
-	sqlite3_busy_timeout(db, BUSY_TIMEOUT_MS);
-	sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-	for (size_t i = 0; i < sizeof pragmas / sizeof pragmas[0]; i++)
-		if (!execute(db, pragmas[i]))
-			return sqlite_failure(db, path, pragmas[i], ret_why);
-	char mode[16] = "";
-	if (!query_text(db, "PRAGMA journal_mode = WAL", mode, sizeof mode) || strcmp(mode, "wal") != 0)
-		return sqlite_failure(db, path, "write-ahead logging cannot be switched on", ret_why);
-	if (!execute(db, "PRAGMA synchronous = FULL"))
-		return sqlite_failure(db, path, "PRAGMA synchronous", ret_why);
-	return STATUS_OK;
-}
-
-static enum status check_identity(sqlite3 *db, const struct database_options *options, unsigned *ret_version, char **ret_why)
-{
-	unsigned id, tables;
-	if (!query_number(db, "PRAGMA application_id", &id) || !query_number(db, "PRAGMA user_version", ret_version) ||
-	    !query_number(db, "SELECT count(*) FROM sqlite_schema", &tables))
-		return sqlite_failure(db, options->path, "cannot be read", ret_why);
-	bool is_new = id == 0 && tables == 0 && *ret_version == 0;
-	if (!is_new && id != options->application_id)
-		return status_because(STATUS_AGENT_JOURNAL, ret_why, "%s: belongs to another program (application_id %u, should be %u)", options->path, id, options->application_id);
-	if (*ret_version > options->user_version)
-		return status_because(STATUS_AGENT_JOURNAL, ret_why, "%s: was written by a newer version (%u, this program knows %u)", options->path, *ret_version,
-		            options->user_version);
-	char answer[256] = "";
-	if (!query_text(db, "PRAGMA quick_check(1)", answer, sizeof answer))
-		return sqlite_failure(db, options->path, "cannot be checked", ret_why);
-	if (strcmp(answer, "ok") != 0)
-		return status_because(STATUS_AGENT_JOURNAL, ret_why, "%s: is damaged: %s", options->path, answer);
-	return STATUS_OK;
-}
-
-static bool migrate_in_transaction(sqlite3 *db, const struct database_options *options, unsigned version)
-{
-	char sql[96];
-	for (unsigned v = version; v < options->user_version; v++)
-		if (!execute(db, options->migrations[v]))
-			return false;
-	/* A pragma takes no parameter. */
-	snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = %u", (int)options->application_id, options->user_version);
-	return execute(db, sql) && execute(db, "COMMIT");
-}
-
-static enum status migrate(sqlite3 *db, const struct database_options *options, unsigned version, char **ret_why)
-{
-	if (version == options->user_version)
-		return STATUS_OK;
-	if (execute(db, "BEGIN IMMEDIATE") && migrate_in_transaction(db, options, version))
-		return STATUS_OK;
-	enum status status = sqlite_failure(db, options->path, "cannot be brought to this version", ret_why);
-	if (!sqlite3_get_autocommit(db))
-		execute(db, "ROLLBACK");
-	return status;
-}
-
-static enum status open_sqlite(const struct database_options *options, sqlite3 **ret_db, char **ret_why)
-{
-	unsigned version = 0;
-	enum status status = check_file(options->path, ret_why);
-	if (status != STATUS_OK)
-		return status;
-	if (sqlite3_open_v2(options->path, ret_db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
-		return sqlite_failure(*ret_db, options->path, "cannot be opened", ret_why);
-	sqlite3_extended_result_codes(*ret_db, 1);
-	status = set_pragmas(*ret_db, options->path, ret_why);
-	if (status == STATUS_OK)
-		status = check_identity(*ret_db, options, &version, ret_why);
-	if (status == STATUS_OK)
-		status = migrate(*ret_db, options, version, ret_why);
-	return status;
-}
+/* ---- opening and closing ---- */
 
 static bool start_thread(struct database *database)
 {
@@ -448,15 +333,25 @@ enum status database_open(struct event_base *base, const struct database_options
 	pthread_cond_init(&database->wanted, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	pthread_cond_init(&database->finished, NULL);
-	enum status status = open_sqlite(options, &database->db, ret_why);
+	database->committing = options->committing;
+	database->committed = options->committed;
+	database->hook_arg = options->hook_arg;
+	enum status status = database_open_sqlite(options, &database->db, ret_why);
 	if (status == STATUS_OK && (!attach(database, base) || !start_thread(database)))
 		status = status_because(STATUS_LOCAL_SYSTEM, ret_why, "%s: its thread cannot be started: %s", options->path, strerror(errno));
 	if (status != STATUS_OK) {
+		database_leave_untouched(database);
 		database_close(database);
 		return status;
 	}
 	*ret_database = database;
 	return STATUS_OK;
+}
+
+void database_leave_untouched(struct database *database)
+{
+	if (database->db != NULL)
+		sqlite3_db_config(database->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 }
 
 void database_close(struct database *database)

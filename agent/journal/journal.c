@@ -3,44 +3,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "agent/journal/rows.h"
+#include "agent/journal/internal.h"
+#include "agent/journal/seal.h"
 #include "base/clock.h"
-#include "base/database.h"
 
-enum { BUCKETS = 1 << 14, NUMBERS_MAX = 16, FORGET_AT_ONCE = 1024, PROBE_S = 5 };
-#define FORGOTTEN_EXP "forgotten_exp"
+#define PROBE_S 5
 #define PROBE "probe"
-
-/* A request in the index. While changes are under way, `entry` is what they will make of it and `durable` what is on disk (NULL: nothing). */
-struct node {
-	struct node *next_in_bucket, *before, *after;
-	int64_t sequence;
-	struct journal_entry *entry, *durable;
-	unsigned pending;
-	bool refusal;                /* it began with an outcome, and nothing was written */
-	bool going;                  /* its row is being deleted */
-};
-
-struct number {
-	char name[NUMBER_NAME_SIZE];
-	int64_t value;
-	bool dirty;                  /* not on disk yet */
-};
-
-struct journal {
-	struct database *database;
-	sqlite3_stmt *write;         /* made and used on the database's thread */
-	char *write_sql;
-	struct event *probe;
-	struct node *buckets[BUCKETS];
-	struct node *first, *last;   /* in order of arrival */
-	unsigned rows, refusals;
-	int64_t next_sequence;
-	struct journal_settings settings;
-	bool unwritable;
-	struct number numbers[NUMBERS_MAX];
-	unsigned number_count;
-};
 
 /* Index -------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -49,14 +17,13 @@ static struct node **find_slot(const struct journal *journal, const char *reques
 	uint32_t hash = 2166136261u;
 	for (const char *at = request_id; *at; at++)
 		hash = (hash ^ (uint8_t)*at) * 16777619u;
-	struct node **slot = (struct node **)&journal->buckets[hash % BUCKETS];
+	struct node **slot = (struct node **)&journal->buckets[hash % JOURNAL_BUCKETS];
 	while (*slot && strcmp((*slot)->entry->request_id, request_id))
 		slot = &(*slot)->next_in_bucket;
 	return slot;
 }
 
-/* Of all rows' limit, the part that refusals may take: the rest is for those that change something. */
-static unsigned refusals_limit(const struct journal *journal)
+unsigned journal_refusals_limit(const struct journal *journal)
 {
 	return journal->settings.rows_limit / 4;
 }
@@ -92,7 +59,7 @@ static void free_node(struct node *node)
 	free(node);
 }
 
-static void remove_node(struct journal *journal, struct node *node)
+void journal_remove(struct journal *journal, struct node *node)
 {
 	struct node **slot = find_slot(journal, node->entry->request_id);
 	*slot = node->next_in_bucket;
@@ -137,8 +104,7 @@ static void start_probe(struct journal *journal)
 		event_add(journal->probe, &interval);
 }
 
-/* Every job ends here: the first failure stops writes of passwords, the first success lets them go on. */
-static void note_written(struct journal *journal, bool written)
+void journal_note_written(struct journal *journal, bool written)
 {
 	if (journal->unwritable == !written)
 		return;
@@ -160,7 +126,7 @@ struct change {
 	void *arg;
 };
 
-static enum status write_row(sqlite3 *db, struct journal *journal, int64_t sequence, const struct journal_entry *entry)
+enum status journal_write_row(sqlite3 *db, struct journal *journal, int64_t sequence, const struct journal_entry *entry)
 {
 	if (!journal->write && sqlite3_prepare_v3(db, journal->write_sql, -1, SQLITE_PREPARE_PERSISTENT, &journal->write, NULL) != SQLITE_OK)
 		return STATUS_AGENT_JOURNAL;
@@ -170,7 +136,7 @@ static enum status write_row(sqlite3 *db, struct journal *journal, int64_t seque
 static enum status run_change(sqlite3 *db, void *arg)
 {
 	struct change *change = arg;
-	return write_row(db, change->journal, change->sequence, change->entry);
+	return journal_write_row(db, change->journal, change->sequence, change->entry);
 }
 
 /* The index goes back to what is on disk, once nothing else is under way for the entry. */
@@ -192,14 +158,14 @@ static void end_change(struct journal *journal, struct node *node, struct journa
 		node->entry = node->durable;
 		node->durable = NULL;
 	} else {
-		remove_node(journal, node);
+		journal_remove(journal, node);
 	}
 }
 
 static void change_done(enum status status, void *arg)
 {
 	struct change *change = arg;
-	note_written(change->journal, status == STATUS_OK);
+	journal_note_written(change->journal, status == STATUS_OK);
 	if (status != STATUS_OK)
 		entry_free(change->entry);
 	end_change(change->journal, change->node, status == STATUS_OK ? change->entry : NULL);
@@ -274,7 +240,7 @@ static enum status write_entry(struct journal *journal, const struct journal_ent
 		return STATUS_AGENT_INTERNAL;
 	if (!node && journal->rows >= journal->settings.rows_limit)
 		return STATUS_AGENT_JOURNAL;
-	if (!node && is_refusal(entry) && journal->refusals >= refusals_limit(journal))
+	if (!node && is_refusal(entry) && journal->refusals >= journal_refusals_limit(journal))
 		return STATUS_AGENT_OVERLOADED;
 	return submit_change(journal, node, entry, database_submit, done, arg);
 }
@@ -320,11 +286,10 @@ static struct number *find_number(const struct journal *journal, const char *nam
 	return NULL;
 }
 
-/* NULL where there is no room: the names are few and this program's own. */
-static struct number *put_number(struct journal *journal, const char *name, int64_t value)
+struct number *journal_put_number(struct journal *journal, const char *name, int64_t value)
 {
 	struct number *number = find_number(journal, name);
-	if (!number && (journal->number_count == NUMBERS_MAX || strlen(name) >= NUMBER_NAME_SIZE))
+	if (!number && (journal->number_count == JOURNAL_NUMBERS || strlen(name) >= NUMBER_NAME_SIZE))
 		return NULL;
 	if (!number) {
 		number = &journal->numbers[journal->number_count++];
@@ -344,7 +309,7 @@ static void number_done(enum status status, void *arg)
 {
 	struct number_change *change = arg;
 	struct number *number = find_number(change->journal, change->name);
-	note_written(change->journal, status == STATUS_OK);
+	journal_note_written(change->journal, status == STATUS_OK);
 	if (number && status == STATUS_OK && number->value == change->value)
 		number->dirty = false;
 	free(change);
@@ -365,7 +330,7 @@ static void submit_number(struct journal *journal, const struct number *number)
 	if (status == STATUS_AGENT_OVERLOADED)
 		start_probe(journal);
 	else
-		note_written(journal, false);
+		journal_note_written(journal, false);
 }
 
 int64_t journal_number(const struct journal *journal, const char *name, int64_t initial)
@@ -376,9 +341,9 @@ int64_t journal_number(const struct journal *journal, const char *name, int64_t 
 
 void journal_set_number(struct journal *journal, const char *name, int64_t value)
 {
-	struct number *number = put_number(journal, name, value);
+	struct number *number = journal_put_number(journal, name, value);
 	if (!number) {
-		note_written(journal, false);
+		journal_note_written(journal, false);
 		return;
 	}
 	number->dirty = true;
@@ -399,177 +364,6 @@ static void run_probe(evutil_socket_t fd, short what, void *arg)
 		journal_set_number(journal, PROBE, clock_now_ms());
 }
 
-/* Forgetting --------------------------------------------------------------------------------------------------------------------------- */
-
-struct forgetting {
-	struct journal *journal;
-	int64_t now_ms;
-	int64_t exp;                 /* the highest one */
-	size_t count;
-	struct node *nodes[FORGET_AT_ONCE];
-	int64_t sequences[FORGET_AT_ONCE];
-};
-
-static enum status run_forgetting(sqlite3 *db, void *arg)
-{
-	const struct forgetting *forgetting = arg;
-	sqlite3_stmt *statement = NULL;
-	bool good = sqlite3_prepare_v2(db, "DELETE FROM entries WHERE sequence = ?", -1, &statement, NULL) == SQLITE_OK;
-	for (size_t i = 0; good && i < forgetting->count; i++) {
-		good = sqlite3_bind_int64(statement, 1, forgetting->sequences[i]) == SQLITE_OK && sqlite3_step(statement) == SQLITE_DONE;
-		sqlite3_reset(statement);
-	}
-	sqlite3_finalize(statement);
-	return good ? rows_write_number(db, FORGOTTEN_EXP, forgetting->exp) : STATUS_AGENT_JOURNAL;
-}
-
-static void forgetting_done(enum status status, void *arg)
-{
-	struct forgetting *forgetting = arg;
-	struct journal *journal = forgetting->journal;
-	note_written(journal, status == STATUS_OK);
-	for (size_t i = 0; i < forgetting->count; i++) {
-		forgetting->nodes[i]->pending--;
-		forgetting->nodes[i]->going = false;
-		if (status == STATUS_OK)
-			remove_node(journal, forgetting->nodes[i]);
-	}
-	/* A batch that was full may have left some. */
-	if (status == STATUS_OK && forgetting->count == FORGET_AT_ONCE)
-		journal_forget(journal, forgetting->now_ms);
-	free(forgetting);
-}
-
-static bool can_forget(const struct journal *journal, const struct node *node, int64_t now_ms)
-{
-	const struct journal_entry *entry = node->entry;
-	bool full = journal->rows > journal->settings.rows_limit / 2 || (node->refusal && journal->refusals > refusals_limit(journal) / 2);
-	/* A flood of requests that change nothing must not fill the journal, acknowledged or not: a service that asks once more hears that they have expired, which is as true. */
-	bool old = entry->outcome_at_ms <= now_ms - journal->settings.retain_ms, spare = entry->counts ? journal->rows > journal->settings.rows_limit / 4 * 3 : full;
-	return !node->pending && entry->state == JOURNAL_OUTCOME && entry->exp < now_ms / 1000 && (entry->acknowledged || !entry->counts) && (old || spare);
-}
-
-static void collect(struct journal *journal, int64_t now_ms, struct forgetting *forgetting)
-{
-	for (struct node *node = journal->first; node && forgetting->count < FORGET_AT_ONCE; node = node->after) {
-		if (!can_forget(journal, node, now_ms))
-			continue;
-		node->pending++;
-		node->going = true;
-		forgetting->nodes[forgetting->count] = node;
-		forgetting->sequences[forgetting->count++] = node->sequence;
-		if (node->entry->exp > forgetting->exp)
-			forgetting->exp = node->entry->exp;
-	}
-}
-
-void journal_forget(struct journal *journal, int64_t now_ms)
-{
-	struct forgetting *forgetting = calloc(1, sizeof *forgetting);
-	if (!forgetting)
-		return;
-	forgetting->journal = journal;
-	forgetting->now_ms = now_ms;
-	forgetting->exp = journal_forgotten_exp(journal);
-	collect(journal, now_ms, forgetting);
-	/* At once, so that no request at or below it comes in while the rows go. */
-	struct number *number = forgetting->count ? put_number(journal, FORGOTTEN_EXP, forgetting->exp) : NULL;
-	if (number && database_submit(journal->database, run_forgetting, forgetting_done, forgetting) == STATUS_OK)
-		return;
-	for (size_t i = 0; i < forgetting->count; i++) {
-		forgetting->nodes[i]->pending--;
-		forgetting->nodes[i]->going = false;
-	}
-	free(forgetting);
-}
-
-/* Abandoning: one job for all, so that the queue's limit leaves none behind. What counts is acknowledged, the rest goes. */
-struct abandoned {
-	struct node *node;
-	int64_t sequence;
-	struct journal_entry *acknowledged; /* NULL: it goes */
-};
-struct abandoning {
-	struct journal *journal;
-	size_t count;
-	struct abandoned rows[];
-};
-
-static void abandoning_free(struct abandoning *abandoning)
-{
-	for (size_t i = 0; i < abandoning->count; i++)
-		entry_free(abandoning->rows[i].acknowledged);
-	free(abandoning);
-}
-
-static enum status run_abandoning(sqlite3 *db, void *arg)
-{
-	const struct abandoning *abandoning = arg;
-	sqlite3_stmt *statement = NULL;
-	bool good = sqlite3_prepare_v2(db, "DELETE FROM entries WHERE sequence = ?", -1, &statement, NULL) == SQLITE_OK;
-	for (size_t i = 0; good && i < abandoning->count; i++) {
-		const struct abandoned *row = &abandoning->rows[i];
-		if (row->acknowledged) {
-			good = write_row(db, abandoning->journal, row->sequence, row->acknowledged) == STATUS_OK;
-			continue;
-		}
-		good = sqlite3_bind_int64(statement, 1, row->sequence) == SQLITE_OK && sqlite3_step(statement) == SQLITE_DONE;
-		sqlite3_reset(statement);
-	}
-	sqlite3_finalize(statement);
-	return good ? STATUS_OK : STATUS_AGENT_JOURNAL;
-}
-
-static void abandoning_done(enum status status, void *arg)
-{
-	struct abandoning *abandoning = arg;
-	struct journal *journal = abandoning->journal;
-	note_written(journal, status == STATUS_OK);
-	for (size_t i = 0; i < abandoning->count; i++) {
-		struct node *node = abandoning->rows[i].node;
-		node->pending--;
-		node->going = false;
-		if (status == STATUS_OK && abandoning->rows[i].acknowledged)
-			node->entry->acknowledged = true;
-		else if (status == STATUS_OK)
-			remove_node(journal, node);
-	}
-	abandoning_free(abandoning);
-}
-
-void journal_abandon(struct journal *journal)
-{
-	struct abandoning *abandoning = calloc(1, sizeof *abandoning + journal->rows * sizeof abandoning->rows[0]);
-	if (!abandoning)
-		return;
-	abandoning->journal = journal;
-	for (struct node *node = journal->first; node; node = node->after) {
-		if (node->pending || node->entry->state != JOURNAL_OUTCOME || node->entry->acknowledged)
-			continue;
-		struct abandoned *row = &abandoning->rows[abandoning->count];
-		*row = (struct abandoned){ .node = node, .sequence = node->sequence, .acknowledged = node->entry->counts ? entry_copy(node->entry) : NULL };
-		if (node->entry->counts && !row->acknowledged)
-			break;
-		if (row->acknowledged)
-			row->acknowledged->acknowledged = true;
-		node->pending++;
-		node->going = true;
-		abandoning->count++;
-	}
-	if (abandoning->count && database_submit(journal->database, run_abandoning, abandoning_done, abandoning) == STATUS_OK)
-		return;
-	for (size_t i = 0; i < abandoning->count; i++) {
-		abandoning->rows[i].node->pending--;
-		abandoning->rows[i].node->going = false;
-	}
-	abandoning_free(abandoning);
-}
-
-int64_t journal_forgotten_exp(const struct journal *journal)
-{
-	return journal_number(journal, FORGOTTEN_EXP, 0);
-}
-
 /* Opening ------------------------------------------------------------------------------------------------------------------------------ */
 
 struct loading { struct journal *journal; char *why; };
@@ -585,16 +379,19 @@ static enum status load_entry(int64_t sequence, struct journal_entry *take_entry
 
 static enum status load_number(const char *name, int64_t value, void *arg)
 {
-	return put_number(arg, name, value) ? STATUS_OK : STATUS_AGENT_INTERNAL;
+	return journal_put_number(arg, name, value) ? STATUS_OK : STATUS_AGENT_INTERNAL;
 }
 
 /* The last step writes: a journal that can only be read is none. */
 static enum status run_loading(sqlite3 *db, void *arg)
 {
 	struct loading *loading = arg;
-	enum status status = rows_read(db, load_entry, loading->journal, &loading->why);
+	uint8_t digest[32] = { 0 };
+	enum status status = rows_read(db, load_entry, loading->journal, digest, &loading->why);
 	if (status == STATUS_OK)
-		status = rows_read_numbers(db, load_number, loading->journal, &loading->why);
+		status = rows_read_numbers(db, load_number, loading->journal, digest, &loading->why);
+	if (status == STATUS_OK)
+		status = seal_check(loading->journal->seal, db, digest, &loading->why);
 	return status == STATUS_OK ? rows_write_number(db, PROBE, clock_now_ms()) : status;
 }
 
@@ -602,6 +399,8 @@ static enum status load(struct journal *journal, char **ret_why)
 {
 	struct loading loading = { .journal = journal };
 	enum status status = database_run(journal->database, run_loading, &loading);
+	if (status != STATUS_OK)
+		database_leave_untouched(journal->database);
 	if (status != STATUS_OK && ret_why && asprintf(ret_why, "%s: %s", journal->settings.path, loading.why ? loading.why : "cannot be written, or memory is out") < 0)
 		*ret_why = NULL;
 	free(loading.why);
@@ -610,8 +409,8 @@ static enum status load(struct journal *journal, char **ret_why)
 
 enum status journal_open(struct event_base *base, const struct journal_settings *settings, struct journal **ret_journal, char **ret_why)
 {
-	const struct database_options options = { .path = settings->path, .application_id = JOURNAL_APPLICATION_ID, .user_version = JOURNAL_VERSION,
-		.migrations = rows_migrations };
+	struct database_options options = { .path = settings->path, .application_id = JOURNAL_APPLICATION_ID, .user_version = JOURNAL_VERSION,
+		.migrations = rows_migrations, .opened = seal_opened, .committing = seal_committing, .committed = seal_committed };
 	*ret_journal = NULL;
 	if (ret_why)
 		*ret_why = NULL;
@@ -622,7 +421,10 @@ enum status journal_open(struct event_base *base, const struct journal_settings 
 	journal->next_sequence = 1;
 	journal->write_sql = rows_write_sql();
 	journal->probe = base ? event_new(base, -1, EV_PERSIST, run_probe, journal) : NULL;
-	enum status status = !journal->write_sql || (base && !journal->probe) ? STATUS_AGENT_INTERNAL : database_open(base, &options, &journal->database, ret_why);
+	enum status status = !journal->write_sql || (base && !journal->probe) ? STATUS_AGENT_INTERNAL : seal_new(settings->path, &journal->seal, ret_why);
+	options.hook_arg = journal->seal;
+	if (status == STATUS_OK)
+		status = database_open(base, &options, &journal->database, ret_why);
 	if (status == STATUS_OK)
 		status = load(journal, ret_why);
 	journal->settings.path = NULL;
@@ -641,6 +443,7 @@ void journal_close(struct journal *journal)
 	/* Runs the callbacks that are left, which may still look into the index. */
 	database_close(journal->database);
 	sqlite3_finalize(journal->write);
+	seal_free(journal->seal);
 	if (journal->probe)
 		event_free(journal->probe);
 	for (struct node *node = journal->first, *after; node; node = after) {

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/journal/seal.h"
+
 enum kind { TEXT, OCTETS, SIGNED_64, UNSIGNED_64, UNSIGNED_32, FLAG, STATE, LONG_TEXT };
 
 /* The columns behind `sequence`, in order: binding, reading and checksum follow this table. */
@@ -40,7 +42,20 @@ const char *const rows_migrations[JOURNAL_VERSION] = {
 	"ALTER TABLE entries ADD COLUMN second_password_version INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE entries ADD COLUMN second_password_originator BLOB NOT NULL DEFAULT x'00000000000000000000000000000000';"
 	"ALTER TABLE entries ADD COLUMN second_password_originating_usn INTEGER NOT NULL DEFAULT 0;"
-	"ALTER TABLE entries ADD COLUMN second_at_ms INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE entries ADD COLUMN second_at_ms INTEGER NOT NULL DEFAULT 0;",
+	/* The rows that are there come again, so that the triggers see them. */
+	"CREATE TABLE seal (one INTEGER PRIMARY KEY NOT NULL CHECK (one = 1), id BLOB NOT NULL, commits INTEGER NOT NULL, digest BLOB NOT NULL) STRICT;"
+	"INSERT INTO seal VALUES (1, randomblob(16), 0, zeroblob(32));"
+	"CREATE TABLE former_entries AS SELECT * FROM entries; DELETE FROM entries;"
+	"CREATE TABLE former_numbers AS SELECT * FROM numbers; DELETE FROM numbers;"
+#define TRIGGERS(table) \
+	"CREATE TRIGGER " #table "_insert AFTER INSERT ON " #table " BEGIN UPDATE seal SET digest = seal_mix(digest, new.checksum); END;" \
+	"CREATE TRIGGER " #table "_update AFTER UPDATE ON " #table " BEGIN UPDATE seal SET digest = seal_mix(digest, old.checksum, new.checksum); END;" \
+	"CREATE TRIGGER " #table "_delete AFTER DELETE ON " #table " BEGIN UPDATE seal SET digest = seal_mix(digest, old.checksum); END;"
+	TRIGGERS(entries) TRIGGERS(numbers)
+#undef TRIGGERS
+	"INSERT INTO entries SELECT * FROM former_entries ORDER BY sequence; DROP TABLE former_entries;"
+	"INSERT INTO numbers SELECT * FROM former_numbers; DROP TABLE former_numbers;"
 };
 
 struct journal_entry *entry_copy(const struct journal_entry *entry)
@@ -247,7 +262,7 @@ enum status rows_write_number(sqlite3 *db, const char *name, int64_t value)
 	sqlite3_stmt *statement = NULL;
 	uint8_t checksum[32];
 	number_checksum(name, value, checksum);
-	bool good = sqlite3_prepare_v2(db, "INSERT OR REPLACE INTO numbers (name, value, checksum) VALUES (?, ?, ?)", -1, &statement, NULL) == SQLITE_OK &&
+	bool good = sqlite3_prepare_v2(db, "INSERT INTO numbers (name, value, checksum) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value, checksum = excluded.checksum", -1, &statement, NULL) == SQLITE_OK &&
 	            sqlite3_bind_text(statement, 1, name, -1, SQLITE_STATIC) == SQLITE_OK && sqlite3_bind_int64(statement, 2, value) == SQLITE_OK &&
 	            sqlite3_bind_blob(statement, 3, checksum, sizeof checksum, SQLITE_STATIC) == SQLITE_OK && sqlite3_step(statement) == SQLITE_DONE;
 	sqlite3_finalize(statement);
@@ -269,39 +284,42 @@ static bool read_field(sqlite3_stmt *statement, int column, const struct field *
 	return set_bytes(field, entry, data, (size_t)sqlite3_column_bytes(statement, column));
 }
 
-static bool read_entry(sqlite3_stmt *statement, struct journal_entry *entry)
+static bool read_entry(sqlite3_stmt *statement, struct journal_entry *entry, uint8_t digest[32])
 {
 	uint8_t checksum[32];
 	for (int i = 0; i < FIELDS; i++) {
 		if (!read_field(statement, i + 1, &fields[i], entry))
 			return false;
 	}
-	return entry_checksum(sqlite3_column_int64(statement, 0), entry, checksum) && has_checksum(statement, FIELDS + 1, checksum) && uuid_valid(entry->request_id);
+	if (!entry_checksum(sqlite3_column_int64(statement, 0), entry, checksum) || !has_checksum(statement, FIELDS + 1, checksum) || !uuid_valid(entry->request_id))
+		return false;
+	seal_mix(digest, checksum);
+	return true;
 }
 
-static enum status read_row(sqlite3_stmt *statement, rows_each each, void *arg, char **ret_why)
+static enum status read_row(sqlite3_stmt *statement, rows_each each, void *arg, uint8_t digest[32], char **ret_why)
 {
 	int64_t sequence = sqlite3_column_int64(statement, 0);
 	struct journal_entry *entry = calloc(1, sizeof *entry);
-	if (entry && read_entry(statement, entry))
+	if (entry && read_entry(statement, entry, digest))
 		return each(sequence, entry, arg);
 	entry_free(entry);
 	const char *id = (const char *)sqlite3_column_text(statement, 1);
 	if (asprintf(ret_why, "row %" PRId64 " of entries (request_id %.36s) is damaged: it is not what its checksum was made from", sequence, id ? id : "?") < 0)
 		*ret_why = NULL;
-	return STATUS_AGENT_JOURNAL;
+	return STATUS_LOCAL_DAMAGED;
 }
 
 static enum status end_of_rows(sqlite3 *db, int step, const char *table, char **ret_why)
 {
 	if (step == SQLITE_DONE)
 		return STATUS_OK;
-	if (asprintf(ret_why, "table %s cannot be read: %s", table, sqlite3_errmsg(db)) < 0)
-		*ret_why = NULL;
-	return STATUS_AGENT_JOURNAL;
+	/* A disk that cannot be read now says nothing of what is on it. */
+	bool io = (step & 0xff) == SQLITE_IOERR || (step & 0xff) == SQLITE_NOMEM;
+	return status_because(io ? STATUS_AGENT_JOURNAL : STATUS_LOCAL_DAMAGED, ret_why, "table %s cannot be read: %s", table, sqlite3_errmsg(db));
 }
 
-enum status rows_read(sqlite3 *db, rows_each each, void *arg, char **ret_why)
+enum status rows_read(sqlite3 *db, rows_each each, void *arg, uint8_t digest[32], char **ret_why)
 {
 	char sql[1280] = "SELECT sequence";
 	sqlite3_stmt *statement = NULL;
@@ -312,7 +330,7 @@ enum status rows_read(sqlite3 *db, rows_each each, void *arg, char **ret_why)
 	int step = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
 	if (step == SQLITE_OK) {
 		while (status == STATUS_OK && (step = sqlite3_step(statement)) == SQLITE_ROW)
-			status = read_row(statement, each, arg, ret_why);
+			status = read_row(statement, each, arg, digest, ret_why);
 	}
 	if (status == STATUS_OK)
 		status = end_of_rows(db, step, "entries", ret_why);
@@ -320,7 +338,7 @@ enum status rows_read(sqlite3 *db, rows_each each, void *arg, char **ret_why)
 	return status;
 }
 
-static enum status read_number(sqlite3_stmt *statement, numbers_each each, void *arg, char **ret_why)
+static enum status read_number(sqlite3_stmt *statement, numbers_each each, void *arg, uint8_t digest[32], char **ret_why)
 {
 	uint8_t checksum[32];
 	const char *name = (const char *)sqlite3_column_text(statement, 0);
@@ -328,21 +346,23 @@ static enum status read_number(sqlite3_stmt *statement, numbers_each each, void 
 	bool fits = name && strlen(name) < NUMBER_NAME_SIZE;
 	if (fits)
 		number_checksum(name, value, checksum);
-	if (fits && has_checksum(statement, 2, checksum))
+	if (fits && has_checksum(statement, 2, checksum)) {
+		seal_mix(digest, checksum);
 		return each(name, value, arg);
+	}
 	if (asprintf(ret_why, "row '%.32s' of numbers is damaged: it is not what its checksum was made from", name ? name : "?") < 0)
 		*ret_why = NULL;
-	return STATUS_AGENT_JOURNAL;
+	return STATUS_LOCAL_DAMAGED;
 }
 
-enum status rows_read_numbers(sqlite3 *db, numbers_each each, void *arg, char **ret_why)
+enum status rows_read_numbers(sqlite3 *db, numbers_each each, void *arg, uint8_t digest[32], char **ret_why)
 {
 	sqlite3_stmt *statement = NULL;
 	enum status status = STATUS_OK;
 	int step = sqlite3_prepare_v2(db, "SELECT name, value, checksum FROM numbers", -1, &statement, NULL);
 	if (step == SQLITE_OK) {
 		while (status == STATUS_OK && (step = sqlite3_step(statement)) == SQLITE_ROW)
-			status = read_number(statement, each, arg, ret_why);
+			status = read_number(statement, each, arg, digest, ret_why);
 	}
 	if (status == STATUS_OK)
 		status = end_of_rows(db, step, "numbers", ret_why);

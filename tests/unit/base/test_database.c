@@ -277,10 +277,10 @@ static void brings_old_files_up(void **state)
 	f->database = NULL;
 	/* And refuses newer ones and those of others. */
 	f->options.user_version = 1;
-	assert_int_equal(open_database(f), STATUS_AGENT_JOURNAL);
+	assert_int_equal(open_database(f), STATUS_LOCAL_DAMAGED);
 	f->options.user_version = 2;
 	f->options.application_id++;
-	assert_int_equal(open_database(f), STATUS_AGENT_JOURNAL);
+	assert_int_equal(open_database(f), STATUS_LOCAL_DAMAGED);
 	assert_null(f->database);
 }
 
@@ -289,7 +289,7 @@ static void a_broken_migration_changes_nothing(void **state)
 	struct fixture *f = *state;
 	f->options.user_version = 2;
 	f->options.migrations = broken_migrations;
-	assert_int_equal(open_database(f), STATUS_AGENT_JOURNAL);
+	assert_int_equal(open_database(f), STATUS_LOCAL_DAMAGED);
 	f->options.migrations = migrations;
 	assert_int_equal(open_database(f), STATUS_OK);
 }
@@ -319,7 +319,7 @@ static void refuses_wrong_files(void **state)
 		fputs("this is no database ", file);
 	fclose(file);
 	chmod(f->path, 0600);
-	assert_int_equal(open_database(f), STATUS_AGENT_JOURNAL);
+	assert_int_equal(open_database(f), STATUS_LOCAL_DAMAGED);
 	unlink(f->path);
 	snprintf(f->path, sizeof f->path, "%s/nowhere/db", f->folder);
 	assert_int_equal(open_database(f), STATUS_LOCAL_SYSTEM);

@@ -11,6 +11,7 @@
 #include <sqlite3.h>
 
 #include "agent/journal/journal.h"
+#include "agent/journal/seal.h"
 
 #define NOW INT64_C(1790000000)
 enum { RETAIN_MS = 3600000 };
@@ -52,8 +53,8 @@ static void reopen(void)
 static void remove_files(void)
 {
 	char name[80];
-	static const char *const suffixes[] = { "", "-wal", "-shm" };
-	for (size_t i = 0; i < 3; i++) {
+	static const char *const suffixes[] = { "", "-wal", "-shm", ".mark" };
+	for (size_t i = 0; i < 4; i++) {
 		snprintf(name, sizeof name, "%s%s", path, suffixes[i]);
 		unlink(name);
 	}
@@ -204,11 +205,19 @@ static void the_first_outcome_stands(void **state)
 	assert_int_equal(journal_outcome(journal, &other, answered, &answer), STATUS_AGENT_INTERNAL);
 }
 
+static void remove_mark(void)
+{
+	char name[80];
+	snprintf(name, sizeof name, "%s.mark", path);
+	assert_int_equal(unlink(name), 0);
+}
+
 static void run_sql(const char *sql)
 {
 	sqlite3 *db;
 	char *error = NULL;
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(seal_opened(db, NULL), STATUS_OK);
 	if (sqlite3_exec(db, sql, NULL, NULL, &error) != SQLITE_OK)
 		fail_msg("%s: %s", sql, error);
 	assert_int_equal(sqlite3_close(db), SQLITE_OK);
@@ -275,6 +284,8 @@ static void version_1_is_taken_over(void **state)
 	write_intent(1);
 	write_outcome(2);
 	close_journal();
+	run_sql("DROP TABLE seal; DROP TRIGGER entries_insert; DROP TRIGGER entries_update; DROP TRIGGER entries_delete; DROP TRIGGER numbers_insert; DROP TRIGGER numbers_update; DROP TRIGGER numbers_delete");
+	remove_mark();
 	for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
 		snprintf(sql, sizeof sql, "ALTER TABLE entries DROP COLUMN %s", columns[i]);
 		run_sql(sql);
@@ -286,7 +297,7 @@ static void version_1_is_taken_over(void **state)
 	assert_int_equal(journal_find(journal, uuid(2))->state, JOURNAL_OUTCOME);
 	close_journal();
 	run_sql("UPDATE entries SET second_server = 'dc2'");
-	assert_int_equal(open_journal(100), STATUS_AGENT_JOURNAL);
+	assert_int_equal(open_journal(100), STATUS_LOCAL_DAMAGED);
 }
 
 static bool note_order(const struct journal_entry *entry, void *arg)
@@ -556,7 +567,7 @@ static void every_column_is_guarded(void **state)
 		close_journal();
 		snprintf(sql, sizeof sql, "UPDATE entries SET %s", damages[i]);
 		run_sql(sql);
-		if (open_journal(100) != STATUS_AGENT_JOURNAL)
+		if (open_journal(100) != STATUS_LOCAL_DAMAGED)
 			fail_msg("%s was not seen", damages[i]);
 		assert_null(journal);
 		assert_non_null(strstr(why, path));
@@ -575,7 +586,7 @@ static void numbers_are_guarded(void **state)
 		journal_set_number(journal, "boot", 8);
 		close_journal();
 		run_sql(damages[i]);
-		assert_int_equal(open_journal(100), STATUS_AGENT_JOURNAL);
+		assert_int_equal(open_journal(100), STATUS_LOCAL_DAMAGED);
 		assert_non_null(strstr(why, "numbers"));
 		remove_files();
 		assert_int_equal(open_journal(100), STATUS_OK);
@@ -596,24 +607,24 @@ static void a_flipped_bit_in_the_file_is_seen(void **state)
 	fseek(file, (long)(result - content) + 3, SEEK_SET);
 	fputc(result[3] ^ 1, file);
 	fclose(file);
-	assert_int_equal(open_journal(100), STATUS_AGENT_JOURNAL);
+	assert_int_equal(open_journal(100), STATUS_LOCAL_DAMAGED);
 	assert_non_null(strstr(why, uuid(1)));
 }
 
 static void foreign_and_newer_files_are_refused(void **state)
 {
 	close_journal();
-	run_sql("PRAGMA user_version = 3");
-	assert_int_equal(open_journal(100), STATUS_AGENT_JOURNAL);
-	run_sql("PRAGMA user_version = 2; PRAGMA application_id = 1");
-	assert_int_equal(open_journal(100), STATUS_AGENT_JOURNAL);
+	run_sql("PRAGMA user_version = 4");
+	assert_int_equal(open_journal(100), STATUS_LOCAL_DAMAGED);
+	run_sql("PRAGMA user_version = 3; PRAGMA application_id = 1");
+	assert_int_equal(open_journal(100), STATUS_LOCAL_DAMAGED);
 	assert_non_null(why);
 	run_sql("PRAGMA application_id = 1463962188"); /* "WBJL" */
 	assert_int_equal(open_journal(100), STATUS_OK);
 	close_journal();
 	run_sql("DROP TABLE numbers");
-	assert_int_equal(open_journal(100), STATUS_AGENT_JOURNAL);
-	assert_non_null(strstr(why, "numbers"));
+	assert_int_equal(open_journal(100), STATUS_LOCAL_DAMAGED);
+	assert_non_null(strstr(why, "tables"));
 }
 
 static void no_database_is_no_fresh_start(void **state)
@@ -624,7 +635,7 @@ static void no_database_is_no_fresh_start(void **state)
 	fputs("this is no database, and was never one, whatever its name says\n", file);
 	fclose(file);
 	chmod(path, 0600);
-	assert_int_equal(open_journal(100), STATUS_AGENT_JOURNAL);
+	assert_int_equal(open_journal(100), STATUS_LOCAL_DAMAGED);
 	struct stat facts;
 	assert_int_equal(stat(path, &facts), 0);
 	assert_int_equal(facts.st_size, 63); /* untouched */

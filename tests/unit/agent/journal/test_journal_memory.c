@@ -25,6 +25,8 @@ static struct journal_entry *failing_copy(const struct journal_entry *entry)
 #define calloc failing_calloc
 #define entry_copy failing_copy
 #include "agent/journal/journal.c"
+#include "agent/journal/forget.c"
+#include "agent/journal/seal.c"
 #undef calloc
 #undef entry_copy
 
@@ -70,7 +72,7 @@ static void run_all(struct event_base *base, const char *path)
 static void every_allocation_may_fail(void **state)
 {
 	char folder[] = "/tmp/journal-memory-XXXXXX", name[64];
-	static const char *const suffixes[] = { "", "-wal", "-shm" };
+	static const char *const suffixes[] = { "", "-wal", "-shm", ".mark" };
 	int failed_at = 0;
 	assert_non_null(mkdtemp(folder));
 	do {
@@ -79,7 +81,7 @@ static void every_allocation_may_fail(void **state)
 		countdown = failed_at;
 		run_all(base, name);
 		event_base_free(base);
-		for (size_t i = 0; i < 3; i++) {
+		for (size_t i = 0; i < 4; i++) {
 			snprintf(name, sizeof name, "%s/j%s", folder, suffixes[i]);
 			unlink(name);
 		}
