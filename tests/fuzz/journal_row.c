@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agent/journal/rows.h"
+#include "agent/journal/seal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -186,6 +187,7 @@ static enum status on_number(const char *name, int64_t value, void *arg)
 static void try_number(struct input *input)
 {
 	int64_t value = (int64_t)take(input, 8);
+	uint8_t digest[32] = { 0 };
 	char *why = NULL, name[64];
 	sqlite3_stmt *update = NULL;
 	bool touched = take(input, 1) & 1;
@@ -198,7 +200,7 @@ static void try_number(struct input *input)
 		must(sqlite3_step(update) == SQLITE_DONE);
 		sqlite3_finalize(update);
 	}
-	enum status status = rows_read_numbers(db, on_number, &value, &why);
+	enum status status = rows_read_numbers(db, on_number, &value, digest, &why);
 	must(status == STATUS_OK ? why == NULL : touched && why != NULL);
 	free(why);
 }
@@ -208,19 +210,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct input input = { data, data + size };
 	struct journal_entry *entry = calloc(1, sizeof *entry), *copy;
 	struct reading reading = { .written = entry };
+	uint8_t digest[32] = { 0 };
 	char *why = NULL;
 	if (db == NULL) {
-		must(sqlite3_open(":memory:", &db) == SQLITE_OK);
+		must(sqlite3_open(":memory:", &db) == SQLITE_OK && seal_opened(db, NULL) == STATUS_OK);
 		open_loosely();
 	}
 	must(entry != NULL);
 	run("BEGIN");
 	take_entry(&input, entry);
 	must((copy = entry_copy(entry)) != NULL && same(entry, copy));
-	must(rows_write(write_row, 7, copy) == STATUS_OK && rows_read(db, on_row, &reading, &why) == STATUS_OK && reading.rows == 1);
+	must(rows_write(write_row, 7, copy) == STATUS_OK && rows_read(db, on_row, &reading, digest, &why) == STATUS_OK && reading.rows == 1);
 	damage(&input);
-	enum status status = rows_read(db, on_row, &reading, &why);
-	must(status == STATUS_OK ? why == NULL : status == STATUS_AGENT_JOURNAL && why != NULL && reading.rows == 1);
+	enum status status = rows_read(db, on_row, &reading, digest, &why);
+	must(status == STATUS_OK ? why == NULL : status == STATUS_LOCAL_DAMAGED && why != NULL && reading.rows == 1);
 	free(why);
 	try_number(&input);
 	run("ROLLBACK");
