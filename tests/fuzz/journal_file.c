@@ -11,13 +11,15 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static char folder[] = "/dev/shm/fuzz-journal-XXXXXX", path[64], log_path[64], shared_path[64];
+static char folder[] = "/dev/shm/fuzz-journal-XXXXXX", path[64], log_path[64], shared_path[64], mark_path[64];
 
 static void remove_all(void)
 {
 	unlink(path);
 	unlink(log_path);
 	unlink(shared_path);
+	unlink(mark_path);
+	unlink(mark_path);
 	rmdir(folder);
 }
 
@@ -28,6 +30,7 @@ static void start(void)
 	snprintf(path, sizeof path, "%s/j", folder);
 	snprintf(log_path, sizeof log_path, "%s/j-wal", folder);
 	snprintf(shared_path, sizeof shared_path, "%s/j-shm", folder);
+	snprintf(mark_path, sizeof mark_path, "%s/j.mark", folder);
 	atexit(remove_all);
 }
 
@@ -58,6 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	put(path, data + 2, file);
 	unlink(log_path);
 	unlink(shared_path);
+	unlink(mark_path);
 	if (file < size - 2)
 		put(log_path, data + 2 + file, size - 2 - file);
 	const struct journal_settings settings = { .path = path, .retain_ms = 3600000, .rows_limit = 100 };
