@@ -51,12 +51,12 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	static const char *const suffixes[] = { "", "-wal", "-shm" };
+	static const char *const suffixes[] = { "", "-wal", "-shm", ".mark" };
 	struct fixture *f = *state;
 	outbox_free(f->outbox);
 	journal_close(f->journal);
 	event_base_free(f->base);
-	for (size_t i = 0; i < 3; i++) {
+	for (size_t i = 0; i < 4; i++) {
 		snprintf(f->name, sizeof f->name, "%s/j%s", f->folder, suffixes[i]);
 		unlink(f->name);
 	}
