@@ -383,11 +383,14 @@ static void take_settings(struct agent *agent, struct settings *take_fresh)
 	tell_restart(agent, config_not_reloadable(settings_keys, agent->first_settings, take_fresh));
 	if (!realms_rescope(agent->realms, take_fresh)) {
 		log_event(LOG_ERR, "config.refused", NULL, "other directories than at the start need a restart; the old configuration stays");
+		snprintf(agent->config_refused, sizeof agent->config_refused, "%.300s: other directories than at the start need a restart", agent->config_file);
 		settings_clear(take_fresh);
 		free(take_fresh);
 		return;
 	}
 	agent->settings = take_fresh;
+	agent->config_ms = clock_now_ms();
+	agent->config_refused[0] = 0;
 	struct limits_settings limits;
 	settings_limits(take_fresh, &limits);
 	limits_reconfigure(agent->limits, &limits);
@@ -413,6 +416,8 @@ void agent_reload(void *arg)
 		for (size_t i = 0; i < errors.count; i++)
 			log_event(LOG_ERR, "config.error", NULL, "%s:%u: %s", errors.items[i].file, errors.items[i].line, errors.items[i].text);
 		log_event(LOG_ERR, "config.refused", NULL, "the old configuration stays in force");
+		snprintf(agent->config_refused, sizeof agent->config_refused, "%.200s:%u: %.250s", errors.count ? errors.items[0].file : agent->config_file, errors.count ? errors.items[0].line : 0,
+		         errors.count ? errors.items[0].text : "cannot be read");
 		free(fresh);
 	}
 	config_errors_clear(&errors);
@@ -515,6 +520,7 @@ static enum status open_timers(struct agent *agent)
 enum status agent_open(struct agent *agent, char *why, size_t capacity)
 {
 	agent->started_us = clock_monotonic_us();
+	agent->config_ms = clock_now_ms();
 	snprintf(why, capacity, "out of memory");
 	enum status status = open_identity(agent, why, capacity);
 	if (status == STATUS_OK)

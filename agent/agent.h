@@ -45,6 +45,8 @@ struct agent {
 		int64_t begun_s, refused_s, warned_s; /* 0: not */
 		char refused_why[128];
 	} rotation;
+	int64_t config_ms;              /* when the settings in force were loaded */
+	char config_refused[512];       /* why a file that came later was refused; "": none */
 	char *restart_told;             /* the keys that need a restart, as logged last; NULL: none */
 	struct log_budget down_lines, link_lines; /* writebackd-channel is not trusted: it may come, go and tell of losses without end */
 	bool ready_told, stopping;

@@ -89,11 +89,12 @@ static void describe_latch(const struct agent *agent, enum latch latch, char *te
 static void run_status(struct control_call *call, const json_t *input, void *arg)
 {
 	struct agent *agent = arg;
-	char why[800], resets[160], guesses[160];
+	char why[800], resets[160], guesses[160], loaded[CLOCK_TEXT_SIZE];
 	bool ready = agent_is_ready(agent, why, sizeof why);
 	describe_latch(agent, LATCH_RESETS, resets, sizeof resets);
 	describe_latch(agent, LATCH_GUESSES, guesses, sizeof guesses);
-	control_reply(call, json_pack("{s:s,s:s,s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:I,s:{s:i,s:b},s:i,s:i,s:b,s:b,s:I}", "state", ready ? "ready" : "degraded", "why", why, "resets", resets, "guesses", guesses, "version", WRITEBACKD_VERSION,
+	clock_format(agent->config_ms, loaded);
+	control_reply(call, json_pack("{s:{s:s,s:s,s:s},s:s,s:s,s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:I,s:{s:i,s:b},s:i,s:i,s:b,s:b,s:I}", "config", "file", agent->config_file, "loaded", loaded, "refused", agent->config_refused, "state", ready ? "ready" : "degraded", "why", why, "resets", resets, "guesses", guesses, "version", WRITEBACKD_VERSION,
 	                              "identity", describe_identity(agent), "channel", describe_channel(agent), "directories", describe_directories(agent), "counts", describe_counts(agent),
 	                              "loop_longest_gap_us", (json_int_t)loop_longest_gap_us(agent->loop), "journal", "unacknowledged", (int)journal_unacknowledged(agent->journal), "writable",
 	                              journal_writable(agent->journal), "in_flight", (int)limits_in_flight(agent->limits), "settling", (int)requests_settling(agent->requests), "latched",

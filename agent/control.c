@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/loop.h"
 #include "base/secret.h"
 #include "proto/jose.h"
 
@@ -32,7 +33,7 @@ struct control {
 	struct event_base *base;
 	const struct control_command *commands;
 	void *arg;
-	int fd;
+	int fd, reserve_fd;
 	struct event *accepting;
 	struct client *clients;
 	struct control_call *calls;
@@ -119,7 +120,7 @@ static void read_one(evutil_socket_t fd, short what, void *arg)
 static void accept_one(evutil_socket_t listening, short what, void *arg)
 {
 	struct control *control = arg;
-	int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = loop_accept(listening, &control->reserve_fd);
 	struct client *client = fd >= 0 && control->count < CLIENTS ? calloc(1, sizeof *client) : NULL;
 	struct event *reading = client ? event_new(control->base, fd, EV_READ | EV_PERSIST, read_one, client) : NULL;
 	if (!reading) {
@@ -139,7 +140,7 @@ enum status control_new(struct event_base *base, int take_fd, const struct contr
 	struct control *control = calloc(1, sizeof *control);
 	if (!control)
 		return STATUS_AGENT_INTERNAL;
-	*control = (struct control){ .base = base, .commands = commands, .arg = arg, .fd = take_fd };
+	*control = (struct control){ .base = base, .commands = commands, .arg = arg, .fd = take_fd, .reserve_fd = loop_reserve_fd() };
 	evutil_make_socket_nonblocking(take_fd);
 	control->accepting = event_new(base, take_fd, EV_READ | EV_PERSIST, accept_one, control);
 	if (control->accepting && event_add(control->accepting, NULL) == 0) {
@@ -163,5 +164,7 @@ void control_free(struct control *control)
 	if (control->accepting)
 		event_free(control->accepting);
 	close(control->fd);
+	if (control->reserve_fd >= 0)
+		close(control->reserve_fd);
 	free(control);
 }

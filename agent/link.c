@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "proto/jose.h"
 
 #define PING_S 5
@@ -18,7 +19,7 @@
 struct link {
 	struct event_base *base;
 	struct link_callbacks callbacks;
-	int fd;
+	int fd, reserve_fd;
 	struct event *accepting;
 	struct event *ping;
 	struct packet_socket *socket;
@@ -121,7 +122,7 @@ static void greet(struct link *link)
 static void accept_one(evutil_socket_t listening, short what, void *arg)
 {
 	struct link *link = arg;
-	int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = loop_accept(listening, &link->reserve_fd);
 	if (fd < 0)
 		return;
 	if (link->socket) {
@@ -143,7 +144,7 @@ enum status link_new(struct event_base *base, int take_fd, const struct link_cal
 	struct link *link = calloc(1, sizeof *link);
 	if (!link)
 		return STATUS_AGENT_INTERNAL;
-	*link = (struct link){ .base = base, .callbacks = *callbacks, .fd = take_fd };
+	*link = (struct link){ .base = base, .callbacks = *callbacks, .fd = take_fd, .reserve_fd = loop_reserve_fd() };
 	evutil_make_socket_nonblocking(take_fd);
 	link->accepting = event_new(base, take_fd, EV_READ | EV_PERSIST, accept_one, link);
 	link->ping = event_new(base, -1, EV_PERSIST, ping, link);
@@ -165,6 +166,8 @@ void link_free(struct link *link)
 	if (link->ping)
 		event_free(link->ping);
 	close(link->fd);
+	if (link->reserve_fd >= 0)
+		close(link->reserve_fd);
 	free(link);
 }
 

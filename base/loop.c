@@ -1,6 +1,8 @@
 #include "base/loop.h"
 
+#include <errno.h>
 #include <event2/thread.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
@@ -8,7 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/notify.h"
@@ -203,6 +207,26 @@ void loop_reset_gap(struct loop *loop)
 	loop->longest_gap_us = 0;
 	if (loop->running)
 		arm_probe(loop);
+}
+
+int loop_reserve_fd(void)
+{
+	return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+int loop_accept(int listening, int *reserve_fd)
+{
+	int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE) && *reserve_fd >= 0) {
+		close(*reserve_fd);
+		int refused = accept4(listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (refused >= 0)
+			close(refused);
+		*reserve_fd = -1;
+	}
+	if (*reserve_fd < 0)
+		*reserve_fd = loop_reserve_fd();
+	return fd;
 }
 
 /* A status is one line; what stands behind a newline would be read as further assignments. */

@@ -28,6 +28,11 @@ void loop_end(struct loop *loop);
 int64_t loop_longest_gap_us(const struct loop *loop);
 void loop_reset_gap(struct loop *loop);
 
+/* accept(2), close-on-exec and non-blocking. Where no descriptor is left, the one in reserve is given up for a moment to close the door on whoever knocks: else a level-triggered loop would spin. -1: nobody. */
+int loop_accept(int listening, int *reserve_fd);
+/* The reserve; -1 where there is none, which loop_accept makes good. */
+int loop_reserve_fd(void);
+
 /* sd_notify, never waiting (base/notify.h); do nothing where there is no systemd. Of status texts the latest is told, at most one a second. The watchdog is fed by the loop itself, at half of WATCHDOG_USEC, while it turns. */
 void loop_notify_ready(struct loop *loop, const char *status_text);
 void loop_notify_status(struct loop *loop, const char *status_text);

@@ -190,3 +190,25 @@ def test_an_open_latch_stays_open(scene):
     s.agent.ctl("resume")
     s.restart()
     assert s.service.ask(s.request("bench003"))["code"] == "ok"
+
+
+def test_wrong_passwords_latch_alone(scene):
+    """One password tried on many users stops verify and change, and nothing else, until a person on the premises has looked: no restart, kill or reload opens it."""
+    s = scene(settings={"operations": ["reset", "verify", "change"], "limits": {"wrong_per_minute": 3}})
+
+    def verify(user, password="wrong"):
+        claims = s.service.claims({"format": "sAMAccountName", "id": user, "domain": lab_module.NETBIOS}, op="verify")
+        return s.service.ask({**claims, "secret": s.service.secret(claims, old_password=password)})["code"]
+    assert [verify(f"bench01{i}") for i in range(4)] == ["credential.wrong"] * 3 + ["agent.latched"]
+    assert len(s.agent.writebackd.events(event="agent.latched")) == 1
+    s.agent.writebackd.kill()
+    s.restart()
+    s.agent.writebackd.signal(signal.SIGHUP)
+    s.agent.writebackd.wait_event(event="config.loaded")
+    assert verify("bench015") == "agent.latched"
+    status = s.agent.status()
+    assert status["state"] == "degraded" and status["guesses"].startswith("STOPPED") and status["resets"] == "allowed"
+    assert s.service.ask(s.request("bench016"))["code"] == "ok"
+    s.agent.ctl("resume")
+    assert verify("bench015") == "credential.wrong" and s.agent.status()["guesses"] == "allowed"
+    assert s.service.ask(s.request("bench016"))["code"] == "ok"

@@ -89,9 +89,9 @@ class ScriptedService(example.Service):
             claims["secret"] = self.secret(claims, new_password)
         return {**claims, **({"secret": secret} if secret else {}), **other}
 
-    def secret(self, claims, new_password, **other):
+    def secret(self, claims, new_password=None, **other):
         return example.encrypt(self.agents[self.agent_id][1], {"operation_id": claims["operation_id"], "op": claims["op"], "sub_id": claims["sub_id"],
-                                                                "new_password": new_password, **other})
+                                                                **({"new_password": new_password} if new_password is not None else {}), **other})
 
     def send(self, frame):
         lab.wait_for("a channel", lambda: self.ws)

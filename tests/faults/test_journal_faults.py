@@ -1,0 +1,139 @@
+"""The agent's journal on a disk that is full or fails, damaged, and brought back from a backup: each a clear state, and never a second write. The truth is read at the directory.
+What a lost or altered octet does to the files themselves: tests/unit/agent/journal/test_journal_damage.c."""
+import os, shutil, subprocess
+
+import pytest
+
+from conftest import BUILD
+from lab import wait_for
+from machine import Machine
+
+
+@pytest.fixture(scope="module")
+def machine():
+    made = Machine()
+    yield made
+    made.close()
+
+
+def version(machine, user):
+    return machine.directory.password_record(user)[0]
+
+
+@pytest.mark.parametrize("fault, user", [("full", "bench060"), ("fsync", "bench061")])
+def test_a_disk_that_takes_nothing(machine, fault, user):
+    """Refused before anything is written to the directory; shown; and over within seconds of the fault's end, without a hand."""
+    before = version(machine, user)
+    machine.set(**{fault: 1})
+    try:
+        answer = machine.reset(user)
+        assert (answer["status"], answer["code"]) == ("failed", "agent.journal")
+        assert version(machine, user) == before
+        wait_for("status to say so", lambda: machine.agent.status()["why"] == "the journal cannot be written", 5)
+        assert machine.reset(user)["code"] == "agent.journal" and version(machine, user) == before
+    finally:
+        machine.set(**{fault: 0})
+    wait_for("the journal to be written again", lambda: machine.agent.status()["journal"]["writable"], 12)
+    assert machine.reset(user)["code"] == "ok" and version(machine, user) == before + 1
+    machine.agent.writebackd.kill()
+    machine.agent.start_writebackd()
+    machine.agent.wait_ready()
+    assert version(machine, user) == before + 1
+
+
+@pytest.mark.parametrize("fault, user", [("full", "bench062"), ("fsync", "bench063")])
+def test_it_fails_between_write_and_outcome(machine, fault, user):
+    """The intent is on disk, the directory has written, the outcome cannot be recorded: it is told once it can be, and the agent that is killed meanwhile finds it at the directory."""
+    before, unwritten = version(machine, user), len(machine.agent.writebackd.events(event="journal.unwritten"))
+    machine.directory.control(f"fault add on=modify user={user} delay=3000 count=1")
+    operation = machine.begin(user)
+    wait_for("the modify", lambda: not machine.directory.faults(), 10)
+    machine.set(**{fault: 1})
+    machine.agent.writebackd.wait_event(event="journal.unwritten", count=unwritten + 1)
+    machine.agent.writebackd.kill()
+    machine.set(**{fault: 0})
+    machine.agent.start_writebackd()
+    machine.agent.wait_ready()
+    answer = machine.service.wait_final(operation, 40)
+    assert (answer["status"], version(machine, user)) == ("applied", before + 1)
+
+
+# At the start -------------------------------------------------------------------------------------------------------------------------------------------
+
+
+def flip(path):
+    with open(path, "r+b") as file:
+        file.seek(os.path.getsize(path) // 2)
+        octet = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([octet[0] ^ 1]))
+
+
+def link(path):
+    os.rename(path, path + ".elsewhere")
+    os.symlink(path + ".elsewhere", path)
+
+
+DAMAGES = [("empty", lambda p: open(p, "w").close(), 65, "missing or empty"), ("gone", os.unlink, 65, "missing or empty"), ("no mark", lambda p: os.unlink(p + ".mark"), 65, "mark is missing"),
+           ("flipped mark", lambda p: flip(p + ".mark"), 65, "is damaged"), ("no database", lambda p: open(p, "w").write("x" * 8192), 65, "not a database"),
+           ("link", link, 77, "not a link"), ("mode", lambda p: os.chmod(p, 0o644), 77, "should have 0600"), ("owner", lambda p: os.chown(p, 65534, 65534), 77, "should belong to"),
+           ("folder", lambda p: (os.unlink(p), os.mkdir(p)), 77, "regular file")]
+
+
+def start_alone(machine):
+    """Starts what should end at once: (exit status, the event)."""
+    log = subprocess.run([os.path.join(BUILD, "agent/writebackd"), "--config", machine.agent.writebackd_config, "--log-format", "json"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.PIPE, text=True, timeout=30)
+    return log.returncode, log.stderr
+
+
+def test_a_start_with_a_damaged_journal(machine):
+    machine.agent.writebackd.stop()
+    state = machine.agent.settings["state_directory"]
+    whole = state + ".whole"
+    shutil.copytree(state, whole)
+    journal = os.path.join(state, "journal.db")
+    try:
+        for name, damage, status, says in DAMAGES:
+            damage(journal)
+            code, log = start_alone(machine)
+            assert code == status and says in log, (name, code, log)
+            event = "journal.damaged" if status == 65 else "agent.failed"
+            assert log.count(f'"{event}"') == 1, (name, log)
+            shutil.rmtree(state)
+            shutil.copytree(whole, state)
+    finally:
+        shutil.rmtree(whole)
+    machine.agent.start_writebackd()
+    machine.agent.wait_ready()
+
+
+def test_a_state_from_a_backup(machine):
+    """It has started less often than the service remembers: kept out as a copy, which both ends say, until a person decides. Nothing of it is written twice."""
+    agent, user = machine.agent, "bench064"
+    agent.writebackd.stop()
+    state = agent.settings["state_directory"]
+    backup = state + ".backup"
+    shutil.copytree(state, backup)
+    agent.start_writebackd()
+    agent.wait_ready()
+    operation = machine.begin(user)
+    assert machine.service.wait_final(operation)["code"] == "ok"
+    written = version(machine, user)
+    agent.writebackd.stop()
+    agent.start_writebackd()
+    agent.wait_ready()
+    agent.writebackd.stop()
+    shutil.rmtree(state)
+    shutil.move(backup, state)
+    agent.start_writebackd()
+    wait_for("the agent to say so", lambda: any("channel.rejected" in e["text"] for e in agent.status()["channel"]["endpoints"]), 15)
+    assert agent.status()["state"] == "degraded"
+    machine.service.program.wait_event(event="agent.clone")
+    assert "CLONE SEEN" in machine.service.command("agents")
+    machine.service.command("release", agent.status()["identity"]["agent_id"])
+    agent.channel.stop()  # its pause after a refusal is minutes
+    agent.start_channel()
+    agent.wait_ready()
+    assert version(machine, user) == written
+    assert machine.service.operation(operation)["code"] == "ok"
