@@ -563,13 +563,13 @@ def test_it_comes_and_goes(exact_memory, bench, raw, good_tls, capsys):
         seen = Bystander(agent, 8)
         seen.until(lambda: all(seen.frames))
         up += 8
+        figures.append((memory_kb(bench.process.pid), len(os.listdir(f"/proc/{bench.process.pid}/fd"))))
         if number % 2:
             for service in services:
                 service.peers[-1].ending.set()
             seen.until(lambda: all(seen.downs))
         for service in services:
             del service.peers[:-1]
-        figures.append((memory_kb(bench.process.pid), len(os.listdir(f"/proc/{bench.process.pid}/fd"))))
         again(bench, agent)
     with capsys.disabled():
         print(f"\n{up} channels one after the other: memory {figures[9][0]} kB after 80, {figures[-1][0]} kB at the end; descriptors {figures[9][1]} and {figures[-1][1]}", end="", flush=True)
