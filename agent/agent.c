@@ -84,6 +84,7 @@ static void handle_session_changed(struct session *session, void *arg)
 		int64_t difference = session_clock_difference_s(session);
 		if (told && (difference > 5 || difference < -5))
 			log_event(LOG_WARNING, "clock.difference", NULL, "the service's clock is %lld s ahead of ours", (long long)difference);
+		requests_channel_ready(agent->requests);
 		outbox_repeat(agent->outbox, 0);
 		agent_rotation_ready(agent, session);
 	}

@@ -38,6 +38,8 @@ void requests_free(struct requests *requests);
 
 /* A request whose signature is good. `payload` is not parsed yet. */
 void requests_handle(struct requests *requests, uint8_t endpoint, struct bytes payload, struct bytes frame, int64_t started_us);
+/* There is a channel: the service delivers again what had no result. */
+void requests_channel_ready(struct requests *requests);
 /* The channel to this endpoint is lost. A request with `failover_after` that came over it begins no write until it is delivered again. */
 void requests_channel_lost(struct requests *requests, uint8_t endpoint);
 /* A frame that cannot be verified: answered with its SHA-256, at most ten a second. */

@@ -4,6 +4,12 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+void requests_channel_ready(struct requests *requests)
+{
+	if (!requests->channel_us)
+		requests->channel_us = clock_monotonic_us();
+}
+
 void requests_channel_lost(struct requests *requests, uint8_t endpoint)
 {
 	for (struct request *request = requests->first; request; request = request->next)

@@ -80,6 +80,7 @@ struct requests {
 	struct refusals *refusals;
 	int64_t former_exp;               /* of the refusals that were told without being recorded before the last start: at or below it nothing is taken in */
 	bool closing;
+	int64_t channel_us;               /* the service has been able to deliver since then; 0: there was no channel yet */
 	uint64_t counts[STATUS_COUNT];
 	int64_t last_ms;
 	/* Who was written to lately: a user read before that is read again, and on that server. */

@@ -14,6 +14,7 @@
 #define RECORD_SLACK_S 2
 #define ANNOUNCE_MS 1000
 #define TICK_MAX_MS 1000
+#define REDELIVERY_MS 10000
 
 /* What a server holds that a write went to, from before. */
 struct intent {
@@ -207,10 +208,13 @@ static int find_in_doubt(const struct request *request, const struct located *lo
 	return which;
 }
 
-/* After a crash the service delivers the request again, and its password decides; for that there is as long as for a stalled server. */
+/* After a crash the service delivers the request again as soon as there is a channel, and its password decides. While there is none nobody could be told anything. The
+ * last quarter of the limit is for what can be said without it. */
 static bool waits_for_frame(const struct request *request, const struct located *located)
 {
-	bool early = clock_monotonic_us() - request->settle_began_us < request_settings(request)->settling_delay_ms * 1000;
+	const struct settings *settings = request_settings(request);
+	int64_t now = clock_monotonic_us(), ready_us = request->all->channel_us, patience_ms = settings->settling_delay_ms > REDELIVERY_MS ? settings->settling_delay_ms : REDELIVERY_MS;
+	bool early = (ready_us == 0 || now - ready_us < patience_ms * 1000) && now - request->settle_began_us < settings->settling_limit_ms * 750;
 	return early && !request->verified && !request->all->closing && request_provable(request, located) == PROOF_WANTS_SECRET;
 }
 
