@@ -886,6 +886,75 @@ UPGRADE = (b"GET /v1/agent HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnecti
            b"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: writeback.v1\r\n\r\n")
 
 
+class RecordClient:
+    """A client whose TLS records and TCP segments are in the test's hands."""
+
+    def __init__(self, service, version):
+        context = ssl.create_default_context(cafile=service.certificate)
+        context.minimum_version = context.maximum_version = version
+        self.read, self.written = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.socket = socket.create_connection(("127.0.0.1", service.port), 5)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.tls = context.wrap_bio(self.read, self.written, server_hostname="127.0.0.1")
+        while True:
+            try:
+                self.tls.do_handshake()
+                break  # the last flight is still to be sent
+            except ssl.SSLWantReadError:
+                self.send(self.records())
+                self.read.write(self.socket.recv(65536))
+
+    def records(self, *parts):
+        for part in parts:
+            self.tls.write(part)
+        return self.written.read()
+
+    def send(self, *segments, pause=0.0):
+        for segment in segments:
+            self.socket.sendall(segment)
+            time.sleep(pause)
+
+    def answers(self, count):
+        text = b""
+        while text.count(b"HTTP/1.1 ") < count or not text.endswith(b"\n"):
+            try:
+                text += self.tls.read(65536)
+            except ssl.SSLWantReadError:
+                octets = self.socket.recv(65536)
+                assert octets, text
+                self.read.write(octets)
+        return text
+
+
+# Each gets the last flight of the handshake and the two halves of a request.
+RECORDS = {
+    "one after the other": (3, lambda c, last, a, b: c.send(last + c.records(a), c.records(b))),
+    "both at once": (3, lambda c, last, a, b: c.send(last, c.records(a, b))),
+    "with the handshake's end": (7, lambda c, last, a, b: c.send(last + c.records(a, b))),
+    "after a pause": (31, lambda c, last, a, b: c.send(last, c.records(a), c.records(b), pause=0.02)),
+    "half a record and a pause": (31, lambda c, last, a, b: c.send(last + (first := c.records(a))[:9], first[9:] + (second := c.records(b))[:-5], second[-5:], pause=0.02)),
+    "byte for byte": (997, lambda c, last, a, b: c.send(last + c.records(*((a + b)[n:n + 1] for n in range(300)), (a + b)[300:]))),
+}
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_request_comes_in_several_records(service, version):
+    """However a request is cut into records, and those into segments, it is read to its end."""
+    asked = f"GET /v1/agents HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.key}\r\n\r\n".encode()
+    posted = f"POST /v1/operations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.key}\r\nContent-Type: application/json\r\nContent-Length: 30000\r\n\r\n".encode()
+    for request, body, status in ((asked, b"", b"200"), (posted, b"{}" + b" " * 29998, b"400")):
+        for step, send in RECORDS.values():
+            for at in range(1, len(request) + 1, step):
+                client = RecordClient(service, version)
+                send(client, client.records(), request[:at], request[at:] + body)
+                assert client.answers(1).startswith(b"HTTP/1.1 " + status), (at, status)
+                client.socket.close()
+    # The next request's first half comes with the one before.
+    client = RecordClient(service, version)
+    client.send(client.records(asked, asked[:30]), client.records(asked[30:]))
+    assert client.answers(2).count(b"HTTP/1.1 200") == 2
+
+
 def test_slow_strangers_are_cut(tmp_path):
     """A chunk's size without end, a header a byte at a time, a TCP connection that says nothing, one that does not greet: none stays, none fills the memory."""
     service = Service(tmp_path, "diagnostics:\n  request_deadline: 4s\n  greeting_deadline: 2s\n")
