@@ -16,7 +16,8 @@ struct proving {
 	char *dn;
 };
 
-/* By a policy that is not known, where nothing is counted yet. */
+/* By a policy that is not known, where nothing is counted yet: only a threshold of 1 is reached by one wrong try then, and whoever sets that has his users locked by every slip of a finger. To write
+ * twice because nobody could be asked would be worse. A count that cannot be read either (-1) may be anything. */
 static bool is_far_from_lockout(const struct account *account)
 {
 	unsigned threshold = account->policy.lockout_threshold, safe = limits_safe_guesses(threshold);

@@ -164,6 +164,7 @@ bool hub_update(struct hub *hub, const struct agent_rows *rows)
 			good = false;
 			continue;
 		}
+		agent->hub = hub;
 		agent->next = hub->agents;
 		hub->agents = agent;
 	}

@@ -20,6 +20,7 @@ struct session;
 
 struct agent {
 	struct agent *next;
+	struct hub *hub;
 	struct agent_row row;
 	struct jose_key *decryption;
 	struct jose_keys *verifiers;    /* its one signing key */
@@ -32,6 +33,7 @@ struct agent {
 	struct session *session;        /* NULL: not connected; else greeted */
 	bool draining;                  /* takes nothing new */
 	int64_t ended_us;               /* monotonic: when its last channel ended so that the agent saw it too; 0: it fell silent, and the agent may not know */
+	bool boot_unrecorded;           /* row.boot and row.instance_id are not in the store yet, and nobody was welcomed by them */
 	bool clone_unrecorded;          /* row.clone_seen_at is not in the store yet */
 	struct hello hello;             /* of the present or last session */
 	unsigned on_wire;               /* requests sent on this session that have no final result: counted by operations */

@@ -6,6 +6,16 @@
 #include "service/hub.h"
 
 #define SESSION_ACKS 64
+#define SESSION_MESSAGES 4096.0 /* at once: all that an agent may have to repeat after a long cut */
+
+/* A good hello whose boot and instance are on their way to the store. Freed when they are there; agents are freed behind the store. */
+struct admission {
+	struct store_agent_change store;
+	struct session *session;        /* NULL once it was freed */
+	struct agent *agent;
+	struct hello hello;
+	char signing_kid[JOSE_KID_SIZE]; /* of the key that signed it */
+};
 
 struct session {
 	struct session *next;
@@ -14,6 +24,7 @@ struct session {
 	struct websocket *websocket;
 	struct event *greeting;         /* its deadline */
 	struct jose_keys *former;       /* the key that greeted, where it was replaced on this channel: good until the first message by the new one */
+	struct admission *admission;    /* from a good hello to the welcome */
 	struct agent *agent;            /* from the welcome until the session ends or is superseded */
 	char nonce[NONCE_SIZE];
 	char id[UUID_SIZE];
@@ -44,6 +55,12 @@ struct hub {
 /* The channel starts to close; its agent loses it at once. */
 void session_end(struct session *session, unsigned close_code, const char *reason);
 void session_free(struct session *session);
+void session_leave_ungreeted(struct session *session);
+/* admission.c: a hello that is good in itself: the welcome, once it is recorded, or the end of the session. */
+void session_admit(struct session *session, struct agent *agent, struct hello *take_hello);
+bool session_is_clone(const struct agent_row *seen, const struct hello *newcomer);
+/* Closes all that this agent has. */
+void session_refuse_clone(struct session *session, struct agent *agent);
 /* Takes the payload; NULL is STATUS_AGENT_INTERNAL. */
 enum status session_send_signed(struct session *session, const char *typ, char *take_payload) MUST_USE;
 /* What has gathered. Nothing where there is nothing. */

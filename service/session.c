@@ -12,7 +12,6 @@
 #define CLOCK_SKEW_S 60
 #define PROTOCOL_VERSION 1
 #define MESSAGES_A_SECOND 200.0
-#define MESSAGES_AT_ONCE 4096.0 /* all that an agent may have to repeat after a long cut */
 #define MAX_IGNORED_LOGGED 5
 
 static int64_t now_s(void)
@@ -64,7 +63,7 @@ static void lose_agent(struct session *session, const char *why, bool silent)
 	session->hub->callbacks.lost(agent, session->hub->callbacks.arg);
 }
 
-static void leave_ungreeted(struct session *session)
+void session_leave_ungreeted(struct session *session)
 {
 	session->hub->ungreeted -= session->ungreeted;
 	session->ungreeted = false;
@@ -78,7 +77,9 @@ void session_free(struct session *session)
 		link = &(*link)->next;
 	*link = session->next;
 	hub->session_count--;
-	leave_ungreeted(session);
+	if (session->admission != NULL)
+		session->admission->session = NULL;
+	session_leave_ungreeted(session);
 	if (session->greeting != NULL)
 		event_free(session->greeting);
 	if (session->acknowledging != NULL)
@@ -115,7 +116,7 @@ static void on_closed(struct websocket *websocket, const struct websocket_closed
 static void cut(struct session *session, unsigned close_code, const char *reason)
 {
 	const struct timeval moment = { 0, CUT_MS * 1000 };
-	leave_ungreeted(session);
+	session_leave_ungreeted(session);
 	session->cutting = true;
 	session_end(session, close_code, reason);
 	evtimer_add(session->greeting, &moment);
@@ -162,75 +163,6 @@ static unsigned judge_hello(struct session *session, const struct agent *agent, 
 	return 0;
 }
 
-/* proto/README.md 5.1, also with what was there when no channel stands. */
-static bool is_clone(const struct agent_row *seen, const struct hello *newcomer)
-{
-	bool same_instance = strcmp(seen->instance_id, newcomer->instance_id) == 0;
-	return seen->instance_id[0] != '\0' && (newcomer->boot < seen->boot || (newcomer->boot == seen->boot && !same_instance));
-}
-
-static void welcome(struct session *session, struct agent *agent, struct hello *take_hello)
-{
-	struct hub *hub = session->hub;
-	event_del(session->greeting);
-	leave_ungreeted(session);
-	session->tokens = MESSAGES_AT_ONCE;
-	session->refilled_us = clock_monotonic_us();
-	uuid_random(session->id);
-	hello_clear(&agent->hello);
-	agent->hello = *take_hello;
-	*take_hello = (struct hello){ 0 };
-	session->agent = agent;
-	agent->session = session;
-	agent->draining = false;
-	agent->key_used = true;
-	agent->row.boot = agent->hello.boot;
-	snprintf(agent->row.instance_id, sizeof agent->row.instance_id, "%s", agent->hello.instance_id);
-	free(agent->row.software);
-	agent->row.software = agent->hello.software != NULL ? strdup(agent->hello.software) : NULL;
-	const struct welcome answer = { hub->settings->issuer, agent->row.agent_id, now_s(), agent->hello.agent_nonce, session->id, MAX_FRAME_BYTES };
-	if (session_send_signed(session, TYP_WELCOME, welcome_build(&answer)) != STATUS_OK) {
-		session_end(session, 1011, "internal error");
-		return;
-	}
-	log_event(LOG_NOTICE, "agent.connected", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "session", session->id },
-		{ "peer", upgraded_peer(session->connection) }, { "software", agent->hello.software }), "%s is connected", agent->row.name);
-	hub_remember_seen(hub, agent);
-	hub->callbacks.ready(agent, hub->callbacks.arg);
-}
-
-static void refuse_clone(struct session *session, struct agent *agent)
-{
-	struct session *present = agent->session;
-	log_event(LOG_CRIT, "agent.clone", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "peer", upgraded_peer(session->connection) },
-		{ "other", present != NULL ? upgraded_peer(present->connection) : NULL }),
-		"two instances of %s: its keys may be stolen. None is let in until 'reset-service revoke' or 'reset-service release'", agent->row.name);
-	if (present != NULL)
-		session_end(present, 4003, "another instance of this agent is connected");
-	session_end(session, 4003, "another instance of this agent was connected");
-	hub_remember_clone(session->hub, agent);
-}
-
-static void admit(struct session *session, struct agent *agent, struct hello *hello)
-{
-	struct session *present = agent->session;
-	if (agent->row.clone_seen_at != 0) {
-		session_end(session, 4003, "a clone of this agent was seen; an administrator of the service must decide");
-		return;
-	}
-	if (is_clone(&agent->row, hello)) {
-		refuse_clone(session, agent);
-		return;
-	}
-	if (present != NULL)
-		session_end(present, 1001, "superseded");
-	else if (hub_connected(session->hub) >= (unsigned)session->hub->settings->max_agents) {
-		session_end(session, 1013, "too many agents");
-		return;
-	}
-	welcome(session, agent, hello);
-}
-
 /* The agent whose key shall verify: found by the unverified `iss`, believed for nothing else. */
 static struct agent *claimed_agent(struct session *session, struct bytes message, unsigned *ret_code, const char **ret_why)
 {
@@ -264,7 +196,7 @@ static bool is_former_clone(struct session *session, struct agent *agent, struct
 		return false;
 	bool clone = hello_parse(bytes_of(payload, size), &hello, &member) == STATUS_OK && strcmp(hello.agent_id, agent->row.agent_id) == 0 &&
 	             strcmp(hello.issuer, session->hub->settings->issuer) == 0 && bytes_equal(bytes_of_string(hello.nonce), bytes_of_string(session->nonce)) &&
-	             (agent->key_used || is_clone(&agent->row, &hello));
+	             (agent->key_used || session_is_clone(&agent->row, &hello));
 	hello_clear(&hello);
 	return clone;
 }
@@ -276,7 +208,7 @@ static void refuse_former(struct session *session, struct agent *agent)
 	if (agent->row.clone_seen_at != 0)
 		session_end(session, 4003, "a clone of this agent was seen; an administrator of the service must decide");
 	else
-		refuse_clone(session, agent);
+		session_refuse_clone(session, agent);
 }
 
 static void take_hello(struct session *session, struct bytes message)
@@ -308,7 +240,7 @@ static void take_hello(struct session *session, struct bytes message)
 	if (code == 4005)
 		why = skew;
 	if (code == 0)
-		admit(session, agent, &hello);
+		session_admit(session, agent, &hello);
 	else
 		session_end(session, code, why);
 	hello_clear(&hello);
@@ -391,8 +323,8 @@ static bool has_token(struct session *session)
 {
 	int64_t now = clock_monotonic_us();
 	session->tokens += (double)(now - session->refilled_us) / 1e6 * MESSAGES_A_SECOND;
-	if (session->tokens > MESSAGES_AT_ONCE)
-		session->tokens = MESSAGES_AT_ONCE;
+	if (session->tokens > SESSION_MESSAGES)
+		session->tokens = SESSION_MESSAGES;
 	session->refilled_us = now;
 	session->tokens -= 1;
 	return session->tokens >= 0;
@@ -403,7 +335,9 @@ static void on_message(struct websocket *websocket, struct bytes message, void *
 	struct session *session = arg;
 	if (session->closing)
 		return;
-	if (session->agent == NULL)
+	if (session->admission != NULL)
+		session_end(session, 1008, "a message before the welcome"); /* 5.1 */
+	else if (session->agent == NULL)
 		take_hello(session, message);
 	else if (!has_token(session))
 		session_end(session, 4004, "too many messages");

@@ -163,6 +163,12 @@ enum status store_agent_seen(sqlite3 *db, void *arg)
 		" connected = ?6 WHERE agent_id = ?1", "tititi", change->agent_id, change->now, change->software, change->boot, change->instance_id, (int64_t)change->connected));
 }
 
+enum status store_agent_boot(sqlite3 *db, void *arg)
+{
+	struct store_agent_change *change = arg;
+	return found(db, change, sql_run(db, "UPDATE agents SET boot = ?2, instance_id = ?3 WHERE agent_id = ?1", "tit", change->agent_id, change->boot, change->instance_id));
+}
+
 /* NULL where the key is not replaced. */
 static const char *replaced(const char *old, const char *fresh)
 {

@@ -58,6 +58,8 @@ struct store_agent_change {
 enum status store_agent_revoke(sqlite3 *db, void *arg);
 /* last_seen, software, boot, instance_id, connected. */
 enum status store_agent_seen(sqlite3 *db, void *arg);
+/* boot, instance_id. */
+enum status store_agent_boot(sqlite3 *db, void *arg);
 struct store_agent_rekey {
 	char agent_id[UUID_SIZE];
 	int64_t now;

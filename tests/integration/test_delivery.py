@@ -57,6 +57,9 @@ class Site:
             agent.wait_ready(30)
         wait_for("every agent at the service", lambda: all(a["connected"] for a in self.service.agents()), 30)
 
+    def ask(self, op, user):
+        return self.service.operate(op, self.directory.subject(user))
+
     def ask_later(self, user, password, wait=20, fault=None):
         """The operation that is under way, which agent has it, and the others. `fault`: what the directory does to it."""
         operation = Operation(self, user, password, wait, fault)
@@ -205,9 +208,12 @@ def test_an_agent_is_cut_off_before_it_has_written(site):
     wait_for("the first agent's end of it", lambda: operation.ended(operation.first) == ["request.expired"], 15)
 
 
-@pytest.mark.parametrize("user,back", [("alice", True), ("bob", False)])
+@pytest.mark.parametrize("user,back", [("alice", True), ("bob", False), ("bench090", False)])
 def test_an_agent_is_cut_off_after_it_has_written(site, user, back):
-    """Its write stands, its word is lost. The other one finds that very password set and says so: it writes nothing, and nobody is told of history or minimum age."""
+    """Its write stands, its word is lost. The other one finds that very password set and says so: it writes nothing, and nobody is told of history or minimum age. Neither agent may read
+    the policy of bench090, but that no wrong password is counted for him."""
+    said = site.ask("policy", user)
+    assert (said["policy"]["source"] == "unknown") == (user == "bench090"), said
     operation = site.ask_later(user, fresh(), fault="on=modify swallow")
     wait_for("the write", lambda: site.directory.password_record(user)[0] == operation.version + 1)
     operation.relay.refuse()

@@ -1,5 +1,5 @@
 """reset-service against an agent written here, from proto/README.md alone, with python3-websockets and python3-jwcrypto."""
-import asyncio, base64, contextlib, hashlib, hmac, http.client, json, os, pwd, resource, shutil, signal, socket, sqlite3, ssl, subprocess, sys, tempfile, time, uuid
+import asyncio, base64, contextlib, copy, hashlib, hmac, http.client, json, os, pwd, resource, shutil, signal, socket, sqlite3, ssl, subprocess, sys, tempfile, time, uuid
 
 import pytest
 import websockets
@@ -1187,6 +1187,97 @@ def test_clone_is_remembered(tmp_path):
         await agent.hello()
         await agent.closed(4003)
     service = Service(tmp_path)
+    run(main(service))
+    service.stop()
+
+
+@contextlib.contextmanager
+def store_held(service):
+    """Nothing becomes durable at the service."""
+    with contextlib.closing(sqlite3.connect(service.path("state/store.sqlite"), isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("ROLLBACK")
+
+
+async def is_not_welcomed(agent, seconds=0.4):
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(agent.ws.recv(), seconds)
+
+
+def test_a_boot_is_recorded_before_the_welcome(tmp_path):
+    """kill -9 behind a welcome: the service knows the boot that it has let in. kill -9 before it: nobody was let in by it."""
+    async def main(service):
+        agent = Agent(service)
+        for boot in range(1, 6):
+            await agent.connect(boot=boot)
+            service.stop(signal.SIGKILL)
+            with contextlib.closing(sqlite3.connect(service.path("state/store.sqlite"))) as db:
+                assert db.execute("SELECT boot, instance_id FROM agents").fetchall() == [(boot, agent.instance)]
+            service.start()
+        # Another copy, as high as the one before the kill.
+        await agent.open()
+        await agent.hello(boot=5, instance_id=str(uuid.uuid4()))
+        await agent.closed(4003)
+        service.command("release", agent.id)
+        await asyncio.sleep(0.7)  # the service looks twice a second
+        with store_held(service):
+            await agent.open()
+            await agent.hello(boot=9)
+            await is_not_welcomed(agent)
+            service.stop(signal.SIGKILL)
+        service.start()
+        await agent.connect(boot=6)  # 9 was never let in
+        await agent.close()
+    service = Service(tmp_path)
+    run(main(service))
+    service.stop()
+
+
+def test_several_hellos_before_the_first_welcome(service, agent):
+    async def main():
+        agents = [agent] + [copy.copy(agent) for _ in range(4)]
+        await agent.connect(boot=3)
+        with store_held(service):
+            for one in agents[1:3]:
+                await one.open()
+            await agents[1].hello(boot=4)
+            await is_not_welcomed(agents[1])
+            await agents[2].hello(boot=5)
+            await agents[1].closed(1001)  # superseded; the one that stands goes on until the next is welcomed
+            await agents[3].open()
+            await agents[3].hello(boot=6)
+            await agents[2].closed(1001)
+            await agents[3].ws.send("x")
+            await agents[3].closed(1008)  # nothing before the welcome
+            await agents[4].open()
+            await agents[4].hello(boot=7)
+            assert agent.ws.open
+        await agents[4].receive("wb-welcome+jwt")
+        await agent.closed(1001)
+        # Two instances, of which the first is not welcomed yet: both are stopped.
+        with store_held(service):
+            for one in agents[1:3]:
+                await one.open()
+            await agents[1].hello(boot=8)
+            await is_not_welcomed(agents[1], 0.1)
+            await agents[2].hello(boot=8, instance_id=str(uuid.uuid4()))
+            for one in (agents[1], agents[2], agents[4]):
+                await one.closed(4003)
+    run(main())
+
+
+def test_a_welcome_that_cannot_be_recorded_in_time(tmp_path):
+    """The greeting has its time, whatever it waits for."""
+    async def main(service):
+        agent = Agent(service)
+        with store_held(service):
+            await agent.open()
+            await agent.hello()
+            await agent.closed(1008)
+        await agent.connect()
+        await agent.close()
+    service = Service(tmp_path, "diagnostics:\n  greeting_deadline: 1s\n")
     run(main(service))
     service.stop()
 
