@@ -167,7 +167,7 @@ class Agent:
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.bind(str(path))
         self.listener.listen(1)
-        self.listener.settimeout(5)
+        self.listener.settimeout(5 * lab.SLOWNESS)
 
     def accept(self):
         """Takes a connection and greets it, upon which the channel connects its endpoints."""
@@ -178,7 +178,7 @@ class Agent:
 
     def take(self, limit=5):
         """(kind, endpoint, payload); None at the end of the connection."""
-        ready, _, _ = select.select([self.peer], [], [], limit)
+        ready, _, _ = select.select([self.peer], [], [], limit * lab.SLOWNESS)
         assert ready, "no packet came"
         data = self.peer.recv(70000)
         return (chr(data[0]), data[1], data[2:]) if data else None
@@ -198,7 +198,7 @@ class Agent:
 
 
 def until(condition, limit=5):
-    end = time.monotonic() + limit
+    end = time.monotonic() + limit * lab.SLOWNESS
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.01)
@@ -227,7 +227,7 @@ class Bench:
 
     def stop(self, code=0, limit=4):
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(limit) == code, self.log_path.read_text()
+        assert self.process.wait(limit * lab.SLOWNESS) == code, self.log_path.read_text()
         self.process = None
 
     def events(self, event=None):

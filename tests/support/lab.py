@@ -18,19 +18,11 @@ DOMAIN, NETBIOS, BASE = "corp.example.test", "CORP", "DC=corp,DC=example,DC=test
 UNICODE_PWD, PWD_LAST_SET, LOCKOUT_TIME, USER_ACCOUNT_CONTROL = 0x9005A, 0x90060, 0x90296, 0x90008  # as replication numbers them
 
 
-# WRAP="valgrind …" starts our programs under it; SLOWNESS=10 gives every wait ten times its time (tests/support/sanitize).
-WRAP, SLOWNESS = os.environ.get("WRAP", "").split(), float(os.environ.get("SLOWNESS", "1"))
-OURS = ("writebackd", "writebackd-channel", "reset-service", "mock-directory")
+SLOWNESS = float(os.environ.get("SLOWNESS", "1"))  # 10 gives every wait ten times its time (tests/support/sanitize)
 
 
 class Late(Exception):
     pass
-
-
-def wrapped(argv):
-    """The command line with WRAP before the program, where that is one of ours."""
-    at = next((i for i, word in enumerate(argv) if os.path.basename(word) in OURS and os.path.isabs(word)), None)
-    return [*argv[:at], *WRAP, *argv[at:]] if at is not None else argv
 
 
 def wait_for(what, condition, timeout=10.0):
@@ -62,7 +54,8 @@ def is_plain(build):
     """Built, and without sanitizers."""
     try:
         with open(os.path.join(build, "agent/writebackd"), "rb") as f:
-            return b"__asan_init" not in f.read()
+            program = f.read()
+            return b"__asan_init" not in program and b"__tsan_init" not in program
     except FileNotFoundError:
         return False
 
@@ -108,7 +101,7 @@ class Program:
         self.name, self.log_path = name, os.path.join(folder, name + ".log")
         self.out_path = os.path.join(folder, name + ".out")
         with open(self.log_path, "ab") as log, open(self.out_path, "wb") as out:
-            self.process = subprocess.Popen(confined(wrapped(argv)), stdin=subprocess.DEVNULL, stdout=out, stderr=log, env={**os.environ, **(env or {})})
+            self.process = subprocess.Popen(confined(argv), stdin=subprocess.DEVNULL, stdout=out, stderr=log, env={**os.environ, **(env or {})})
 
     @property
     def pid(self):

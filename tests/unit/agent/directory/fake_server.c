@@ -9,6 +9,7 @@
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -338,11 +339,18 @@ static int take_certificate(int preverified, X509_STORE_CTX *context)
 	return 1;
 }
 
+int64_t fake_slowness(void)
+{
+	const char *text = getenv("SLOWNESS");
+	return text != NULL && atoi(text) > 1 ? atoi(text) : 1;
+}
+
 void fake_start(struct fake *fake, struct event_base *base, const char *folder)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t size = sizeof address;
 	char certificate[128], key[128];
+	signal(SIGPIPE, SIG_IGN); /* as loop_new() does for the programs: one end of a TLS connection may be gone when the other writes */
 	fake->server = calloc(1, sizeof *fake->server);
 	fake->server->base = base;
 	LIST_INIT(&fake->server->clients);

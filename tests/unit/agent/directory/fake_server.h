@@ -31,6 +31,8 @@ struct fake {
 void fake_certificates(const char *folder);
 void fake_start(struct fake *fake, struct event_base *base, const char *folder);
 void fake_stop(struct fake *fake);
+/* How many times longer everything may take: SLOWNESS in the environment (valgrind), or 1. */
+int64_t fake_slowness(void);
 /* Closes every open connection. */
 void fake_hang_up(struct fake *fake);
 

@@ -22,6 +22,7 @@ static const char *servers[3];
 static struct directory_settings settings;
 static struct directory *directory;
 static struct located *located;
+static int64_t slowness; /* what every time is multiplied with */
 
 /* How the last call ended. */
 static struct {
@@ -89,6 +90,7 @@ static int tear_down_once(void **state)
 
 static int set_up(void **state)
 {
+	slowness = fake_slowness();
 	base = event_base_new();
 	one = two = (struct fake){ 0 };
 	memset(&end, 0, sizeof end);
@@ -97,8 +99,8 @@ static int set_up(void **state)
 	servers[0] = one.name;
 	servers[1] = NULL;
 	settings = (struct directory_settings){ .name = "test", .servers = servers, .ca_file = ca_file, .bind_dn = "CN=svc,DC=x", .bind_password_file = password_file,
-		.policy_hints = POLICY_HINTS_WHEN_SUPPORTED, .connections = 1, .pipeline = 8, .queue_limit = 16, .connect_timeout_ms = 300, .locate_timeout_ms = 1000,
-		.write_timeout_ms = 1000, .policy_cache_ms = 60000, .idle_probe_ms = 60000 };
+		.policy_hints = POLICY_HINTS_WHEN_SUPPORTED, .connections = 1, .pipeline = 8, .queue_limit = 16, .connect_timeout_ms = (unsigned)(300 * slowness),
+		.locate_timeout_ms = (unsigned)(1000 * slowness), .write_timeout_ms = (unsigned)(1000 * slowness), .policy_cache_ms = 60000, .idle_probe_ms = 60000 };
 	return 0;
 }
 
@@ -123,23 +125,23 @@ static void start(void)
 	assert_null(why);
 }
 
-/* Until `fired` ends in all, at most `ms` long; how long it took. */
+/* Until `fired` ends in all, at most `ms` long; how long it took. Every time here is of a machine that is not slowed down. */
 static int64_t wait_for(unsigned fired, int64_t ms)
 {
 	int64_t begin = clock_monotonic_us();
 	struct timeval tick = { 0, 5000 };
-	while (end.fired < fired && clock_monotonic_us() - begin < ms * 1000) {
+	while (end.fired < fired && clock_monotonic_us() - begin < ms * 1000 * slowness) {
 		event_base_loopexit(base, &tick);
 		event_base_dispatch(base);
 	}
 	assert_int_equal(end.fired, fired);
-	return (clock_monotonic_us() - begin) / 1000;
+	return (clock_monotonic_us() - begin) / 1000 / slowness;
 }
 
 static void locate(int64_t timeout_ms)
 {
 	unsigned before = end.fired;
-	assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, timeout_ms, on_located, NULL, NULL), STATUS_OK);
+	assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, timeout_ms * slowness, on_located, NULL, NULL), STATUS_OK);
 	assert_int_equal(end.fired, before); /* never from inside the call */
 	wait_for(before + 1, timeout_ms + 200);
 }
@@ -153,7 +155,7 @@ static void locate_well(void)
 
 static void begin_write(const struct directory_change *change, int64_t timeout_ms)
 {
-	assert_int_equal(directory_write(located, change, timeout_ms, on_end, NULL, NULL), STATUS_OK);
+	assert_int_equal(directory_write(located, change, timeout_ms * slowness, on_end, NULL, NULL), STATUS_OK);
 }
 
 static const struct directory_change RESET = { .set_password = true, .password = { (const uint8_t *)"Canary-77", 9 }, .clear_lockout = true, .enforce_policy = true };
@@ -226,7 +228,7 @@ static void the_agents_own_account(void **state)
 static void reads_one_byte_at_a_time(void **state)
 {
 	one.dribble = true;
-	settings.connect_timeout_ms = 2000;
+	settings.connect_timeout_ms = (unsigned)(2000 * slowness);
 	start();
 	locate_well();
 	assert_int_equal(located_account(located)->policy.min_length, 10);
@@ -238,7 +240,7 @@ static void another_entry_is_not_taken(void **state)
 	start();
 	locate_well();
 	unsigned before = end.fired;
-	assert_int_equal(directory_locate(directory, LOCATE_OBJECT_GUID, "6f9619ff-8b86-d011-b42d-00cf4fc964ff", NULL, 1000, on_located, NULL, NULL), STATUS_OK);
+	assert_int_equal(directory_locate(directory, LOCATE_OBJECT_GUID, "6f9619ff-8b86-d011-b42d-00cf4fc964ff", NULL, 1000 * slowness, on_located, NULL, NULL), STATUS_OK);
 	wait_for(before + 1, 1200);
 	assert_int_equal(end.status, STATUS_USER_NOT_FOUND);
 	assert_null(located);
@@ -378,7 +380,7 @@ static void the_policy_control_is_required(void **state)
 	settings.policy_hints = POLICY_HINTS_REQUIRE;
 	start();
 	locate_well();
-	assert_int_equal(directory_write(located, &RESET, 1000, on_end, NULL, NULL), STATUS_DIRECTORY_NO_POLICY_CONTROL);
+	assert_int_equal(directory_write(located, &RESET, 1000 * slowness, on_end, NULL, NULL), STATUS_DIRECTORY_NO_POLICY_CONTROL);
 	write_now(&UNLOCK, 1000); /* needs none */
 	assert_int_equal(end.status, STATUS_OK);
 	assert_int_equal(one.modifies, 1);
@@ -396,7 +398,7 @@ static void a_silent_server_leaves_the_truth_open(void **state)
 	assert_true(end.answer.sent && !end.answer.answered);
 	assert_int_equal(end.answer.ldap_result, -1);
 	/* that connection is not used again, not even by who was found on it */
-	assert_int_equal(directory_write(located, &RESET, 300, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
+	assert_int_equal(directory_write(located, &RESET, 300 * slowness, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
 	assert_int_equal(directory_recheck(located, 300, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
 	locate_well(); /* a new one */
 	assert_int_equal(one.connections, 2);
@@ -459,7 +461,7 @@ static void an_answer_without_a_tag_ends_the_connection(void **state)
 
 static void locate_by_guid(int64_t timeout_ms)
 {
-	assert_int_equal(directory_locate(directory, LOCATE_OBJECT_GUID, USER_GUID, NULL, timeout_ms, on_located, NULL, NULL), STATUS_OK);
+	assert_int_equal(directory_locate(directory, LOCATE_OBJECT_GUID, USER_GUID, NULL, timeout_ms * slowness, on_located, NULL, NULL), STATUS_OK);
 }
 
 /* Account and position are read together: the end of one must not end the other twice. */
@@ -492,7 +494,7 @@ static void a_silent_server_is_left_within_a_second(void **state)
 	one.stalled = true;
 	locate_by_guid(20000);
 	int64_t took_ms = wait_for(2, 3000);
-	assert_true(took_ms >= 700 && took_ms < 1200);
+	assert_true(took_ms >= 700 / slowness && took_ms < 1200);
 	assert_int_equal(end.status, STATUS_OK);
 	assert_string_equal(end.answer.server, two.name);
 	locate_by_guid(20000);
@@ -508,9 +510,9 @@ static void a_server_that_falls_silent_in_between_is_left_too(void **state)
 	start();
 	locate_well();
 	one.on_user_read = FAKE_SILENT;
-	assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 20000, on_located, NULL, NULL), STATUS_OK);
+	assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 20000 * slowness, on_located, NULL, NULL), STATUS_OK);
 	int64_t took_ms = wait_for(2, 3000);
-	assert_true(took_ms >= 700 && took_ms < 1200);
+	assert_true(took_ms >= 700 / slowness && took_ms < 1200);
 	assert_string_equal(end.answer.server, two.name);
 }
 
@@ -534,7 +536,7 @@ static void busy_servers_get_another_connection(void **state)
 	event_base_loopexit(base, &pause);
 	event_base_dispatch(base);
 	for (unsigned i = 0; i < 12; i++) {
-		assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 2000, on_located, NULL, NULL), STATUS_OK);
+		assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 2000 * slowness, on_located, NULL, NULL), STATUS_OK);
 	}
 	wait_for(13, 2000);
 	assert_int_equal(end.status, STATUS_OK);
@@ -586,7 +588,7 @@ static void what_never_left_was_not_sent(void **state)
 	assert_int_equal(end.status, STATUS_DIRECTORY_UNAVAILABLE);
 	assert_false(end.answer.sent);
 	assert_null(located_directory(located));
-	assert_int_equal(directory_write(located, &RESET, 300, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
+	assert_int_equal(directory_write(located, &RESET, 300 * slowness, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
 	event_base_loop(base, EVLOOP_NONBLOCK);
 	assert_int_equal(one.modifies, 0);
 }
@@ -596,7 +598,7 @@ static void freeing_ends_what_is_under_way(void **state)
 	one.on_search = FAKE_SILENT;
 	start();
 	for (int i = 0; i < 12; i++) { /* more than the pipeline holds: some wait */
-		assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 5000, on_located, NULL, NULL), STATUS_OK);
+		assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 5000 * slowness, on_located, NULL, NULL), STATUS_OK);
 	}
 	assert_int_equal(directory_check(directory, on_checked, NULL), STATUS_OK);
 	struct timeval pause = { 0, 50000 };
@@ -614,9 +616,9 @@ static void the_queue_is_bounded(void **state)
 	one.no_tls = true;
 	start();
 	for (unsigned i = 0; i < settings.queue_limit; i++) {
-		assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 5000, on_located, NULL, NULL), STATUS_OK);
+		assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 5000 * slowness, on_located, NULL, NULL), STATUS_OK);
 	}
-	assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 5000, on_located, NULL, NULL), STATUS_AGENT_OVERLOADED);
+	assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 5000 * slowness, on_located, NULL, NULL), STATUS_AGENT_OVERLOADED);
 	wait_for(settings.queue_limit, 2000); /* the handshake's deadline ends them: there is no other server */
 	assert_int_equal(end.status, STATUS_DIRECTORY_UNAVAILABLE);
 	struct directory_health health;
@@ -657,10 +659,10 @@ static void a_server_may_be_preferred(void **state)
 	struct timeval pause = { 0, 50000 };
 	event_base_loopexit(base, &pause);
 	event_base_dispatch(base);
-	assert_int_equal(directory_locate(directory, LOCATE_OBJECT_GUID, USER_GUID, two.name, 1000, on_located, NULL, NULL), STATUS_OK);
+	assert_int_equal(directory_locate(directory, LOCATE_OBJECT_GUID, USER_GUID, two.name, 1000 * slowness, on_located, NULL, NULL), STATUS_OK);
 	wait_for(2, 1000);
 	assert_string_equal(end.answer.server, two.name);
-	assert_int_equal(directory_locate(directory, LOCATE_OBJECT_GUID, USER_GUID, NULL, 1000, on_located, NULL, NULL), STATUS_OK);
+	assert_int_equal(directory_locate(directory, LOCATE_OBJECT_GUID, USER_GUID, NULL, 1000 * slowness, on_located, NULL, NULL), STATUS_OK);
 	wait_for(3, 1000);
 	assert_string_equal(end.answer.server, one.name);
 }
@@ -735,7 +737,7 @@ static void a_cancelled_call_stays_quiet(void **state)
 	struct directory_call *call = NULL;
 	one.on_search = FAKE_SILENT;
 	start();
-	assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 100, on_located, NULL, &call), STATUS_OK);
+	assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 100 * slowness, on_located, NULL, &call), STATUS_OK);
 	directory_cancel(call); /* while it waits */
 	locate(150);
 	assert_int_equal(end.status, STATUS_DIRECTORY_TIMEOUT);
@@ -831,7 +833,7 @@ static void knows_its_domains(void **state)
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 static void begin_verify(const char *password, int64_t timeout_ms)
 {
-	assert_int_equal(directory_verify(located, bytes_of_string(password), timeout_ms, on_end, NULL, NULL), STATUS_OK);
+	assert_int_equal(directory_verify(located, bytes_of_string(password), timeout_ms * slowness, on_end, NULL, NULL), STATUS_OK);
 }
 
 static void verify_now(const char *password, int64_t timeout_ms)
@@ -859,7 +861,7 @@ static void verifies(void **state)
 	assert_int_equal(one.binds, binds + 2);
 	/* an empty one would be an anonymous bind, which succeeds */
 	one.bind_result = 0;
-	assert_int_equal(directory_verify(located, bytes_of_string(""), 1000, on_end, NULL, NULL), STATUS_CREDENTIAL_WRONG);
+	assert_int_equal(directory_verify(located, bytes_of_string(""), 1000 * slowness, on_end, NULL, NULL), STATUS_CREDENTIAL_WRONG);
 	assert_int_equal(one.binds, binds + 2);
 	write_now(&UNLOCK, 1000);
 	assert_int_equal(end.status, STATUS_OK);
@@ -902,7 +904,7 @@ static void verifies_a_few_at_once(void **state)
 	assert_false(end.answer.sent);
 	for (unsigned i = 0; i < 16; i++)
 		begin_verify("Canary-77", 3000);
-	assert_int_equal(directory_verify(located, bytes_of_string("Canary-77"), 300, on_end, NULL, NULL), STATUS_AGENT_OVERLOADED);
+	assert_int_equal(directory_verify(located, bytes_of_string("Canary-77"), 300 * slowness, on_end, NULL, NULL), STATUS_AGENT_OVERLOADED);
 	directory_free(directory);
 	directory = NULL;
 	assert_int_equal(end.fired, before + 24 + 24);
@@ -935,12 +937,12 @@ static void verifies_no_more(void **state)
 	locate_well();
 	unsigned before = end.fired;
 	one.stalled = true;
-	assert_int_equal(directory_verify(located, bytes_of_string("Canary-77"), 1000, on_end, NULL, &call), STATUS_OK);
+	assert_int_equal(directory_verify(located, bytes_of_string("Canary-77"), 1000 * slowness, on_end, NULL, &call), STATUS_OK);
 	directory_cancel(call);
 	fake_hang_up(&one);
 	for (int64_t begin = clock_monotonic_us(); clock_monotonic_us() - begin < 100000;)
 		event_base_loop(base, EVLOOP_NONBLOCK);
-	assert_int_equal(directory_verify(located, bytes_of_string("Canary-77"), 1000, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
+	assert_int_equal(directory_verify(located, bytes_of_string("Canary-77"), 1000 * slowness, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
 	assert_int_equal(end.fired, before);
 }
 

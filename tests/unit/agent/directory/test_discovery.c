@@ -26,6 +26,7 @@ static unsigned port_one, port_two;
 static struct dns_server dns;
 static struct directory_settings settings;
 static struct directory *directory;
+static int64_t slowness; /* what every time is multiplied with */
 
 static int set_up_once(void **state)
 {
@@ -57,6 +58,7 @@ static unsigned port_of(const struct fake *fake)
 
 static int set_up(void **state)
 {
+	slowness = fake_slowness();
 	base = event_base_new();
 	one = two = (struct fake){ 0 };
 	fake_start(&one, base, folder);
@@ -66,8 +68,8 @@ static int set_up(void **state)
 	dns = (struct dns_server){ 0 };
 	dns_server_start(&dns, base);
 	settings = (struct directory_settings){ .name = "test", .discover = "x", .ca_file = ca_file, .bind_dn = "CN=svc,DC=x", .bind_password_file = password_file,
-		.policy_hints = POLICY_HINTS_WHEN_SUPPORTED, .connections = 1, .pipeline = 8, .queue_limit = 16, .connect_timeout_ms = 300, .locate_timeout_ms = 1000,
-		.write_timeout_ms = 1000, .policy_cache_ms = 60000, .idle_probe_ms = 60000 };
+		.policy_hints = POLICY_HINTS_WHEN_SUPPORTED, .connections = 1, .pipeline = 8, .queue_limit = 16, .connect_timeout_ms = (unsigned)(300 * slowness),
+		.locate_timeout_ms = (unsigned)(1000 * slowness), .write_timeout_ms = (unsigned)(1000 * slowness), .policy_cache_ms = 60000, .idle_probe_ms = 60000 };
 	return 0;
 }
 
@@ -116,7 +118,7 @@ static void turn(int64_t ms)
 
 static void wait_for_servers(const char *wanted)
 {
-	for (int64_t begin = clock_monotonic_us(); strcmp(servers_now(), wanted) != 0 && clock_monotonic_us() - begin < 8000000;) {
+	for (int64_t begin = clock_monotonic_us(); strcmp(servers_now(), wanted) != 0 && clock_monotonic_us() - begin < 8000000 * slowness;) {
 		turn(5);
 	}
 	assert_string_equal(servers_now(), wanted);
@@ -203,7 +205,7 @@ static void a_flood_of_nobodies_keeps_nobody_out(void **state)
 	settings.site = "Berlin";
 	settings.prefer_pdc = true;
 	start(flood);
-	for (int64_t begin = clock_monotonic_us(); health.servers < 64 && clock_monotonic_us() - begin < 3000000;) {
+	for (int64_t begin = clock_monotonic_us(); health.servers < 64 && clock_monotonic_us() - begin < 3000000 * slowness;) {
 		turn(5);
 		directory_health(directory, &health);
 	}
@@ -211,7 +213,7 @@ static void a_flood_of_nobodies_keeps_nobody_out(void **state)
 	dns.rows = rows;
 	turn(1050); /* one round a second */
 	directory_retry(directory);
-	for (int64_t begin = clock_monotonic_us(); health.servers_up == 0 && clock_monotonic_us() - begin < 5000000;) {
+	for (int64_t begin = clock_monotonic_us(); health.servers_up == 0 && clock_monotonic_us() - begin < 5000000 * slowness;) {
 		turn(5);
 		directory_health(directory, &health);
 	}
@@ -243,13 +245,13 @@ static void a_request_waits_for_the_first_answer_only(void **state)
 	enum status status = STATUS_LOCAL_INPUT;
 	dns.silent = true;
 	start(rows);
-	assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 5000, on_located, &status, NULL), STATUS_OK);
+	assert_int_equal(directory_locate(directory, LOCATE_UPN, "alice@x", NULL, 5000 * slowness, on_located, &status, NULL), STATUS_OK);
 	int64_t begin = clock_monotonic_us();
-	while (status == STATUS_LOCAL_INPUT && clock_monotonic_us() - begin < 3000000) {
+	while (status == STATUS_LOCAL_INPUT && clock_monotonic_us() - begin < 3000000 * slowness) {
 		turn(5);
 	}
 	assert_int_equal(status, STATUS_DIRECTORY_UNAVAILABLE);
-	assert_in_range(clock_monotonic_us() - begin, 250000, 1500000); /* a lookup may take connect_timeout */
+	assert_in_range(clock_monotonic_us() - begin, 250000 * slowness, 1500000 * slowness); /* a lookup may take connect_timeout */
 	directory_health(directory, &health);
 	assert_non_null(strstr(health.text, "no answer from DNS in time"));
 	dns.silent = false;
