@@ -101,7 +101,7 @@ static void start(struct request *request, struct bytes payload)
 		status = !journal_writable(requests->world.journal) ? STATUS_AGENT_JOURNAL : limits_enter(requests->world.limits);
 		request->entered = status == STATUS_OK;
 		CRASH_POINT(ADMITTED);
-	} else if (reason)
+	} else if (reason && status != STATUS_AGENT_INTERNAL)
 		request->result.reason = strdup(reason);
 	if (is_too_far_ahead(request, status)) {
 		log_event(LOG_WARNING, "request.ahead", LOG_FIELDS({ LOG_REQUEST_ID, request->entry.request_id }), "a request is issued more than a day ahead: it gets no answer");
@@ -142,6 +142,8 @@ void requests_handle_unverified(struct requests *requests, uint8_t endpoint, str
 		return;
 	request->endpoint = endpoint;
 	sha256(frame, request->entry.frame_sha256);
-	request->result.reason = strdup(jose_reason_name(reason));
-	request_finish(request, STATUS_REQUEST_SIGNATURE);
+	/* That memory was out says nothing of the signature, and nothing of what an earlier delivery of the same bytes has done. */
+	if (reason != JOSE_INTERNAL)
+		request->result.reason = strdup(jose_reason_name(reason));
+	request_finish(request, reason == JOSE_INTERNAL ? STATUS_AGENT_INTERNAL : STATUS_REQUEST_SIGNATURE);
 }

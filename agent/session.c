@@ -256,8 +256,9 @@ void session_frame(struct session *session, struct bytes frame, int64_t now_s)
 	if (session->state == SESSION_DOWN)
 		return;
 	char typ[JOSE_TYP_SIZE];
-	if (!jose_peek_typ(session->identity->key_set.keys, frame, typ)) {
-		cannot_verify(session, frame, JOSE_HEADER);
+	enum jose_reason reason = jose_peek_typ(session->identity->key_set.keys, frame, typ);
+	if (reason != JOSE_OK) {
+		cannot_verify(session, frame, reason);
 		return;
 	}
 	const struct message *message = find_message(typ);
@@ -275,7 +276,7 @@ void session_frame(struct session *session, struct bytes frame, int64_t now_s)
 	AUTO_FREE char *payload = NULL;
 	size_t size = 0;
 	const char *const typs[] = { typ, NULL };
-	enum jose_reason reason = identity_trusts(session->identity, now_s) ? jose_verify(frame, typs, session->identity->key_set.keys, &payload, &size, NULL, NULL) : JOSE_KID;
+	reason = identity_trusts(session->identity, now_s) ? jose_verify(frame, typs, session->identity->key_set.keys, &payload, &size, NULL, NULL) : JOSE_KID;
 	if (reason != JOSE_OK)
 		cannot_verify(session, frame, reason);
 	else if (permitted)

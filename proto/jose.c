@@ -185,11 +185,12 @@ static enum jose_reason verify_input(const struct jose_key *key, struct bytes in
 		return JOSE_SIGNATURE;
 	if (!jose_digest(key, &input, 1, digest))
 		return JOSE_INTERNAL;
-	if (EVP_PKEY_verify(key->verify, der, signature_to_der(raw, der), digest, sizeof(digest)) == 1)
+	int verified = EVP_PKEY_verify(key->verify, der, signature_to_der(raw, der), digest, sizeof(digest));
+	if (verified == 1)
 		return JOSE_OK;
 	/* What stays in the queue would be taken by SSL_get_error for a fault of the connection. */
 	ERR_clear_error();
-	return JOSE_SIGNATURE;
+	return verified == 0 ? JOSE_SIGNATURE : JOSE_INTERNAL;
 }
 
 static enum jose_reason decode_payload(struct bytes part, char **ret_payload, size_t *ret_size)
@@ -234,7 +235,7 @@ enum jose_reason jose_verify(struct bytes jws, const char *const *typs, const st
 	return reason;
 }
 
-bool jose_peek_typ(const struct jose_keys *keys, struct bytes jws, char ret_typ[JOSE_TYP_SIZE])
+enum jose_reason jose_peek_typ(const struct jose_keys *keys, struct bytes jws, char ret_typ[JOSE_TYP_SIZE])
 {
 	const uint8_t *dot = jws.size ? memchr(jws.data, '.', jws.size) : NULL;
 	struct bytes part = bytes_of(jws.data, dot ? (size_t)(dot - jws.data) : 0);
@@ -243,14 +244,16 @@ bool jose_peek_typ(const struct jose_keys *keys, struct bytes jws, char ret_typ[
 
 	if (kept)
 		strcpy(ret_typ, kept->typ);
-	if (kept || !dot || jose_header(part, &header) != JOSE_OK)
-		return kept != NULL;
+	if (kept || !dot)
+		return kept ? JOSE_OK : JOSE_HEADER;
+	enum jose_reason reason = jose_header(part, &header);
 	const char *typ = json_string_value(json_object_get(header, "typ"));
-	bool found = typ && strlen(typ) < JOSE_TYP_SIZE;
-	if (found)
+	if (reason == JOSE_OK && (!typ || strlen(typ) >= JOSE_TYP_SIZE))
+		reason = JOSE_HEADER;
+	if (reason == JOSE_OK)
 		strcpy(ret_typ, typ);
 	json_decref(header);
-	return found;
+	return reason;
 }
 
 enum jose_reason jose_peek_unverified(struct bytes jws, const char *typ, char ret_kid[JOSE_KID_SIZE], json_t **ret_payload)

@@ -86,7 +86,7 @@ enum jose_reason jose_verify(struct bytes jws, const char *const *typs, const st
                              char **ret_payload, size_t *ret_size, const char **ret_typ, struct jose_key **ret_key) MUST_USE;
 
 /* The header's typ, to choose what is to be done with a frame; not to be believed before jose_verify has found the same. `keys`: those that will verify it, or NULL. */
-bool jose_peek_typ(const struct jose_keys *keys, struct bytes jws, char ret_typ[JOSE_TYP_SIZE]);
+enum jose_reason jose_peek_typ(const struct jose_keys *keys, struct bytes jws, char ret_typ[JOSE_TYP_SIZE]) MUST_USE;
 
 /* For the two messages whose key is found by the payload (enrolment, hello): checks header and typ, gives kid and the UNVERIFIED payload.
  * Nothing in it may be believed before jose_verify. */
@@ -100,7 +100,8 @@ enum jose_reason jose_decrypt(struct bytes jwe, struct jose_key *const *keys, st
 /* The kid of a JWE without decrypting it: header checks only. */
 enum jose_reason jose_jwe_kid(struct bytes jwe, char ret_kid[JOSE_KID_SIZE]) MUST_USE;
 
-/* JSON as this protocol wants it: UTF-8 without BOM, duplicates refused, nothing behind it, at most 32 levels deep (checked before jansson, which recurses). NULL where it is not. */
+/* JSON as this protocol wants it: UTF-8 without BOM, duplicates refused, nothing behind it, at most 32 levels deep (checked before jansson, which recurses). NULL where it is not; where memory is out
+ * NULL too, with ENOMEM as errno, which is another value or 0 else. */
 json_t *jose_json_parse(struct bytes text);
 
 #endif

@@ -1,5 +1,6 @@
 #include "proto/jose_internal.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define MAX_DEPTH 32
@@ -32,6 +33,7 @@ static bool is_shallow(struct bytes text)
 
 json_t *jose_json_parse(struct bytes text)
 {
+	errno = 0;
 	if (text.size == 0 || !is_shallow(text))
 		return NULL;
 	/* No json_error_t: its text quotes what stands near the error, which may be a password. */
@@ -73,8 +75,9 @@ enum jose_reason jose_header(struct bytes part, json_t **ret_header)
 		return reason;
 	json_t *header = jose_json_parse(bytes_of(text, size));
 	if (!json_is_object(header)) {
+		reason = !header && errno == ENOMEM ? JOSE_INTERNAL : JOSE_HEADER;
 		json_decref(header);
-		return JOSE_HEADER;
+		return reason;
 	}
 	*ret_header = header;
 	return JOSE_OK;

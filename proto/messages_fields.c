@@ -1,5 +1,6 @@
 #include "proto/messages_fields.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <string.h>
 
@@ -52,7 +53,11 @@ enum status form_parse_json(const struct form *form, const json_t *json, void *o
 enum status form_parse(const struct form *form, struct bytes payload, void *object, const char **ret_member)
 {
 	json_t *json = jose_json_parse(payload);
+	bool no_memory = !json && errno == ENOMEM;
 	enum status status = form_parse_json(form, json, object, ret_member);
+
+	if (no_memory)
+		status = STATUS_AGENT_INTERNAL;
 
 	json_decref(json);
 	if (status != STATUS_OK)

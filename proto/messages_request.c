@@ -1,6 +1,7 @@
 /* Operations, subjects, requests and what stands inside their secret: proto/README.md sections 6 and 2.2. */
 #include "proto/messages_fields.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* Operations ------------------------------------------------------------------------------------------------------------------------- */
@@ -294,8 +295,12 @@ enum status request_parse(struct bytes payload, struct request_claims *ret_reque
 {
 	struct request_claims address = { 0 };
 	json_t *json = jose_json_parse(payload);
+	bool no_memory = !json && errno == ENOMEM;
 
 	*ret_request = (struct request_claims){ .unlock = true, .enforce_policy = true };
+	*ret_member = "";
+	if (no_memory)
+		return STATUS_AGENT_INTERNAL;
 	read_address(json, &address);
 	enum status status = form_parse_json(&request_form, json, ret_request, ret_member);
 	if (status == STATUS_OK)
@@ -421,10 +426,11 @@ enum status secret_claims_parse(const struct secret *plaintext, const struct req
 {
 	/* jansson's copies are wiped when they are freed: secret_json_init. */
 	json_t *json = jose_json_parse(secret_bytes(plaintext));
+	bool no_memory = !json && errno == ENOMEM;
 
 	*ret_claims = (struct secret_claims){ 0 };
-	enum status status = form_parse_json(&secret_form, json, ret_claims, ret_member);
-	if (!json)
+	enum status status = no_memory ? STATUS_AGENT_INTERNAL : form_parse_json(&secret_form, json, ret_claims, ret_member);
+	if (!json && !no_memory)
 		*ret_member = unsayable_password(secret_bytes(plaintext));
 	json_decref(json);
 	if (status == STATUS_OK)

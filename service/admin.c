@@ -14,11 +14,12 @@ static int64_t now_s(void)
 	return clock_now_ms() / 1000;
 }
 
-static int exit_code(enum status status)
+int admin_exit_code(enum status status)
 {
 	static const struct { enum status status; int code; } codes[] = {
 		{ STATUS_OK, EX_OK }, { STATUS_LOCAL_CONFIG, EX_CONFIG }, { STATUS_LOCAL_TRUST, EX_CONFIG }, { STATUS_LOCAL_INPUT, EX_DATAERR },
-		{ STATUS_LOCAL_PERMISSION, EX_NOPERM }, { STATUS_LOCAL_SYSTEM, EX_OSERR }, { STATUS_AGENT_JOURNAL, EX_IOERR },
+		{ STATUS_LOCAL_PERMISSION, EX_NOPERM }, { STATUS_LOCAL_SYSTEM, EX_OSERR }, { STATUS_LOCAL_DAMAGED, EX_DATAERR },
+		{ STATUS_AGENT_JOURNAL, EX_IOERR },
 	};
 	for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
 		if (codes[i].status == status)
@@ -29,7 +30,7 @@ static int exit_code(enum status status)
 static int complain(enum status status, const char *why)
 {
 	fprintf(stderr, "reset-service: %s\n", why != NULL ? why : status_admin_text(status));
-	return exit_code(status);
+	return admin_exit_code(status);
 }
 
 static int usage(const char *text)

@@ -13,6 +13,9 @@ struct admin_options {
 	const char *const *arguments;  /* what stands behind the subcommand; ends with NULL */
 };
 
+/* The sysexits code of a status: the same for `serve`, by which systemd knows what no restart heals. */
+int admin_exit_code(enum status status);
+
 int admin_init(const struct settings *settings, const struct admin_options *options);
 int admin_rotate_keys(const struct settings *settings, const struct admin_options *options);
 int admin_ticket(const struct settings *settings, const struct admin_options *options);

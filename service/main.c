@@ -49,7 +49,7 @@ static const struct command {
 static const struct { int code; const char *help; } exit_codes[] = {
 	{ EX_OK, "done" },
 	{ EX_USAGE, "the command line is wrong" },
-	{ EX_DATAERR, "there is no such agent, operation or API key, or what was to be made exists already" },
+	{ EX_DATAERR, "there is no such agent, operation or API key, what was to be made exists already, or the store is damaged" },
 	{ EX_UNAVAILABLE, "the address to listen on is taken or not this host's" },
 	{ EX_SOFTWARE, "an internal error" },
 	{ EX_OSERR, "the system refused something" },

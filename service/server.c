@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "service/admin.h"
 
 #define POLL_MS 500
 #define FORGET_S 60
@@ -206,7 +207,7 @@ static int open_state(struct server *server)
 		return fail(path, status, why, EX_CONFIG);
 	status = store_open(loop_base(server->loop), settings->state_directory, &server->database, &why);
 	if (status != STATUS_OK)
-		return fail("store", status, why, EX_IOERR);
+		return fail("store", status, why, admin_exit_code(status));
 	return EX_OK;
 }
 
@@ -228,7 +229,7 @@ static int restore(struct server *server)
 		status = operations_restore(server->operations);
 	}
 	agent_rows_clear(&agents);
-	return status == STATUS_OK ? EX_OK : fail("store", status, NULL, EX_IOERR);
+	return status == STATUS_OK ? EX_OK : fail("store", status, NULL, admin_exit_code(status));
 }
 
 static int build(struct server *server)

@@ -227,6 +227,8 @@ static void take_hello(struct session *session, struct bytes message)
 			refuse_former(session, agent);
 			return;
 		}
+		if (reason == JOSE_INTERNAL)
+			code = 1011;
 		if (reason != JOSE_OK)
 			why = jose_reason_name(reason);
 		else if (hello_parse(bytes_of(payload, size), &hello, &member) != STATUS_OK)
@@ -316,7 +318,7 @@ static void take_message(struct session *session, struct bytes message)
 	}
 	log_event(LOG_WARNING, "message.unverified", LOG_FIELDS({ LOG_AGENT_ID, session->agent->row.agent_id }, { "reason", jose_reason_name(reason) }),
 		"a message of %s does not verify: %s", session->agent->row.name, jose_reason_name(reason));
-	session_end(session, 1008, jose_reason_name(reason)); /* 5.2 */
+	session_end(session, reason == JOSE_INTERNAL ? 1011 : 1008, jose_reason_name(reason)); /* 5.2 */
 }
 
 static bool has_token(struct session *session)

@@ -226,7 +226,7 @@ def test_the_agent_knows_the_descriptors():
 @pytest.mark.parametrize("name", SERVICES)
 def test_traps(name):
     assert value(name, "Type") == "notify"
-    assert value(name, "RestartPreventExitStatus") == ("64 65 77 78" if name == "writebackd.service" else "64 77 78")
+    assert value(name, "RestartPreventExitStatus") == ("64 77 78" if name == "writebackd-channel.service" else "64 65 77 78")
     assert value(name, "ExecReload") == "+/bin/kill -HUP $MAINPID"
     assert value(name, "TimeoutStopSec") == "25s"
     assert value(name, "LimitCORE") == "0"

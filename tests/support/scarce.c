@@ -1,5 +1,6 @@
 /* scarce: preloaded into a program of ours. As soon as the file $SCARCE exists, what stands in it comes to pass once: "N", the N-th allocation from then on fails; "random", there are no
  * random numbers any more. */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -36,6 +37,7 @@ static int fails(void)
 	if (atomic_fetch_sub(&left, 1) != 2)
 		return 0;
 	left = -1;
+	errno = ENOMEM;
 	return 1;
 }
 

@@ -1453,6 +1453,17 @@ static void test_unverified_frames_are_bounded(void **state)
 	assert_int_equal(journal_unacknowledged(scene->journal), 0);
 }
 
+static void test_memory_is_out_while_verifying(void **state)
+{
+	struct scene *scene = *state;
+	requests_handle_unverified(scene->requests, 0, bytes_of_string("anything"), JOSE_INTERNAL);
+	assert_int_equal(scene->count, 1);
+	assert_int_equal(scene->results[0].code, STATUS_AGENT_INTERNAL);
+	assert_null(scene->results[0].reason);
+	assert_string_equal(scene->results[0].request_id, "");
+	assert_int_equal(strlen(scene->results[0].frame_sha256), 64);
+}
+
 #define OLD "Old-Marble-Step-7"
 
 static struct ask change_of(const char *old, const char *new)
@@ -1731,7 +1742,7 @@ int main(void)
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand),
 		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
-		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded),
+		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded), ROW(test_memory_is_out_while_verifying),
 	};
 	return cmocka_run_group_tests_name("request", tests, NULL, NULL);
 }

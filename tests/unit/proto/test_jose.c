@@ -1,4 +1,5 @@
 /* Signing and verifying. Encryption is in test_jose_jwe.c, keys in test_jose_key.c. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -419,6 +420,26 @@ static void peeking_gives_what_is_not_verified(void **state)
 	free(jws);
 }
 
+static void *no_malloc(size_t size)
+{
+	errno = ENOMEM;
+	return NULL;
+}
+
+static void no_memory_is_not_a_bad_header(void **state)
+{
+	struct fixture *f = *state;
+	char typ[JOSE_TYP_SIZE];
+
+	json_set_alloc_funcs(no_malloc, free);
+	assert_int_equal(jose_peek_typ(f->keys, bytes_of_string(f->jws), typ), JOSE_INTERNAL);
+	assert_int_equal(verify(f, f->jws), JOSE_INTERNAL);
+	assert_int_equal(verify(f, "e30.e30.e30"), JOSE_INTERNAL);
+	json_set_alloc_funcs(malloc, free);
+	assert_int_equal(verify(f, "e30.e30.e30"), JOSE_HEADER);
+	assert_int_equal(verify(f, f->jws), JOSE_OK);
+}
+
 /* JSON ------------------------------------------------------------------------------------------------------------------------------- */
 
 static bool parses(const char *text, size_t size)
@@ -475,7 +496,7 @@ int main(void)
 		T(a_header_of_any_size_is_refused), T(another_key_does_not_verify), T(parts_are_three), T(a_message_above_64_kib_is_refused), T(base64url_is_strict),
 		T(a_signed_payload_must_be_base64url), T(every_flipped_bit_is_seen), T(every_cut_is_seen), T(every_flipped_signature_bit_is_seen), T(a_signature_has_64_bytes),
 		T(a_der_signature_is_refused), T(psychic_signatures_are_refused), T(a_high_s_is_accepted), T(nothing_stays_in_the_error_queue),
-		T(peeking_gives_what_is_not_verified), cmocka_unit_test(json_is_strict), cmocka_unit_test(json_is_shallow),
+		T(peeking_gives_what_is_not_verified), T(no_memory_is_not_a_bad_header), cmocka_unit_test(json_is_strict), cmocka_unit_test(json_is_shallow),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
 /* Requests, subjects and the plaintext of secrets. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -365,6 +366,47 @@ static void a_password_that_cannot_be_is_not_built(void **state)
 	secret_wipe(&plaintext);
 }
 
+static unsigned left;
+
+static void *scarce_malloc(size_t size)
+{
+	if (left == 0) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	left--;
+	return malloc(size);
+}
+
+/* Whichever allocation of jansson's fails: the request is not called malformed, for it may have been applied when it came before. */
+static void no_memory_is_not_an_invalid_request(void **state)
+{
+	struct request_claims request;
+	struct secret plaintext;
+	struct secret_claims claims;
+	const char *member;
+	enum status status = STATUS_AGENT_INTERNAL;
+	unsigned failed = 0;
+
+	json_set_alloc_funcs(scarce_malloc, free);
+	for (; status != STATUS_OK; failed++) {
+		left = failed;
+		status = request_parse(bytes_of_string(reset_text), &request, &member);
+		assert_true(status == STATUS_OK || status == STATUS_AGENT_INTERNAL);
+		if (status == STATUS_OK)
+			request_claims_clear(&request);
+		assert_in_range(failed, 0, 1000);
+	}
+	assert_in_range(failed, 10, 1000);
+	const struct request_claims asked = request_of(OP_RESET);
+	left = 1000;
+	assert_int_equal(secret_claims_build(&asked, bytes_of_string("Gr33n"), bytes_of(NULL, 0), &plaintext), STATUS_OK);
+	left = 3;
+	assert_int_equal(secret_claims_parse(&plaintext, &asked, &claims, &member), STATUS_AGENT_INTERNAL);
+	secret_wipe(&plaintext);
+	secret_json_init();
+}
+
 int main(void)
 {
 	secret_json_init();
@@ -373,6 +415,7 @@ int main(void)
 		cmocka_unit_test(operations_have_names), cmocka_unit_test(subjects_are_exact), cmocka_unit_test(an_id_has_at_most_1024_bytes), cmocka_unit_test(subjects_are_compared_whole),
 		cmocka_unit_test(secrets_are_exact), cmocka_unit_test(half_characters_are_refused_by_name), cmocka_unit_test(a_password_has_at_most_256_units),
 		cmocka_unit_test(each_operation_has_its_passwords), cmocka_unit_test(built_secrets_come_back), cmocka_unit_test(a_password_that_cannot_be_is_not_built),
+		cmocka_unit_test(no_memory_is_not_an_invalid_request),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -315,7 +315,7 @@ static const char *type_reason(struct bytes frame, const struct jose_keys *keys)
 	char typ[JOSE_TYP_SIZE];
 	size_t size;
 
-	assert_true(jose_peek_typ(NULL, frame, typ));
+	assert_int_equal(jose_peek_typ(NULL, frame, typ), JOSE_OK);
 	for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
 		if (!differs(typ, known[i]))
 			return "typ";
