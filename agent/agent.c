@@ -15,6 +15,7 @@
 #define JOURNAL_ROWS 20000
 #define DAY_S 86400
 
+static const char *const latched[LATCHES] = { [LATCH_RESETS] = "resets, changes and unlocks", [LATCH_GUESSES] = "'verify' and 'change'" };
 const char *const agent_latch_numbers[LATCHES] = { [LATCH_RESETS] = "latched", [LATCH_GUESSES] = "guesses_latched" };
 
 /* Telling it -------------------------------------------------------------------------------------------------------------------------- */
@@ -78,6 +79,7 @@ static void handle_session_changed(struct session *session, void *arg)
 {
 	struct agent *agent = arg;
 	if (session_state(session) == SESSION_READY) {
+		agent->endpoints[session_endpoint(session)].told[0] = 0;
 		bool told = log_allowed(&agent->link_lines);
 		if (told)
 			log_event(LOG_NOTICE, "channel.ready", LOG_FIELDS({ LOG_AGENT_ID, agent->identity.agent_id }), "endpoint %u: the service has welcomed this agent", session_endpoint(session));
@@ -208,7 +210,6 @@ static void handle_up(uint8_t endpoint, const json_t *facts, void *arg)
 	struct agent *agent = arg;
 	struct session *session = session_of(agent, endpoint);
 	agent->endpoints[endpoint].known = true;
-	agent->endpoints[endpoint].told[0] = 0;
 	snprintf(agent->endpoints[endpoint].url, sizeof agent->endpoints[endpoint].url, "%s", text_of(facts, "url"));
 	snprintf(agent->endpoints[endpoint].text, sizeof agent->endpoints[endpoint].text, "%.200s, %.30s %.80s", text_of(facts, "url"), text_of(facts, "tls"), text_of(facts, "cipher"));
 	note_certificate(facts, agent->endpoints[endpoint].certificate, sizeof agent->endpoints[endpoint].certificate);
@@ -235,9 +236,10 @@ static void handle_down(uint8_t endpoint, const json_t *facts, void *arg)
 		agent_rotation_closed(agent, agent->sessions[endpoint], close_code, text_of(facts, "reason"));
 		session_down(agent->sessions[endpoint]);
 	}
-	/* Each try that fails like the one before it is no news. */
+	/* Each try that fails like the one before it is no news. That the service does not want this agent waits for a person. */
+	int level = !news ? LOG_DEBUG : strcmp(text_of(facts, "code"), status_code(STATUS_CHANNEL_REJECTED)) == 0 ? LOG_ERR : LOG_NOTICE;
 	if (log_allowed(&agent->down_lines))
-		log_event(news ? LOG_NOTICE : LOG_DEBUG, news ? "channel.down" : "channel.retry", LOG_FIELDS({ LOG_CODE, text_of(facts, "code") }), "endpoint %u: %s", endpoint, text_of(facts, "reason"));
+		log_event(level, news ? "channel.down" : "channel.retry", LOG_FIELDS({ LOG_CODE, text_of(facts, "code") }), "endpoint %u: %s", endpoint, text_of(facts, "reason"));
 	if (news)
 		tell_status(agent);
 }
@@ -315,7 +317,7 @@ static void handle_latch(enum latch latch, void *arg)
 {
 	struct agent *agent = arg;
 	journal_set_number(agent->journal, agent_latch_numbers[latch], 1);
-	log_event(LOG_CRIT, "agent.latched", NULL, "%s are stopped: far more %s than on a normal day. Find out why, then 'writebackctl resume'", latch == LATCH_GUESSES ? "'verify' and 'change'" : "resets, changes and unlocks",
+	log_event(LOG_CRIT, "agent.latched", NULL, "%s are stopped: far more %s than on a normal day. Find out why, then 'writebackctl resume'", latched[latch],
 	          latch == LATCH_GUESSES ? "wrong passwords" : "requests");
 	tell_status(agent);
 }
@@ -472,8 +474,10 @@ static enum status open_limits(struct agent *agent)
 		return STATUS_AGENT_INTERNAL;
 	limits_on_latch(agent->limits, handle_latch, agent);
 	for (enum latch latch = 0; latch < LATCHES; latch++)
-		if (journal_number(agent->journal, agent_latch_numbers[latch], 0))
+		if (journal_number(agent->journal, agent_latch_numbers[latch], 0)) {
 			limits_latch(agent->limits, latch);
+			log_event(LOG_CRIT, "agent.latched", NULL, "%s are still stopped, as before the restart: find out why, then 'writebackctl resume'", latched[latch]);
+		}
 	return STATUS_OK;
 }
 

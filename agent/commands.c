@@ -196,7 +196,7 @@ static void check_keys(const struct agent *agent, json_t *rows)
 static void check_agent(const struct agent *agent, json_t *rows)
 {
 	const struct identity *identity = &agent->identity;
-	char text[512];
+	char text[640];
 	snprintf(text, sizeof text, identity->enrolled ? "%s with %s, root key %s" : "%s", identity->enrolled ? identity->agent_id : "not enrolled: writebackctl enroll",
 	         identity->enrolled ? identity->issuer : "", identity->enrolled ? jose_key_id(identity->root) : "");
 	add_row(rows, "agent", "enrolment", identity->enrolled, text);
@@ -204,6 +204,8 @@ static void check_agent(const struct agent *agent, json_t *rows)
 	snprintf(text, sizeof text, identity->key_set.keys ? "version %lld, %lld days left" : "none seen yet", (long long)identity->key_set.version, (long long)(left_s / 86400));
 	add_row(rows, "agent", "key set", left_s > 0, text);
 	check_keys(agent, rows);
+	snprintf(text, sizeof text, "%s%s", agent->config_refused[0] ? "what is there now is refused, and the agent would not start with it: " : "the one in force", agent->config_refused);
+	add_row(rows, "agent", "configuration", !agent->config_refused[0], text);
 	add_row(rows, "agent", "journal", journal_writable(agent->journal), journal_writable(agent->journal) ? "can be written" : status_admin_text(STATUS_AGENT_JOURNAL));
 	describe_latch(agent, LATCH_RESETS, text, sizeof text);
 	add_row(rows, "agent", "resets", !limits_latched(agent->limits, LATCH_RESETS), text);

@@ -156,7 +156,7 @@ static enum status parse_identity(struct identity *identity, const json_t *json,
 	const char *name = json_string_value(json_object_get(json, "name"));
 	if (!agent_id || !uuid_valid(agent_id) || !instance_id || !uuid_valid(instance_id) || !issuer
 	    || jose_key_from_jwk(json_object_get(json, "root_key"), JOSE_SIGN, false, &identity->root) != STATUS_OK) {
-		snprintf(why, capacity, "%s/identity.json is damaged", identity->folder);
+		snprintf(why, capacity, "%s/identity.json is damaged; restore it, or revoke this agent at the service, move the file away and enroll again", identity->folder);
 		return STATUS_LOCAL_INPUT;
 	}
 	strcpy(identity->agent_id, agent_id);

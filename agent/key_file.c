@@ -11,6 +11,8 @@
 
 #include "base/log.h"
 
+#define CURE "restore it, or revoke this agent at the service, move identity.json away and enroll again"
+
 static const char *const USES[] = { [JOSE_SIGN] = "signing", [JOSE_DECRYPT] = "decryption" };
 
 /* The key to wrap with --------------------------------------------------------------------------------------------------------------- */
@@ -122,7 +124,7 @@ static enum status read_plain(const char *path, struct bytes text, enum jose_use
 	enum status status = jwk ? jose_key_from_jwk(jwk, use, true, ret_key) : STATUS_LOCAL_INPUT;
 	json_decref(jwk);
 	if (status != STATUS_OK)
-		snprintf(why, capacity, "%s is damaged: it holds no private %s key as a JWK; restore it, or revoke this agent at the service and enroll again", path, USES[use]);
+		snprintf(why, capacity, "%s is damaged: it holds no private %s key as a JWK; " CURE, path, USES[use]);
 	return status;
 }
 
@@ -136,11 +138,10 @@ static enum status read_wrapped(const char *path, struct bytes text, enum jose_u
 	if (reason == JOSE_OK)
 		return STATUS_OK;
 	if (reason == JOSE_DECRYPTION) {
-		snprintf(why, capacity, "%s cannot be unwrapped: keys.wrap_key_file is not the key that it was wrapped with, or the file is damaged; restore either, "
-		         "or revoke this agent at the service and enroll again", path);
+		snprintf(why, capacity, "%s cannot be unwrapped: keys.wrap_key_file is not the key that it was wrapped with, or the file is damaged; " CURE, path);
 		return STATUS_LOCAL_CONFIG;
 	}
-	snprintf(why, capacity, "%s is damaged (%s): it is neither a JWK nor a wrapped one; restore it, or revoke this agent at the service and enroll again", path, jose_reason_name(reason));
+	snprintf(why, capacity, "%s is damaged (%s): it is neither a JWK nor a wrapped one; " CURE, path, jose_reason_name(reason));
 	return STATUS_LOCAL_INPUT;
 }
 
@@ -156,7 +157,7 @@ static enum status read_key(const char *path, enum jose_use use, const struct se
 	if (status == STATUS_LOCAL_PERMISSION)
 		snprintf(why, capacity, "%s must be a regular file of the agent's user with mode 0600", path);
 	else if (status != STATUS_OK)
-		snprintf(why, capacity, "%s cannot be read: %s", path, status == STATUS_LOCAL_SYSTEM ? strerror(errno) : "it is empty or too long");
+		snprintf(why, capacity, "%s cannot be read: %s", path, status == STATUS_LOCAL_SYSTEM ? strerror(errno) : "it is empty or too long; " CURE);
 	if (status != STATUS_OK)
 		return status;
 	*ret_plain = text.size > 0 && text.data[0] == '{';

@@ -66,7 +66,7 @@ static enum status sqlite_failure(sqlite3 *db, const char *path, const char *wha
 {
 	int code = sqlite3_errcode(db) & 0xff;
 	enum status status = code == SQLITE_CORRUPT || code == SQLITE_NOTADB || code == SQLITE_ERROR ? STATUS_LOCAL_DAMAGED : STATUS_AGENT_JOURNAL;
-	return status_because(status, ret_why, "%s: %s: %s", path, what, sqlite3_errmsg(db));
+	return status_because(status, ret_why, "%s: %s: %s", path, status == STATUS_LOCAL_DAMAGED ? "is damaged" : what, sqlite3_errmsg(db));
 }
 
 static bool query_text(sqlite3 *db, const char *sql, char *out, size_t capacity)
@@ -123,8 +123,10 @@ static enum status check_identity(sqlite3 *db, const struct database_options *op
 	char answer[256] = "";
 	if (!query_text(db, "PRAGMA quick_check(1)", answer, sizeof answer))
 		return sqlite_failure(db, options->path, "cannot be checked", ret_why);
+	/* A heading, then what it found. */
+	const char *line = strchr(answer, '\n');
 	if (strcmp(answer, "ok") != 0)
-		return status_because(STATUS_LOCAL_DAMAGED, ret_why, "%s: is damaged: %s", options->path, answer);
+		return status_because(STATUS_LOCAL_DAMAGED, ret_why, "%s: is damaged: %s", options->path, line != NULL ? line + 1 : answer);
 	return STATUS_OK;
 }
 
