@@ -102,7 +102,7 @@ static enum status set_pragmas(sqlite3 *db, const char *path, char **ret_why)
 			return sqlite_failure(db, path, pragmas[i], ret_why);
 	char mode[16] = "";
 	if (!query_text(db, "PRAGMA journal_mode = WAL", mode, sizeof mode) || strcmp(mode, "wal") != 0)
-		return sqlite_failure(db, path, "write-ahead logging cannot be switched on", ret_why);
+		return sqlite_failure(db, path, "cannot be written; is the disk full, read-only or failing?", ret_why);
 	if (!execute(db, "PRAGMA synchronous = FULL"))
 		return sqlite_failure(db, path, "PRAGMA synchronous", ret_why);
 	return STATUS_OK;

@@ -170,10 +170,16 @@ enum status keys_init(const char *directory, const char *issuer, int64_t now, ch
 
 static enum status load_root_private(const char *directory, const char *root_file, struct jose_key **ret_root, char **ret_why)
 {
+	AUTO_FREE char *own = path_in(directory, "root.jwk");
+	if (root_file == NULL && own != NULL && access(own, F_OK) != 0)
+		return because(STATUS_LOCAL_CONFIG, ret_why, "%s is not there: bring the root key from where it is kept and name its file, --root FILE", own);
 	if (root_file == NULL)
 		return load_private(directory, "root.jwk", ret_root, ret_why);
 	enum status status = jose_key_load(root_file, JOSE_SIGN, ret_root);
-	return status == STATUS_OK ? status : because(status, ret_why, "%s: %s", root_file, status_code(status));
+	if (status == STATUS_OK)
+		return status;
+	return because(status, ret_why, "%s: %s", root_file, status == STATUS_LOCAL_SYSTEM ? strerror(errno) : status == STATUS_LOCAL_PERMISSION
+		? "it must be a regular file of the service's user with mode 0600 or less" : "it holds no private signing key");
 }
 
 /* The public keys that the present set names besides `signing`, newest first. Their private halves are gone. */

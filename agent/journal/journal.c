@@ -6,6 +6,7 @@
 #include "agent/journal/internal.h"
 #include "agent/journal/seal.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 #define PROBE_S 5
 #define PROBE "probe"
@@ -109,10 +110,14 @@ void journal_note_written(struct journal *journal, bool written)
 	if (journal->unwritable == !written)
 		return;
 	journal->unwritable = !written;
-	if (!written)
+	if (!written) {
+		log_event(LOG_CRIT, "journal.unwritable", NULL, "the journal cannot be written: is the disk full, read-only or failing? Nothing is applied until it can be again, which is tried every %d s", PROBE_S);
 		start_probe(journal);
-	else if (journal->probe)
-		event_del(journal->probe);
+	} else {
+		log_event(LOG_NOTICE, "journal.writable", NULL, "the journal can be written again");
+		if (journal->probe)
+			event_del(journal->probe);
+	}
 }
 
 /* Entries ------------------------------------------------------------------------------------------------------------------------------ */

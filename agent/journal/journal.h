@@ -57,7 +57,8 @@ struct journal_settings {
 	unsigned rows_limit;            /* 20,000: more unforgotten rows are agent.journal; a row takes about 2 KiB of memory. A quarter of them at most are refusals: rows of outcomes
 	                                 * without an intent that do not count */
 };
-/* Opens, checks every row's checksum, fills the index. STATUS_AGENT_JOURNAL with a sentence where it is damaged, foreign or cannot be written: never a silent fresh start. */
+/* Opens, checks every row's checksum, fills the index. With a sentence: STATUS_LOCAL_DAMAGED where it is damaged, incomplete, older than it was or foreign,
+ * STATUS_AGENT_JOURNAL where it cannot be read or written now, STATUS_LOCAL_PERMISSION for owner and mode: never a silent fresh start. */
 enum status journal_open(struct event_base *base, const struct journal_settings *settings, struct journal **ret_journal, char **ret_why) MUST_USE;
 void journal_close(struct journal *journal);
 
@@ -66,7 +67,7 @@ const struct journal_entry *journal_find(const struct journal *journal, const ch
 /* Calls for each entry, in order of arrival; false from `each` ends it. */
 void journal_each(const struct journal *journal, bool (*each)(const struct journal_entry *entry, void *arg), void *arg);
 unsigned journal_unacknowledged(const struct journal *journal);
-/* Writing works: false after a failed commit until one succeeds (a probe every 5 s). While false nothing may be applied. */
+/* Writing works: false after a failed commit until one succeeds (a probe every 5 s); each change is a line of the log. While false nothing may be applied. */
 bool journal_writable(const struct journal *journal);
 
 /* Both copy `entry`. The index knows the entry at once (so a duplicate that arrives meanwhile is seen); done tells when it is on disk: STATUS_OK, or agent.journal (then it is out of the index again, for an intent).

@@ -23,17 +23,19 @@ def version(machine, user):
 @pytest.mark.parametrize("fault, user", [("full", "bench060"), ("fsync", "bench061")])
 def test_a_disk_that_takes_nothing(machine, fault, user):
     """Refused before anything is written to the directory; shown; and over within seconds of the fault's end, without a hand."""
-    before = version(machine, user)
+    before, told = version(machine, user), len(machine.agent.writebackd.events(event="journal.unwritable"))
     machine.set(**{fault: 1})
     try:
         answer = machine.reset(user)
         assert (answer["status"], answer["code"]) == ("failed", "agent.journal")
         assert version(machine, user) == before
+        assert len(machine.agent.writebackd.events(event="journal.unwritable", level="critical")) == told + 1
         wait_for("status to say so", lambda: machine.agent.status()["why"] == "the journal cannot be written", 5)
         assert machine.reset(user)["code"] == "agent.journal" and version(machine, user) == before
     finally:
         machine.set(**{fault: 0})
     wait_for("the journal to be written again", lambda: machine.agent.status()["journal"]["writable"], 12)
+    assert machine.agent.writebackd.events(event="journal.writable")
     assert machine.reset(user)["code"] == "ok" and version(machine, user) == before + 1
     machine.agent.writebackd.kill()
     machine.agent.start_writebackd()
