@@ -248,8 +248,7 @@ enum jose_reason jose_peek_typ(const struct jose_keys *keys, struct bytes jws, c
 		return kept ? JOSE_OK : JOSE_HEADER;
 	enum jose_reason reason = jose_header(part, &header);
 	const char *typ = json_string_value(json_object_get(header, "typ"));
-	if (reason == JOSE_OK && (!typ || strlen(typ) >= JOSE_TYP_SIZE))
-		reason = JOSE_HEADER;
+	reason = reason == JOSE_OK && (!typ || strlen(typ) >= JOSE_TYP_SIZE) ? JOSE_HEADER : reason;
 	if (reason == JOSE_OK)
 		strcpy(ret_typ, typ);
 	json_decref(header);

@@ -1375,6 +1375,30 @@ def test_flood_of_messages(service, agent):
     run(main())
 
 
+def test_what_no_restart_heals(tmp_path):
+    """Exit statuses that its unit does not restart, and a sentence with the cure."""
+    service = Service(tmp_path)
+    root, store = service.path("state/root.jwk"), service.path("state/store.sqlite")
+    os.rename(root, service.path("safe.jwk"))
+    refused = subprocess.run([BINARY, "rotate-keys", "--config", service.path("c.yaml")], stderr=subprocess.PIPE, text=True, timeout=20)
+    assert refused.returncode == 78 and "--root FILE" in refused.stderr
+    refused = subprocess.run([BINARY, "rotate-keys", "--root", root, "--config", service.path("c.yaml")], stderr=subprocess.PIPE, text=True, timeout=20)
+    assert refused.returncode == 71 and "No such file" in refused.stderr
+    service.command("rotate-keys", "--root", service.path("safe.jwk"))
+    service.stop()
+
+    def served():
+        return subprocess.run([BINARY, "serve", "--config", service.path("c.yaml"), "--log-format", "text"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=20)
+    os.chmod(store, 0o644)
+    assert served().returncode == 77
+    os.chmod(store, 0o600)
+    with open(store, "r+b") as file:
+        file.write(b"not a database at all")
+    done = served()
+    assert done.returncode == 65 and "is damaged" in done.stderr and done.stderr.count("service.failed") == 1
+    service.command("agents", code=65)
+
+
 def test_new_keys(service, agent):
     async def main():
         await agent.connect()
