@@ -134,6 +134,8 @@ void request_free(struct request *request)
 		request_remember_write(request);
 	secret_claims_clear(&request->secret);
 	located_free(request->located);
+	for (int i = 0; i < ATTEMPTS; i++)
+		located_free(request->attempts[i].sent_over);
 	verified_free(request->verified);
 	result_clear(&request->result);
 	free(request->entry.result);

@@ -29,6 +29,12 @@ static bool would_stand(const struct request *request, const struct replication_
 	return record->version >= known || (record->version + 1 == known && now_s > request->record_time_s);
 }
 
+/* Written through the first server since the intent: by us, or by somebody who came after us. */
+static bool is_since_intent(const struct request *request, const struct replication_record *record)
+{
+	return memcmp(record->originator, request->entry.invocation_id, sizeof record->originator) == 0 && record->originating_usn > request->entry.highest_committed_usn;
+}
+
 /* Somebody else's record is written over only where it is from before this request came. */
 static bool is_for_second_write(const struct request *request)
 {
@@ -41,6 +47,8 @@ static bool is_for_second_write(const struct request *request)
 		return located_account(request->located)->lockout_time_set;
 	if (!record->known || request_record_is_unchanged(request, record))
 		return record->known;
+	if (is_since_intent(request, record))
+		return false;
 	int64_t now_s = position->current_time_s, ago_s = (clock_monotonic_us() - request->started_us) / 1000000;
 	return now_s && record->time_s < now_s - ago_s - RECORD_SLACK_S && would_stand(request, record, now_s);
 }
@@ -70,6 +78,10 @@ static void handle_written(enum status status, const struct directory_answer *an
 	          lost ? "the answer to the second write was lost, too" : "the second write was not done; the fate of the first one is open");
 	request->attempts[SECOND].open = lost;
 	request->attempts[SECOND].lost_ms = clock_now_ms();
+	if (lost) {
+		request->attempts[SECOND].sent_over = request->located;
+		request->located = NULL;
+	}
 	give_up(request, sent);
 }
 

@@ -87,7 +87,17 @@ static enum verdict judge_beside_foreign(const struct intent *intent, const stru
 	return alone && is_record(record, foreign->version, foreign->originator, foreign->originating_usn) ? VERDICT_UNCHANGED : VERDICT_REPLACED;
 }
 
-/* On another server only what is there proves anything: what is not there may not have come yet. */
+/* The bind at the server that was written to may still come: after a crash the service delivers the request again as soon as there is a channel. While there is none nobody could be told
+ * anything. The last quarter of the limit is for what can be said without it. */
+static bool may_wait_for_proof(const struct request *request)
+{
+	const struct settings *settings = request_settings(request);
+	int64_t now = clock_monotonic_us(), ready_us = request->all->channel_us, patience_ms = settings->settling_delay_ms > REDELIVERY_MS ? settings->settling_delay_ms : REDELIVERY_MS;
+	bool has_secret = request->secret.new_password.size, may_come = !request->verified && (ready_us == 0 || now - ready_us < patience_ms * 1000);
+	return !request->proof_spent && !request->all->closing && (has_secret || may_come) && now - request->settle_began_us < settings->settling_limit_ms * 750;
+}
+
+/* On another server only what is there proves anything: what is not there may not have come yet. A record that came by replication says that there was a write, and not whose. */
 static enum verdict judge_reading(const struct request *request, int which, const struct located *located)
 {
 	const struct intent intent = intent_of(&request->entry, which);
@@ -101,7 +111,7 @@ static enum verdict judge_reading(const struct request *request, int which, cons
 		return same_server ? judge_beside_foreign(&intent, foreign, located_password_record(located), position) : VERDICT_UNREADABLE;
 	if (verdict == VERDICT_APPLIED && (request->proof_lost || !may_be_ours(&request->attempts[which], located)))
 		return same_server ? VERDICT_REPLACED : VERDICT_UNREADABLE;
-	return same_server || verdict == VERDICT_APPLIED ? verdict : VERDICT_UNREADABLE;
+	return same_server || (verdict == VERDICT_APPLIED && !may_wait_for_proof(request)) ? verdict : VERDICT_UNREADABLE;
 }
 
 static void schedule(struct request *request, int64_t ms)
@@ -164,14 +174,24 @@ bool request_settled_by(struct request *request, const struct located *located)
 	return end_if_applied(request, verdicts);
 }
 
-/* A server that has just begun to answer again may still hold our modify: until it has answered for the whole delay only a good answer is one. */
+/* The connection stands as long as others' operations are outstanding on it. */
+static bool may_still_come(struct attempt *attempt)
+{
+	if (attempt->sent_over && !located_is_retiring(attempt->sent_over)) {
+		located_free(attempt->sent_over);
+		attempt->sent_over = NULL;
+	}
+	return attempt->sent_over;
+}
+
+/* A server that has just begun to answer again may still hold our modify: until it has answered for the whole delay behind the end of the modify's connection only a good answer is one. */
 static bool stayed_unchanged(struct attempt *attempt, enum verdict verdict, bool asked, int64_t delay_us)
 {
 	int64_t now = clock_monotonic_us();
-	if (verdict == VERDICT_UNCHANGED && !attempt->unchanged_us)
-		attempt->unchanged_us = now;
-	else if (verdict != VERDICT_UNCHANGED && asked)
+	if (may_still_come(attempt) || (verdict != VERDICT_UNCHANGED && asked))
 		attempt->unchanged_us = 0;
+	else if (verdict == VERDICT_UNCHANGED && !attempt->unchanged_us)
+		attempt->unchanged_us = now;
 	return !attempt->open || (attempt->unchanged_us && now - attempt->unchanged_us >= delay_us);
 }
 
@@ -208,25 +228,27 @@ static int find_in_doubt(const struct request *request, const struct located *lo
 	return which;
 }
 
-/* After a crash the service delivers the request again as soon as there is a channel, and its password decides. While there is none nobody could be told anything. The
- * last quarter of the limit is for what can be said without it. */
 static bool waits_for_frame(const struct request *request, const struct located *located)
 {
-	const struct settings *settings = request_settings(request);
-	int64_t now = clock_monotonic_us(), ready_us = request->all->channel_us, patience_ms = settings->settling_delay_ms > REDELIVERY_MS ? settings->settling_delay_ms : REDELIVERY_MS;
-	bool early = (ready_us == 0 || now - ready_us < patience_ms * 1000) && now - request->settle_began_us < settings->settling_limit_ms * 750;
-	return early && !request->verified && !request->all->closing && request_provable(request, located) == PROOF_WANTS_SECRET;
+	return may_wait_for_proof(request) && request_provable(request, located) == PROOF_WANTS_SECRET;
+}
+
+/* The one bind was wrong: whoever's it is, it is not ours, wherever it is read. */
+static void note_foreign(struct request *request, const struct replication_record *record)
+{
+	for (int i = 0; i < ATTEMPTS; i++)
+		if (i == request->in_doubt || memcmp(intent_of(&request->entry, i).invocation_id, record->originator, 16) == 0)
+			request->attempts[i].foreign = *record;
 }
 
 static void handle_proof(struct request *request, enum proof proof, struct located *located)
 {
-	struct attempt *attempt = &request->attempts[request->in_doubt];
 	if (proof == PROOF_RIGHT || proof == PROOF_RIGHT_MUST_CHANGE) {
 		end_applied(request, request->in_doubt);
 		return;
 	}
 	if (proof == PROOF_WRONG) {
-		attempt->foreign = *located_password_record(located);
+		note_foreign(request, located_password_record(located));
 		judge_attempts(request, located, request->verdicts);
 	}
 	conclude(request);
@@ -323,7 +345,7 @@ void request_settle_on(struct request *request)
 void request_settle(struct request *request, enum status status)
 {
 	/* Its connection is the one that is not believed any more. */
-	located_free(request->located);
+	request->attempts[FIRST].sent_over = request->located;
 	request->located = NULL;
 	if (request->all->closing)
 		return;

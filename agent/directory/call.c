@@ -509,6 +509,12 @@ struct sid located_agent(const struct located *located)
 	return located->connection->self_count == 1 ? located->connection->self[0] : (struct sid){ 0 };
 }
 
+bool located_is_retiring(const struct located *located)
+{
+	const struct connection *connection = located->connection;
+	return connection->generation == located->generation && connection->state == CONNECTION_READY && connection->retiring;
+}
+
 struct located *located_ref(struct located *located)
 {
 	located->references++;

@@ -119,6 +119,10 @@ static void on_state_timeout(struct connection *connection)
 /* A busy one too: it may have lost its role, or its partners. */
 static void on_idle(struct connection *connection)
 {
+	if (connection_is_over(connection)) {
+		connection_retire(connection);
+		return;
+	}
 	arm_timer(connection);
 	explore_probe(connection, connection->setup.settings->connect_timeout_ms);
 }
@@ -174,6 +178,11 @@ void connection_fail(struct connection *connection, enum status status, const ch
 		}
 	}
 	connection_unref(connection);
+}
+
+void connection_retire(struct connection *connection)
+{
+	connection_fail(connection, STATUS_DIRECTORY_TIMEOUT, "it did not answer a write in time");
 }
 
 void connection_start(struct connection *connection)

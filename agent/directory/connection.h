@@ -138,6 +138,9 @@ const char *connection_base_dn(const struct connection *connection);
 /* For a flavor, while `connection` stands. */
 struct view connection_view(const struct connection *connection);
 static inline bool connection_usable(const struct connection *connection) { return connection->state == CONNECTION_READY && !connection->retiring; }
+/* It is retiring, and empty: connection_retire ends it. */
+static inline bool connection_is_over(const struct connection *connection) { return connection->state == CONNECTION_READY && connection->retiring && connection->outstanding_count == 0; }
+void connection_retire(struct connection *connection);
 static inline unsigned connection_load(const struct connection *connection) { return connection->waiting_count + connection->outstanding_count; }
 const char *connection_state_name(enum connection_state state);
 

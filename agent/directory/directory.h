@@ -80,6 +80,8 @@ const char *located_policy_control(const struct located *located);
 /* The account that the agent binds as; size 0: not known. */
 struct sid located_agent(const struct located *located);
 void located_free(struct located *located);
+/* A write was not answered in time on the connection that it was read over, which still stands, for the sake of what else is outstanding there: the server may do what was sent over it. */
+bool located_is_retiring(const struct located *located);
 /* One more reference, for located_free. Both see what directory_recheck reads. */
 struct located *located_ref(struct located *located);
 

@@ -145,8 +145,8 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 		connection->retiring = true;
 	}
 	end_unanswered(operation, STATUS_DIRECTORY_TIMEOUT, sent);
-	if (connection->retiring && connection->state == CONNECTION_READY && connection->outstanding_count == 0) {
-		connection_fail(connection, STATUS_DIRECTORY_TIMEOUT, "it did not answer a write in time");
+	if (connection_is_over(connection)) {
+		connection_retire(connection);
 	}
 	connection_unref(connection);
 }
@@ -250,8 +250,12 @@ enum status operation_who_am_i(struct connection *connection, int64_t timeout_ms
 void operation_cancel(struct operation *operation)
 {
 	if (operation != NULL) {
+		struct connection *connection = operation->connection;
 		detach(operation);
 		operation_free(operation);
+		if (connection_is_over(connection)) {
+			event_active(connection->timer, EV_TIMEOUT, 0); /* not from inside: it may have been called by another one's end */
+		}
 	}
 }
 
@@ -366,8 +370,8 @@ void operations_receive(struct connection *connection)
 		return;
 	}
 	submit_waiting(connection);
-	if (connection->ldap == ldap && connection->retiring && connection->outstanding_count == 0) {
-		connection_fail(connection, STATUS_DIRECTORY_TIMEOUT, "it did not answer a write in time");
+	if (connection->ldap == ldap && connection_is_over(connection)) {
+		connection_retire(connection);
 	} else if (connection->setup.room != NULL && !connection->stopped) {
 		connection->setup.room(connection, connection->setup.arg);
 	}

@@ -342,7 +342,7 @@ def race(mocks):
 
 
 def test_lost_and_done_and_known_to_the_other(race):
-    """The first write comes to the other controller before the agent asks there: that is the answer, and nothing is written again."""
+    """The first write comes to the other controller before the agent asks there: nothing is written again, and whose it is the bind at the first one says."""
     scene, one, other = race
     one.control("fault add on=modify user=alice swallow")
     _, result, took = scene.ask("alice", NEW + "1", prefer=0)
@@ -350,15 +350,26 @@ def test_lost_and_done_and_known_to_the_other(race):
     assert writes_of(scene, NEW + "1") == (1, 0)
 
 
+def test_anothers_write_comes_to_the_other(race):
+    """Ours is dropped, and an administrator sets one through the same controller before that is known: one write, and it comes by replication as ours would have."""
+    scene, one, other = race
+    one.control("fault add on=modify user=bench090 drop")
+    threading.Timer(0.4, lambda: one.control('set bench090 password="Admin-Set-This-99"')).start()
+    _, result, _ = scene.ask("bench090", NEW + "7", prefer=0)
+    assert result["status"] in ("failed", "unknown"), result
+    assert writes_of(scene, NEW + "7") == (0, 0)
+    assert one.opens("bench090", "Admin-Set-This-99")
+
+
 def test_lost_and_done_while_the_other_is_behind(race):
     """Both write it, and whichever stands is right. Policy hints hold for both: the minimum age is a day."""
     scene, one, other = race
     other.hold()
     one.control("fault add on=modify user=bob cut-after")
-    _, result, took = scene.ask("bob", NEW + "2", prefer=0)
+    claims, result, took = scene.ask("bob", NEW + "2", prefer=0)
     assert result["code"] == "ok" and took < 1 and scene.server(result) == 1
     assert writes_of(scene, NEW + "2") == (1, 1)
-    assert not [r for r in scene.outcomes if r["status"] == "settling"], "nobody hears of settling where the other one helps at once"
+    assert not [r for r in scene.outcomes if r["status"] == "settling" and r["request_id"] == claims["jti"]], "nobody hears of settling where the other one helps at once"
     other.release()
     scene.domain.wait_in_step()
     assert one.opens("bob", NEW + "2") and other.opens("bob", NEW + "2")

@@ -50,6 +50,7 @@ static struct played {
 	int64_t recheck_finds_s;       /* from the write on a recheck finds unicodePwd's record to be of then */
 	int64_t clock_ahead_s;         /* of the server; INT64_MIN: it tells none */
 	int64_t written_at_s;          /* unicodePwd's record */
+	int64_t retiring_until_us;     /* the connection of a lost write stands so long */
 	unsigned unreadable;           /* so many readings from the third on fail */
 	bool policy_control;
 	unsigned located, rechecked, written, forgotten;
@@ -71,12 +72,14 @@ static struct played {
 	/* dc2: another controller of the domain. */
 	struct {
 		bool up, gone, moves_out, replicated;  /* replicated: the first write comes there between reading and writing */
+		bool replicated_since;                 /* it comes there behind the second one, which is not done */
 		uint32_t version;
 		uint64_t usn;
 		uint8_t originator[16];
 		int64_t written_at_s;
 		enum writing writing;
 		unsigned located, rechecked, written;
+		unsigned stands_in;                    /* so many readings from the second on find dc2 where dc1 was to be read */
 		char password[64];
 	} second;
 } played;
@@ -91,6 +94,7 @@ struct located *located_ref(struct located *located)
 	located->references++;
 	return located;
 }
+bool located_is_retiring(const struct located *located) { return clock_monotonic_us() < played.retiring_until_us; }
 void located_free(struct located *located)
 {
 	if (located && located->references-- == 0)
@@ -214,6 +218,10 @@ enum status directory_locate(struct directory *directory, enum locate_by by, con
 		return soon((struct later){ .located = done, .found = find_on_second(), .arg = arg });
 	}
 	played.located++;
+	if (played.located > 1 && played.located <= 1 + played.second.stands_in) {
+		free(found);
+		return soon((struct later){ .located = done, .found = find_on_second(), .arg = arg });
+	}
 	/* A server that stood still with our modify in its hands goes on after the first reading. */
 	if (played.writing == WRITE_STALLED && played.located == 3) {
 		played.version++;
@@ -266,6 +274,11 @@ enum status directory_write(struct located *located, const struct directory_chan
 {
 	if (located->second) {
 		played.second.written++;
+		if (played.second.replicated_since) {
+			played.second.version = played.version;
+			played.second.usn = played.usn;
+			memcpy(played.second.originator, played.originator, 16);
+		}
 		snprintf(played.second.password, sizeof played.second.password, "%.*s", (int)change->password.size, (const char *)change->password.data);
 		if (played.second.writing == WRITE_GOOD || played.second.writing == WRITE_LOST_APPLIED) {
 			played.second.version++;
@@ -995,6 +1008,15 @@ static void test_lost_answer_of_a_server_that_comes_back(void **state)
 	assert_true(clock_monotonic_us() - began >= 1350000);
 }
 
+/* Or from when the modify can come no more. */
+static void test_lost_answer_on_a_connection_that_stands(void **state)
+{
+	int64_t began = clock_monotonic_us();
+	played.retiring_until_us = began + 1000000;
+	settle(*state, WRITE_LOST, STATUS_DIRECTORY_TIMEOUT);
+	assert_true(clock_monotonic_us() - began >= 1350000);
+}
+
 static void test_skew_is_seen_while_reading(void **state)
 {
 	struct scene *scene = *state;
@@ -1245,21 +1267,69 @@ static void assert_no_second(struct scene *scene, enum status code)
 	assert_int_equal(played.second.written, 0);
 }
 
-/* The first write has come there by replication: that is the answer. */
-static void test_second_server_has_the_first_write(void **state)
+/* A write through dc1 has come there by replication: whose it is the bind at dc1 says. */
+static void replicate(void)
 {
 	played.second.version = 3;
 	played.second.usn = 1501;
+}
+
+static void test_second_server_has_the_first_write(void **state)
+{
+	replicate();
+	played.writing = WRITE_LOST_APPLIED;
 	assert_no_second(*state, STATUS_OK);
-	assert_int_equal(((struct scene *)*state)->count, 1);
-	assert_int_equal(played.second.rechecked, 1); /* after the write only */
+	assert_int_equal(played.verified, 1);
+	assert_false(played.tried_on_second);
 }
 
 static void test_first_write_comes_while_the_second_is_prepared(void **state)
 {
 	played.second.replicated = true;
+	played.writing = WRITE_LOST_APPLIED;
 	assert_no_second(*state, STATUS_OK);
-	assert_int_equal(played.second.rechecked, 2);
+	assert_int_equal(played.verified, 1);
+}
+
+/* Ours was lost, and an administrator set it through dc1 within the same second: one write, as if it were ours. dc1 is not to be read for a while. */
+static void test_second_server_has_anothers_write(void **state)
+{
+	replicate();
+	played.right = "somebody-elses";
+	played.writing = WRITE_LOST_APPLIED;
+	played.second.stands_in = 3;
+	assert_no_second(*state, STATUS_DIRECTORY_TIMEOUT);
+	assert_int_equal(played.verified, 1);
+	assert_false(played.tried_on_second);
+	assert_true(played.located > 4);
+}
+
+/* dc1 does not come back: the record has to do in the end. */
+static void test_second_server_alone_has_the_first_write(void **state)
+{
+	int64_t began = clock_monotonic_us();
+	replicate();
+	played.writing = WRITE_LOST_APPLIED;
+	played.second.stands_in = UINT32_MAX - 1;
+	assert_no_second(*state, STATUS_OK);
+	assert_int_equal(played.verified, 0);
+	assert_true(clock_monotonic_us() - began >= ((struct scene *)*state)->settings.settling_limit_ms * 750);
+}
+
+/* Both answers were lost, and what the bind at dc2 has shown to be another's there is no more ours at dc1. */
+static void test_anothers_write_is_anothers_everywhere(void **state)
+{
+	played.second.up = true;
+	played.second.writing = WRITE_LOST;
+	played.second.replicated_since = true;
+	played.right = "somebody-elses";
+	played.second.stands_in = 1;
+	played.writing = WRITE_LOST_APPLIED;
+	const struct result *result = ask_one(*state, (struct ask){ OP_RESET, GOOD });
+	assert_int_equal(played.second.written, 1);
+	assert_int_equal(played.verified, 1);
+	assert_true(played.tried_on_second);
+	assert_int_not_equal(result->code, STATUS_OK);
 }
 
 /* An administrator has set it on dc2 since. */
@@ -1731,13 +1801,13 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		ROW(test_reset), 
 		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
-		ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_no_success_becomes_a_refusal), ROW(test_a_refusal_is_held_against_the_record),
+		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_no_success_becomes_a_refusal), ROW(test_a_refusal_is_held_against_the_record),
 		ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
 		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_nothing_is_written_before_it_is_delivered_again), ROW(test_it_expires_where_it_is_not_delivered_again), ROW(test_what_nobody_else_is_asked_for_goes_on), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time),
 		ROW(test_one_at_a_time_for_one_user),
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),
 		ROW(test_lost_answer_and_a_later_write), ROW(test_lost_answer_and_two_writes), ROW(test_lost_answer_applied_by_a_clock_of_its_own), ROW(test_lost_answer_of_a_server_that_comes_back), ROW(test_skew_is_seen_while_reading),
-		ROW(test_second_write), ROW(test_second_unlock), ROW(test_second_server_has_the_first_write), ROW(test_first_write_comes_while_the_second_is_prepared),
+		ROW(test_second_write), ROW(test_second_unlock), ROW(test_second_server_has_the_first_write), ROW(test_first_write_comes_while_the_second_is_prepared), ROW(test_second_server_has_anothers_write), ROW(test_second_server_alone_has_the_first_write), ROW(test_anothers_write_is_anothers_everywhere),
 		ROW(test_no_second_write_over_another), ROW(test_no_second_write_where_it_would_not_stand), ROW(test_second_write_on_a_stale_server), ROW(test_no_second_write_out_of_scope),
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand),

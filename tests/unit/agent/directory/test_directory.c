@@ -438,6 +438,34 @@ static void a_lively_connection_retires_after_a_lost_answer(void **state)
 	assert_int_equal(one.connections, 2);
 }
 
+/* It is known dead when what else is outstanding on it has ended: by its answer, its deadline, or by being forgotten. */
+static void a_connection_with_a_lost_answer_stands_for_others(void **state)
+{
+	struct directory_call *call;
+	start();
+	locate_well();
+	assert_false(located_is_retiring(located));
+	one.on_modify = FAKE_SILENT;
+	begin_write(&RESET, 200);
+	begin_write(&RESET, 500);
+	assert_int_equal(directory_recheck(located, 1000, on_end, NULL, NULL), STATUS_OK);
+	wait_for(3, 400);
+	assert_true(located_is_retiring(located));
+	wait_for(4, 1000);
+	assert_false(located_is_retiring(located));
+	locate_well();
+	begin_write(&RESET, 200);
+	assert_int_equal(directory_recheck(located, 1000, on_end, NULL, NULL), STATUS_OK);
+	wait_for(6, 150);
+	one.on_user_read = FAKE_SILENT;
+	assert_int_equal(directory_recheck(located, 5000, on_end, NULL, &call), STATUS_OK);
+	wait_for(7, 400);
+	assert_true(located_is_retiring(located));
+	directory_cancel(call);
+	event_base_loop(base, EVLOOP_NONBLOCK);
+	assert_false(located_is_retiring(located));
+}
+
 static void a_malformed_answer_to_a_write_is_none(void **state)
 {
 	start();
@@ -950,7 +978,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { CASE(reads_everything), CASE(reads_one_byte_at_a_time), CASE(the_agents_own_account), CASE(another_entry_is_not_taken), CASE(names_that_match_not_once), CASE(unreadable_policy_is_unknown), CASE(a_policy_that_a_busy_server_withholds_is_not_unknown), CASE(partly_readable_policy_is_unknown),
 		CASE(recheck_reads_anew), CASE(writes_once), CASE(refusals_are_told), CASE(an_answer_with_another_tag_counts), CASE(the_policy_control_is_required),
-		CASE(a_silent_server_leaves_the_truth_open), CASE(a_write_that_waited_was_not_sent), CASE(a_lively_connection_retires_after_a_lost_answer),
+		CASE(a_silent_server_leaves_the_truth_open), CASE(a_write_that_waited_was_not_sent), CASE(a_lively_connection_retires_after_a_lost_answer), CASE(a_connection_with_a_lost_answer_stands_for_others),
 		CASE(two_reads_stall_together), CASE(a_malformed_answer_to_a_write_is_none), CASE(an_answer_without_a_tag_ends_the_connection),
 		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
 		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_server_may_be_excluded), CASE(an_excluded_server_is_not_asked), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
