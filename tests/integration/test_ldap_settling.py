@@ -100,7 +100,7 @@ def is_true(lab, op, uid, answer):
 def test_the_answers_are_lost_and_the_writes_were_done(lab, users):
     users = users(3)
     before = {uid: set_at(lab, uid) for uid in users}
-    lab.relay.delay(0.1)
+    lab.relay.delay(0.6, questions=0)
     asked = ask_all(lab, users, 0)
     try:
         # Each is cut off where the server has done it and the answer is still on the cable.

@@ -1,5 +1,6 @@
 """The truth of a write whose answer was lost, while somebody else writes as well: an administrator through the same server or through another one, the user himself, or somebody who unlocks; the
-server does ours late; the agent is killed. In each the directory says what is true, and the agent's outcome is held against that. At most one bind tells, and nobody is locked out by it."""
+server does ours late; the agent is killed. In each the directory says what is true, and the agent's outcome is held against that. At most one bind tells, and nobody is locked out by it.
+Samba is slow to start and to ask: WRITEBACK_FAULT_ROUNDS has it play all of them."""
 import contextlib, os, signal, sqlite3, time
 
 import ldap
@@ -10,6 +11,9 @@ from lab import NETBIOS, wait_for
 from relay import Relay
 from scripted_service import ScriptedService
 
+ON_SAMBA = {"test_nobody_else_writes[Samba-True-applied]", "test_nobody_else_writes[Samba-False-failed]", "test_an_administrators_write_behind_ours[Samba-True]",
+            "test_an_administrators_write_behind_ours[Samba-False]", "test_an_administrator_sets_the_same[Samba-False]", "test_the_users_own_change_behind_ours[Samba-True]",
+            "test_somebody_else_unlocks[Samba]", "test_a_controller_that_stood_still_does_it_late[Samba]", "test_the_agent_is_killed[Samba-True-False-applied-True]"}
 NEW, ADMINS, OWN = "Gr33n-Field-Harbour", "Admin-Set-This-99", "Users-Own-Choice-77"
 
 
@@ -34,42 +38,36 @@ class Mock:
 
 
 class Samba:
-    """A slow cable: ours is on its way to the controller, or done and the answer on its way back, when it is cut."""
+    """A cable that answers come through one by one: ours is on its way to the controller, or done and the answer on its way back, when it is cut."""
     keeps_old_passwords = True  # perhaps, for an hour (OldPasswordAllowedPeriod)
-    LATENCY = 0.7
 
     def __init__(self, build, folder):
         self.directory = lab_module.SambaDirectory(os.path.join(folder, "dc1"), like=lab_module.samba_template())
-        self.travel = None
 
     def lose(self, scene, claims, user, done):
-        if not done and self.travel is None:
-            self.measure(scene)
         before = self.directory.password_record(user)
-        scene.relay.delay(self.LATENCY)
-        scene.send(claims)
-        wait_for("the intent", lambda: scene.row(claims), 30)
+        self.hold_modify(scene, claims)
         if done:
+            scene.relay.hold_answers()
             wait_for("our write", lambda: self.directory.password_record(user) != before, 15)
         else:
-            self.wait_sent()
             assert self.directory.password_record(user) == before
 
-    def wait_sent(self):
-        """Until the modify is on its way; what was measured is up to a reading too long."""
-        time.sleep(self.travel - 0.45)
-
-    def measure(self, scene):
-        """From the intent to the write at the directory: as much of it as one octet's travel is the modify's."""
-        claims, before = scene.claims("bench000"), self.directory.password_record("bench000")
-        scene.relay.delay(self.LATENCY)
+    @staticmethod
+    def hold_modify(scene, claims):
+        """The agent says it behind the answer to its last reading, which it asks for behind the intent: an answer passes where there was no intent yet after it had come."""
+        def intended():
+            mark = scene.relay.answers()
+            if scene.row(claims):
+                return True
+            scene.relay.let_pass(mark)
+            return False
+        scene.relay.step_answers()
         scene.send(claims)
-        wait_for("the intent", lambda: scene.row(claims), 30)
-        began = time.monotonic()
-        wait_for("our write", lambda: self.directory.password_record("bench000") != before, 15)
-        self.travel = time.monotonic() - began
-        scene.relay.delay(0)
-        assert scene.service.result(claims["jti"], 30)["code"] == "ok"
+        wait_for("the intent", intended, 30)
+        wait_for("the answer to the last reading", lambda: scene.relay.answers() > scene.relay.passed, 15)
+        scene.relay.hold_questions()
+        wait_for("the modify", scene.relay.waiting_questions, 15)
 
     def close(self):
         self.directory.close()
@@ -126,7 +124,6 @@ class Scene:
     def cut(self):
         self.relay.refuse()
         self.relay.reset()
-        self.relay.delay(0)
 
     def mend(self):
         self.relay.forward()
@@ -210,8 +207,10 @@ def scene(build, request):
 
 
 @pytest.fixture
-def user(scene):
+def user(scene, request):
     """Whom no other test has."""
+    if isinstance(scene.kind, Samba) and request.node.name not in ON_SAMBA and not os.environ.get("WRITEBACK_FAULT_ROUNDS"):
+        pytest.skip("on Samba where WRITEBACK_FAULT_ROUNDS is set")
     scene.mend()
     scene.wait_up()
     scene.taken += 1
@@ -265,8 +264,6 @@ def test_the_users_own_change_behind_ours(scene, user, done):
 
 def test_somebody_else_unlocks(scene, user):
     """An unlock is settled by what is there: who did it does not matter."""
-    if scene.kind.keeps_old_passwords:
-        pytest.skip("the slow cable is timed by the password's record")
     scene.directory.lock(user)
     claims = scene.lose(user, False, op="unlock")
     scene.unlock(user)
@@ -279,20 +276,15 @@ def test_a_controller_that_stood_still_does_it_late(scene, user):
     """Stopped with our modify in its hands, and the agent has given it up long before it goes on: that is waited for, and never told as not done."""
     claims, before = scene.claims(user), scene.directory.password_record(user)
     if scene.kind.keeps_old_passwords:
-        if scene.kind.travel is None:
-            scene.kind.measure(scene)
-        scene.relay.delay(scene.kind.LATENCY)
-        scene.send(claims)
-        wait_for("the intent", lambda: scene.row(claims), 30)
-        scene.kind.wait_sent()
+        scene.kind.hold_modify(scene, claims)
     else:
         scene.directory.control(f"fault add on=modify user={user} delay=400")
         scene.send(claims)
         wait_for("the modify", lambda: not scene.directory.faults(), 15)
     scene.directory.pause()
+    scene.relay.forward()
     try:
         scene.service.result(claims["jti"], 20, final=False)
-        scene.relay.delay(0)
         time.sleep(3)  # beyond the delay, and what is allowed for the times of records
         assert not [r for r in scene.service.results if r.get("request_id") == claims["jti"] and r["status"] != "settling"]
     finally:
@@ -304,20 +296,20 @@ def test_a_controller_that_stood_still_does_it_late(scene, user):
         assert done
 
 
-@pytest.mark.parametrize("again", [True, False])
-@pytest.mark.parametrize("done, admin, expected", [(True, False, "applied"), (False, False, "failed"), (True, True, "unknown"), (False, True, "failed")])
-def test_the_agent_is_killed(scene, user, done, admin, again, expected):
+@pytest.mark.parametrize("done, admin, expected, again", [
+    (True, False, "applied", True), (False, False, "failed", True), (True, True, "unknown", True), (False, True, "failed", True),
+    (True, False, "applied", False), (False, False, "failed", False), (False, True, "unknown", False),
+])
+def test_the_agent_is_killed(scene, user, done, admin, expected, again):
     """At that moment; `again`: the service delivers the request once more, and its password decides. Else the record alone has to do."""
     claims = scene.lose(user, done, exp=int(time.time()) + 20)
     scene.kill()
     if admin:
-        time.sleep(5.5)  # a record from the moment of the intent is ours, and replication's times are whole seconds
+        time.sleep(4.2)  # a record from the moment of the intent is ours, and replication's times are whole seconds
         scene.set_password(user, ADMINS)
     scene.relay.forward()
     scene.start(again)
     status = scene.judge(claims, user, done, 40)
-    if admin and not done and not again:
-        expected = "unknown"
     assert status in (scene.replaced(True) if admin and done and again else (expected,))
     assert scene.binds(claims) == (again and (done or admin))
 

@@ -7,12 +7,16 @@
     relay.hold_questions()                  # the other way round
     relay.reset()                           # every connection ends with RST; new ones are served
     relay.refuse()                          # new connections are refused, those that stand go on
-    relay.delay(0.2)                        # every octet takes so long in each direction
+    relay.step_answers()                    # what the server says is held until it is let pass
+    mark = relay.answers()                  # how much of it has come
+    relay.let_pass(mark)                    # that much of it flows
+    relay.waiting_questions()               # octets that clients have said while questions are held
+    relay.delay(0.2)                        # every octet takes so long in each direction; questions=0: every answer
     relay.close()
 
 One thread; each call returns when it is in force.
 """
-import collections, contextlib, errno, selectors, socket, struct, threading, time
+import collections, contextlib, errno, fcntl, selectors, socket, struct, termios, threading, time
 
 CHUNK, BUFFERED = 65536, 1 << 20
 
@@ -22,7 +26,7 @@ class Half:
 
     def __init__(self, source, sink):
         self.source, self.sink = source, sink
-        self.chunks = collections.deque()  # (time from which it may be written, octets)
+        self.chunks = collections.deque()  # (time from which it may be written, octets, number)
         self.size, self.ended, self.shut = 0, False, False
 
 
@@ -31,7 +35,8 @@ class Relay:
         self.target = (host, port)
         self.lock = threading.RLock()
         self.halves, self.connections, self.accepted = [], {}, 0
-        self.passes, self.latency, self.accepts, self.running = {"up": True, "down": True}, 0.0, True, True
+        self.passes, self.latency, self.accepts, self.running = {"up": True, "down": True}, {"up": 0.0, "down": 0.0}, True, True
+        self.stepping, self.passed, self.answered = False, 0, 0  # the answers are numbered; those up to `passed` may flow
         self.plugs = []
         self.listener = socket.create_server((listen, listen_port), backlog=128)
         self.listener.setblocking(False)
@@ -45,7 +50,7 @@ class Relay:
 
     def forward(self):
         with self._change():
-            self.passes = {"up": True, "down": True}
+            self.passes, self.stepping = {"up": True, "down": True}, False
             self._listen()
 
     def silence(self):
@@ -66,7 +71,23 @@ class Relay:
 
     def hold_questions(self):
         with self._change():
-            self.passes = {"up": False, "down": True}
+            self.passes, self.stepping = {"up": False, "down": True}, False
+
+    def step_answers(self):
+        with self._change():
+            self.passes, self.stepping, self.passed = {"up": True, "down": True}, True, self.answered
+
+    def answers(self):
+        with self.lock:
+            return self.answered
+
+    def let_pass(self, mark):
+        with self._change():
+            self.passed = mark
+
+    def waiting_questions(self):
+        with self.lock:
+            return sum(struct.unpack("i", fcntl.ioctl(client, termios.FIONREAD, b"\0" * 4))[0] for client in self.connections)
 
     def reset(self):
         with self._change():
@@ -80,9 +101,9 @@ class Relay:
                 self.listener.close()
                 self.listener = None
 
-    def delay(self, seconds):
+    def delay(self, seconds, questions=None):
         with self._change():
-            self.latency = seconds
+            self.latency = {"up": seconds if questions is None else questions, "down": seconds}
 
     def established(self):
         """How many connections stand."""
@@ -148,24 +169,35 @@ class Relay:
     def _client_of(self, half):
         return half.source if half.source in self.connections else half.sink
 
+    def _way(self, half):
+        return "up" if half.source in self.connections else "down"
+
     def _open(self, half):
-        return self.passes["up" if half.source in self.connections else "down"]
+        return self.passes[self._way(half)]
 
     def _read(self, half):
         data = half.source.recv(CHUNK)
         if data:
-            half.chunks.append((time.monotonic() + self.latency, data))
+            way = self._way(half)
+            self.answered += way == "down"
+            half.chunks.append((time.monotonic() + self.latency[way], data, self.answered if way == "down" else 0))
             half.size += len(data)
         else:
             half.ended = True
 
+    def _may_flow(self, half, now):
+        return half.chunks and half.chunks[0][0] <= now and not self._is_held(half)
+
+    def _is_held(self, half):
+        return self.stepping and half.chunks[0][2] > self.passed
+
     def _write(self, half, now):
-        while half.chunks and half.chunks[0][0] <= now:
-            when, data = half.chunks[0]
+        while self._may_flow(half, now):
+            when, data, number = half.chunks[0]
             sent = half.sink.send(data)
             half.size -= sent
             if sent < len(data):
-                half.chunks[0] = (when, data[sent:])
+                half.chunks[0] = (when, data[sent:], number)
                 return
             half.chunks.popleft()
         if half.ended and not half.chunks and not half.shut:
@@ -197,9 +229,9 @@ class Relay:
                     continue
                 if not half.ended and half.size < BUFFERED:
                     wants[half.source] = wants.get(half.source, 0) | selectors.EVENT_READ
-                if half.chunks and half.chunks[0][0] <= now:
+                if self._may_flow(half, now):
                     wants[half.sink] = wants.get(half.sink, 0) | selectors.EVENT_WRITE
-                elif half.chunks:
+                elif half.chunks and half.chunks[0][0] > now:
                     timeout = min(timeout or 1e9, half.chunks[0][0] - now)
             for end, events in wants.items():
                 selector.register(end, events)
