@@ -4,7 +4,7 @@ build_packages="gcc libc6-dev meson ninja-build pkg-config python3 libldap-dev l
   libsqlite3-dev libc-ares-dev libyaml-dev libsystemd-dev libcurl4-openssl-dev libunistring-dev libcmocka-dev"
 demo_packages="python3-ldap python3-yaml openssl"
 samba_packages="samba samba-ad-dc samba-ad-provision samba-dsdb-modules samba-vfs-modules winbind krb5-user ldap-utils python3-samba"
-test_packages="python3-pytest libsasl2-modules-gssapi-mit slapd 389-ds-base libnss3-tools python3-jsonschema python3-jwcrypto python3-cryptography python3-websockets python3-seccomp jose strace systemd procps iproute2 util-linux binutils libasan8 libubsan1"
+test_packages="python3-pytest libsasl2-modules-gssapi-mit slapd 389-ds-base libnss3-tools python3-jsonschema python3-jwcrypto python3-cryptography python3-websockets python3-seccomp jose strace systemd procps iproute2 util-linux binutils gdb libasan8 libubsan1"
 
 newer_packages="mmdebstrap"
 
