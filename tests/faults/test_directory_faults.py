@@ -1,5 +1,5 @@
-"""The directory that moves, changes its certificate or lies: the truth is read at mock-directory, the lies are told by a server of our own."""
-import os, random, signal, socket, ssl, struct, threading, time
+"""The directory that moves people, changes its certificate or lies: the truth is read at mock-directory, the lies are told by a server of our own."""
+import json, os, random, signal, socket, ssl, struct, threading, time
 
 import pytest
 
@@ -23,13 +23,23 @@ def line(module_line):
 
 
 def searches_of_a_reset(line, user):
-    """How many searches of a reset concern its user."""
-    line.directory.control(f"fault add on=search user={user} delay=1 count=20")
-    claims, _ = line.send(user)
-    assert line.service.result(claims["jti"])["code"] == "ok"
-    left = int(next(word for word in line.directory.faults()[0].split() if word.startswith("left=")).split("=")[1])
+    """How many searches of a reset concern its user, once his policy is known; the last one comes behind the result."""
+    def left():
+        return int(next(word for word in line.directory.faults()[0].split() if word.startswith("left=")).split("=")[1])
+
+    def reset():
+        claims, _ = line.send(user)
+        assert line.service.result(claims["jti"])["code"] == "ok"
+        seen = None
+        while seen != left():
+            seen = left()
+            time.sleep(0.3)
+        return seen
+    line.directory.control(f"fault add on=search user={user} delay=1 count=40")
+    first = reset()
+    count = first - reset()
     line.directory.control("fault clear")
-    return 20 - left
+    return count
 
 
 # Between the check and the write ---------------------------------------------------------------------------------------------------------------------
@@ -38,13 +48,12 @@ CHANGES = {
     "a Domain Admin": ('set {user} "member_of=SSPR-Test-Group,Domain Admins"', "user.protected"),
     "disabled": ("set {user} disabled=true", "user.disabled"),
     "marked by adminCount": ("set {user} admin_count=1", "user.protected"),
+    "moved out of the scope": ("move {user} OU=Outside,DC=corp,DC=example,DC=test", "user.out_of_scope"),
 }
 
 
-@pytest.mark.parametrize("number, change", enumerate(CHANGES))
-def test_who_changes_between_the_check_and_the_write(line, number, change):
-    """The last reading before the write is held up, and it has happened meanwhile: nothing is written."""
-    user, (command, code) = f"bench{80 + number:03}", CHANGES[change]
+def hold_last_reading(line, user):
+    """(claims, version before): a reset of the user, of whom the last reading before the write is held up."""
     count = searches_of_a_reset(line, user)
     assert count >= 3  # the last one looks whether he became protected meanwhile
     before = line.directory.password_record(user)
@@ -52,9 +61,44 @@ def test_who_changes_between_the_check_and_the_write(line, number, change):
     line.directory.control(f"fault add on=search user={user} delay=600 count=1")
     claims, _ = line.send(user)
     wait_for("the last reading", lambda: not line.directory.faults())
+    return claims, before
+
+
+@pytest.mark.parametrize("number, change", enumerate(CHANGES))
+def test_who_changes_between_the_check_and_the_write(line, number, change):
+    """The last reading before the write is held up, and it has happened meanwhile: nothing is written."""
+    user, (command, code) = f"bench{80 + number:03}", CHANGES[change]
+    claims, before = hold_last_reading(line, user)
     line.directory.control(command.format(user=user))
     assert line.service.result(claims["jti"])["code"] == code
     assert line.directory.password_record(user) == before
+
+
+BERLIN = "OU=Berlin,OU=People,DC=corp,DC=example,DC=test"
+
+
+def test_who_is_moved_before_the_write(line):
+    """Within the scope and by another name, before the last reading or behind it: it is his objectGUID that is written to, once."""
+    claims, before = hold_last_reading(line, "bench086")
+    line.directory.control(f"move bench086 {BERLIN} elsewhere086")
+    assert line.service.result(claims["jti"])["code"] == "ok" and line.directory.password_record("bench086")[0] == before[0] + 1
+    before = line.directory.password_record("bench087")
+    came = line.suffered("on=modify user=bench087 delay=600 count=1")
+    claims, _ = line.send("bench087")
+    wait_for("the modify", came)
+    line.directory.control(f"move bench087 {BERLIN} elsewhere087")
+    assert line.service.result(claims["jti"])["code"] == "ok" and line.directory.password_record("bench087")[0] == before[0] + 1
+    assert json.loads(line.directory.control("user bench087"))["dn"] == f"CN=elsewhere087,{BERLIN}"
+
+
+def test_another_takes_the_name_of_who_is_moved(line):
+    """The name stands for somebody else when the write comes: nothing of it is done to him."""
+    claims, before = hold_last_reading(line, "bench088")
+    other = line.directory.password_record("bench089")
+    line.directory.control(f"move bench088 {BERLIN} elsewhere088")
+    line.directory.control("move bench089 OU=People,DC=corp,DC=example,DC=test bench088")
+    assert line.service.result(claims["jti"])["code"] == "ok" and line.directory.password_record("bench088")[0] == before[0] + 1
+    assert line.directory.password_record("bench089") == other
 
 
 # Its certificate --------------------------------------------------------------------------------------------------------------------------------------

@@ -568,6 +568,28 @@ def test_replication_metadata(mock, svc):
     assert look("alice")[0x0009005A][0] == 4 and mock.user("alice")["version"] == 4
 
 
+def test_an_account_that_is_moved(mock, svc):
+    """By its old name it is no more; by objectGUID it is the same, with its memberships and the record of its password (MS-ADTS 3.1.1.5.4)."""
+    def look(where):
+        return one(svc, where, "objectGUID", "objectSid", "memberOf", "replPropertyMetaData", "uSNChanged", "distinguishedName", "cn", "canonicalName")
+    before = look(dn("alice"))
+    guid = before["objectGUID"][0]
+    assert mock.ok(f'move alice OU=Outside,{BASE} "Alice, moved"') == f"CN=Alice\\, moved,OU=Outside,{BASE}"
+    refused(32, "0000208D", look, dn("alice"))
+    after = look(f"<GUID={guid.hex()}>")
+    assert after == look(f"cn=alice\\2C moved,OU=Outside,{BASE}") and int(after["uSNChanged"][0]) > int(before["uSNChanged"][0])
+    assert after["cn"] == [b"Alice, moved"] and {k: after[k] for k in ("objectGUID", "objectSid", "memberOf", "replPropertyMetaData")} == {k: before[k] for k in ("objectGUID", "objectSid", "memberOf", "replPropertyMetaData")}
+    assert names(svc, "(sAMAccountName=alice)", f"OU=Outside,{BASE}") == ["alice"] and not names(svc, "(sAMAccountName=alice)", f"OU=People,{BASE}")
+    refused(50, "00000005", reset, svc, f"<GUID={guid.hex()}>", "New-Granite-Lake-9")  # what was delegated ends with the OU
+    mock.ok(f"move alice OU=Berlin,OU=People,{BASE}")
+    reset(svc, f"<GUID={guid.hex()}>", "New-Granite-Lake-9")
+    assert mock.user("alice")["dn"] == f"CN=Alice\\, moved,OU=Berlin,OU=People,{BASE}"
+    for bad in (f"move bob OU=Nowhere,{BASE}", f"move bob {dn('carol')}", f"move bob OU=People,{BASE} carol", "move bob", f"move nobody OU=People,{BASE}"):
+        assert mock.control(bad).startswith("error"), bad
+    mock.ok(f"move alice OU=People,{BASE} alice")
+    assert look(dn("alice"))["objectGUID"] == [guid]
+
+
 def test_reset_without_the_unexpire_right(build):
     text = open(USERS, encoding="utf-8").read().replace("  complexity: true", "  complexity: true\n  unexpire_needed: true", 1)
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as forest:

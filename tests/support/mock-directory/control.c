@@ -224,6 +224,22 @@ static void run_set(struct command *command)
 	evbuffer_add_printf(command->out, "ok\n");
 }
 
+/* "move NAME PARENT [CN]": below that container, as what it is called there or anew. */
+static void run_move(struct command *command)
+{
+	struct server *server = command->server;
+	struct object *object = named(command), *parent = NULL;
+	bool bad;
+	if (!object)
+		return;
+	if (command->count == 3 || command->count == 4)
+		parent = forest_resolve(server->forest, &server->arena, value_of(command->words[2]), &bad);
+	if (parent && !parent->account && forest_move(server->forest, &server->arena, object, parent, command->count == 4 ? command->words[3] : object->rdn))
+		evbuffer_add_printf(command->out, "ok %s\n", object->dn);
+	else
+		fail(command, "no such container, or the name is taken", command->count > 2 ? command->words[2] : "");
+}
+
 static void run_verify(struct command *command)
 {
 	struct object *object = named(command);
@@ -317,7 +333,7 @@ static void run_server(struct command *command)
 static void run_line(struct control_socket *control, char *line, struct evbuffer *out)
 {
 	static const struct { const char *verb; void (*run)(struct command *); } rows[] = {
-		{ "fault", run_fault }, { "clock", run_clock }, { "user", run_user }, { "set", run_set }, { "verify", run_verify },
+		{ "fault", run_fault }, { "clock", run_clock }, { "user", run_user }, { "set", run_set }, { "move", run_move }, { "verify", run_verify },
 		{ "changes", run_changes }, { "stats", run_stats }, { "log", run_log }, { "sdprop", run_sdprop }, { "grant", run_right }, { "revoke", run_right }, { "server", run_server },
 	};
 	struct command command = { .server = control->server, .out = out };

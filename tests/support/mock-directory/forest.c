@@ -57,6 +57,21 @@ static void derive_guid(const char *folded, uint8_t guid[16])
 	guid[8] = (uint8_t)(0x80 | (guid[8] & 0x3f));
 }
 
+static void link_hash(struct forest *forest, struct object *object)
+{
+	unsigned slot = hash_text(object->folded);
+	object->next_hash = forest->hash[slot];
+	forest->hash[slot] = object;
+}
+
+static void unlink_hash(struct forest *forest, struct object *object)
+{
+	struct object **at = &forest->hash[hash_text(object->folded)];
+	while (*at != object)
+		at = &(*at)->next_hash;
+	*at = object->next_hash;
+}
+
 static struct object *add(struct forest *forest, const char *dn, const char *rdn, enum class_kind class)
 {
 	char *folded = name_fold(&forest->arena, value_of(dn));
@@ -70,9 +85,7 @@ static struct object *add(struct forest *forest, const char *dn, const char *rdn
 	object->when_created = object->when_changed = forest_now(forest);
 	object->usn_created = object->usn_changed = ++forest->usn;
 	derive_guid(folded, object->guid);
-	unsigned slot = hash_text(folded);
-	object->next_hash = forest->hash[slot];
-	forest->hash[slot] = object;
+	link_hash(forest, object);
 	if (forest->count == forest->capacity) {
 		forest->capacity = forest->capacity ? forest->capacity * 2 : 256;
 		forest->objects = must_grow(forest->objects, forest->capacity, sizeof(struct object *));
@@ -97,6 +110,26 @@ struct object *forest_add(struct forest *forest, struct object *parent, const ch
 	if (object)
 		object->configuration = parent->configuration;
 	return object;
+}
+
+bool forest_move(struct forest *forest, struct arena *arena, struct object *account, const struct object *parent, const char *value)
+{
+	char *dn = arena_printf(arena, "CN=%s,%s", name_escape(arena, value), parent->dn), *folded = name_fold(arena, value_of(dn)), *rdn = must_strdup(value);
+	if (!folded || forest_by_folded(forest, folded)) {
+		free(rdn);
+		return false;
+	}
+	unlink_hash(forest, account);
+	free(account->dn);
+	free(account->folded);
+	free(account->rdn);
+	account->dn = must_strdup(dn);
+	account->folded = must_strdup(folded);
+	account->rdn = rdn;
+	link_hash(forest, account);
+	account->when_changed = forest_now(forest);
+	account->usn_changed = ++forest->usn;
+	return true;
 }
 
 void forest_set_rid(struct forest *forest, struct object *object, uint32_t rid)

@@ -137,6 +137,8 @@ int64_t forest_now(const struct forest *forest);
 /* Adds "TYPE=value" below the parent (NULL: `parent_dn` "" for a head whose whole name is `value`). */
 struct object *forest_add(struct forest *forest, struct object *parent, const char *type, const char *value, enum class_kind class);
 struct object *forest_add_head(struct forest *forest, const char *dn, enum class_kind class);
+/* Moves and renames an account (MS-ADTS 3.1.1.5.4): objectGUID, objectSid, memberships and the records of its attributes stay. False where the new name is taken. */
+bool forest_move(struct forest *forest, struct arena *arena, struct object *account, const struct object *parent, const char *value);
 struct account *forest_add_account(struct forest *forest, struct object *object, const char *sam);
 void forest_set_rid(struct forest *forest, struct object *object, uint32_t rid);
 void object_store(struct object *object, const char *name, const void *data, size_t size);
