@@ -460,6 +460,11 @@ static enum status load_fd(int fd, const char *file, const struct config_key *ta
 		error_add(errors, file, 0, "is not a regular file");
 		return STATUS_LOCAL_CONFIG;
 	}
+	/* Whoever owns it can write it. */
+	if (facts.st_uid != 0 && facts.st_uid != geteuid()) {
+		error_add(errors, file, 0, "it belongs to the user with number %u, who can write it; it should belong to root", (unsigned)facts.st_uid);
+		return STATUS_LOCAL_CONFIG;
+	}
 	if ((facts.st_mode & S_IWOTH) != 0) {
 		error_add(errors, file, 0, "everybody can write it (mode %04o); it should have mode 0640", (unsigned)(facts.st_mode & 07777));
 		return STATUS_LOCAL_CONFIG;

@@ -1,5 +1,5 @@
 """machine: the whole agent on a machine whose clock and disk a test holds in its hand (tests/support/preload.c), at mock-directory and with a service."""
-import os, socket, struct, threading, uuid
+import os, signal, socket, struct, subprocess, threading, uuid
 
 import lab as lab_module
 from conftest import BUILD, SETTINGS
@@ -9,9 +9,39 @@ NEW = "Gr33n-Field-Harbour"
 NUMBERS = {"clock_ms": 0, "fsync": 1, "full": 2}
 
 
+class SmallDisk:
+    """A file system of a few KiB in a mount namespace of its own; who is started by `wrapper` has it in the place of `folder`."""
+
+    def __init__(self, folder, size):
+        lab_module.want_mount_namespaces()
+        self.folder = folder
+        self.holder = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sh", "-c", 'mount -t tmpfs -o mode=0700,size="$2" none "$1" && echo ready && exec sleep 3600', "sh", folder, str(size)],
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        assert self.holder.stdout.readline() == "ready\n"
+        self.wrapper = ["nsenter", "-m", "-t", str(self.holder.pid)]
+
+    @property
+    def seen(self):
+        """Where it can be reached from outside."""
+        return f"/proc/{self.holder.pid}/root{self.folder}"
+
+    def used(self):
+        facts = os.statvfs(self.seen)
+        return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
+
+    def remount(self, options):
+        subprocess.run([*self.wrapper, "mount", "-o", f"remount,{options}", self.folder], check=True, timeout=20)
+
+    def close(self):
+        self.holder.send_signal(signal.SIGKILL)
+        self.holder.wait(10)
+        self.holder.stdout.close()
+
+
 class Machine:
-    def __init__(self, wrapper=(), **environment):
-        """wrapper, environment: of writebackd alone."""
+    def __init__(self, wrapper=(), disk=None, **environment):
+        """wrapper, environment: of writebackd alone. disk: the size of its state directory's file system."""
+        self.disk = None
         self.lab = lab_module.Lab(BUILD, "mock", keep=bool(os.environ.get("KEEP_LAB")), settings=SETTINGS)
         self.control = os.path.join(self.lab.folder, "preload")
         with open(self.control, "wb") as f:
@@ -28,7 +58,9 @@ class Machine:
             agent = self.lab.agent = lab_module.Agent(BUILD, os.path.join(self.lab.folder, "agent"), self.lab.directory, f"wss://localhost:{service.port}/v1/agent", service.ca, settings=SETTINGS)
             environment = {"NOTIFY_SOCKET": self.notify.getsockname(), "PRELOAD_CONTROL": self.control, "LD_PRELOAD": os.path.join(BUILD, "tests/support/libpreload.so"),
                            "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0", **environment}
-            agent.wrapper = [*wrapper, "env", *(f"{name}={value}" for name, value in environment.items())]
+            if disk:
+                self.disk = SmallDisk(agent.settings["state_directory"], disk)
+            agent.wrapper = [*(self.disk.wrapper if disk else ()), *wrapper, "env", *(f"{name}={value}" for name, value in environment.items())]
             agent.start()
             agent.enroll(service.issuer, service.ticket())
             agent.wait_ready()
@@ -65,3 +97,5 @@ class Machine:
             self.lab.close()
         finally:
             self.notify.close()
+            if self.disk:
+                self.disk.close()

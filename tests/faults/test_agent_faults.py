@@ -1,5 +1,5 @@
 """The whole agent while its cable to the service is cut, and under floods; a request that comes too late; the directory that goes and comes. The truth is read at the directory."""
-import os, time
+import contextlib, fcntl, os, time
 
 import pytest
 
@@ -156,6 +156,47 @@ def test_a_flood_of_frames_that_do_not_verify(line, capsys):
         print(f"\n4000 frames that do not verify: {len(refused)} answers in {seconds:.1f} s, {used:.1f} s of processor time", end="", flush=True)
     assert 1 <= len(refused) <= 10 * (seconds + 2)
     assert len(line.downs()) == downs
+
+
+def test_nobody_reads_the_log(line, capsys):
+    """Its pipe is full and stays full: requests are done, no loop waits, what is lost is counted, and whoever reads again is told how much it was."""
+    line.agent.writebackd.stop()
+    fifo = line.agent.folder + "/log"
+    os.mkfifo(fifo)
+    far = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+    fcntl.fcntl(far, fcntl.F_SETPIPE_SZ, 4096)
+    line.agent.wrapper = ["sh", "-c", 'exec "$@" 2>' + fifo, "sh"]
+    try:
+        line.agent.start_writebackd()
+        line.wait_ready(20)
+        then = int(time.time()) - 3600
+        for n in range(20):  # of the 4096 lines that wait, and more
+            burst(line.service, [line.service.sign("wb-request+jwt", line.service.claims(f"alice@{DOMAIN}", op="unlock", iat=then, exp=then + 30)) for _ in range(500)])
+            if n > 7 and line.agent.status()["log_dropped"]:
+                break
+        before = line.directory.password_record("bench094")[0]
+        began = time.monotonic()
+        claims, _ = line.send("bench094")
+        assert line.service.result(claims["jti"])["code"] == "ok" and time.monotonic() - began < 5
+        assert line.directory.password_record("bench094")[0] == before + 1
+        status = line.agent.status()
+        assert status["log_dropped"] > 0 and status["loop_longest_gap_us"] < 1000000, status
+        text = bytearray()
+
+        def told():
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    text.extend(os.read(far, 65536))
+            return b'"log.dropped"' in text
+        wait_for("it to be told", told)
+        with capsys.disabled():
+            print(f"\na log that nobody reads: {status['log_dropped']} lines dropped, longest gap {status['loop_longest_gap_us'] / 1000:.0f} ms", end="", flush=True)
+    finally:
+        line.agent.writebackd.stop()
+        line.agent.wrapper = []
+        os.close(far)
+        line.agent.start_writebackd()
+        line.wait_ready(20)
 
 
 # Too late -------------------------------------------------------------------------------------------------------------------------------------------

@@ -60,6 +60,64 @@ def test_it_fails_between_write_and_outcome(machine, fault, user):
     assert (answer["status"], version(machine, user)) == ("applied", before + 1)
 
 
+# A disk of a few KiB ------------------------------------------------------------------------------------------------------------------------------------
+
+PAGE, AMPLE = 4096, 64 << 20
+
+
+@pytest.fixture(scope="module")
+def small():
+    made = Machine(disk=AMPLE)
+    yield made
+    made.close()
+
+
+def test_a_disk_that_is_full_at_each_write(small, capsys):
+    """So many pages are left when requests come, and one by one they are taken: whatever the write is that finds none, nothing is told that is not so, and with room all is well without a hand."""
+    seen, user = {}, 0
+    for pages in range(0, 24, 1 if os.environ.get("SOAK") else 3):
+        users = [f"bench{user + n:03}" for n in range(4)]
+        user += 4
+        before = {name: version(small, name) for name in users}
+        small.disk.remount(f"size={small.disk.used() + pages * PAGE}")
+        asked = {name: small.begin(name) for name in users}
+        # Each has its answer, or waits: for an outcome that cannot be recorded there is no answer before it can.
+        wait_for("the requests to end or wait", lambda: all(small.service.operation(o)["status"] != "pending" for o in asked.values()) or not small.agent.status()["journal"]["writable"], 15)
+        for name, operation in asked.items():
+            answer = small.service.operation(operation)
+            if answer["status"] not in ("pending", "settling"):
+                assert (answer["status"] == "applied") == (version(small, name) == before[name] + 1), answer
+        small.disk.remount(f"size={AMPLE}")
+        for name, operation in asked.items():
+            answer = small.service.wait_final(operation, 40)
+            assert answer["status"] == "applied" or (answer["status"], answer["code"]) == ("failed", "agent.journal"), answer
+            assert version(small, name) == before[name] + (answer["status"] == "applied"), answer
+            seen[answer["code"]] = seen.get(answer["code"], 0) + 1
+        wait_for("the journal to be written again", lambda: small.agent.status()["journal"]["writable"], 15)
+    with capsys.disabled():
+        print(f"\n{user} requests on a disk that was full at one write or another: {seen}", end="", flush=True)
+    assert seen["ok"] and seen["agent.journal"]
+    small.agent.writebackd.kill()
+    small.agent.start_writebackd()
+    small.agent.wait_ready()
+    assert small.reset("bench099")["code"] == "ok"
+
+
+@pytest.mark.parametrize("how, status, says, user", [("ro", 71, "Read-only file system", "bench097"), ("full", 75, "journal.db", "bench098")])
+def test_a_start_on_a_disk_that_takes_nothing(small, how, status, says, user):
+    small.agent.writebackd.stop()
+    small.disk.remount("ro" if how == "ro" else f"size={small.disk.used()}")
+    try:
+        code, log = start_alone(small)
+        assert code == status and says in log, (code, log)
+    finally:
+        small.disk.remount(f"rw,size={AMPLE}")
+    small.agent.start_writebackd()
+    small.agent.wait_ready()
+    before = version(small, user)
+    assert small.reset(user)["code"] == "ok" and version(small, user) == before + 1
+
+
 # At the start -------------------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -84,7 +142,8 @@ DAMAGES = [("empty", lambda p: open(p, "w").close(), 65, "missing or empty"), ("
 
 def start_alone(machine):
     """Starts what should end at once: (exit status, the event)."""
-    log = subprocess.run([os.path.join(BUILD, "agent/writebackd"), "--config", machine.agent.writebackd_config, "--log-format", "json"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    wrapper = machine.disk.wrapper if machine.disk else []
+    log = subprocess.run([*wrapper, os.path.join(BUILD, "agent/writebackd"), "--config", machine.agent.writebackd_config, "--log-format", "json"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                          stderr=subprocess.PIPE, text=True, timeout=30)
     return log.returncode, log.stderr
 

@@ -94,12 +94,26 @@ def test_the_other_process_notices_a_pause(machine):
 def spoil(path, how):
     if how == "gone":
         os.unlink(path)
+    elif how == "mode":
+        os.chmod(path, 0o666)
+    elif how == "owner":
+        os.chown(path, 65534, 65534)
+    elif how == "folder":
+        os.unlink(path)
+        os.mkdir(path)
     else:
         with open(path, "a", encoding="utf-8") as file:
             file.write("limits: {in_flight: 0}\n" if how == "value" else "  : : [\n")
 
 
-@pytest.mark.parametrize("how", ["value", "syntax", "gone"])
+def mend(path):
+    if os.path.isdir(path):
+        os.rmdir(path)
+    elif os.path.exists(path):
+        os.unlink(path)
+
+
+@pytest.mark.parametrize("how", ["value", "syntax", "gone", "mode", "folder", pytest.param("owner", marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away"))])
 def test_a_bad_configuration_changes_nothing(machine, how):
     path, process = machine.agent.writebackd_config, machine.agent.writebackd
     refused, errors = len(process.events(event="config.refused")), len(process.events(event="config.error"))
@@ -115,6 +129,7 @@ def test_a_bad_configuration_changes_nothing(machine, how):
         assert "refused" in machine.agent.ctl("status", check=False)
         assert machine.reset("bench074")["code"] == "ok"
     finally:
+        mend(path)
         machine.agent.write_config()
     time.sleep(1.1)  # reloads are a second apart
     process.signal(signal.SIGHUP)

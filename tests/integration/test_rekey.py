@@ -92,7 +92,7 @@ def test_one_of_them_alone(service, agent):
     run(main())
 
 
-@pytest.mark.parametrize("fault", ["proof by the present key", "proof by a stranger", "proof of another channel", "another channel", "another agent", "another issuer", "a minute old", "both alike",
+@pytest.mark.parametrize("fault", ["proof by the present key", "proof by a stranger", "proof of another channel", "another channel", "all of another channel", "another agent", "another issuer", "a minute old", "both alike",
                                    "no keys", "another agent's key", "by the next key", "a former key"])
 def test_refused(service, agent, fault):
     """1008, nothing has changed, and the agent comes back by the keys that it has."""
@@ -100,7 +100,7 @@ def test_refused(service, agent, fault):
     wrong = {
         "proof by the present key": lambda: rekey(agent, proof_by=agent.signing), "proof by a stranger": lambda: rekey(agent, proof_by=new_key()),
         "proof of another channel": lambda: rekey(agent, proof={"session": str(uuid.uuid4())}), "another channel": lambda: rekey(agent, session=str(uuid.uuid4())),
-        "another agent": lambda: rekey(agent, iss=other.id), "another issuer": lambda: rekey(agent, aud="https://other.example"), "a minute old": lambda: rekey(agent, iat=int(time.time()) - 62),
+        "all of another channel": lambda: rekey(agent, session=other.id, proof={"session": other.id}), "another agent": lambda: rekey(agent, iss=other.id), "another issuer": lambda: rekey(agent, aud="https://other.example"), "a minute old": lambda: rekey(agent, iat=int(time.time()) - 62),
         "both alike": lambda: rekey(agent, decryption_key=public(agent.next_signing, "ECDH-ES", "enc")),
         "no keys": lambda: rekey(agent, signing_key=None, decryption_key=None), "by the next key": lambda: rekey(agent, by=agent.next_signing),
     }

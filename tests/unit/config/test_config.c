@@ -376,6 +376,8 @@ static void files_are_loaded(void **state)
 	close(fd);
 	load_from(path, 0640, STATUS_OK, "");
 	load_from(path, 0642, STATUS_LOCAL_CONFIG, "everybody can write it (mode 0642)");
+	if (geteuid() == 0 && chown(path, 65534, 0) == 0)
+		load_from(path, 0640, STATUS_LOCAL_CONFIG, "it belongs to the user with number 65534");
 	unlink(path);
 	load_from(path, 0, STATUS_LOCAL_CONFIG, "cannot be read: No such file");
 	load_from("/tmp", 0, STATUS_LOCAL_CONFIG, "is not a regular file");
