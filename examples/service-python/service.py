@@ -103,7 +103,10 @@ class Service:
         if agent_id not in self.agents:
             return await ws.close(4001, "agent unknown")
         key, recipient = self.agents[agent_id]
-        hello = verify(text, "wb-hello+jwt", key)
+        try:
+            hello = verify(text, "wb-hello+jwt", key)
+        except (ValueError, jws.InvalidJWSSignature):  # by a former key, say: 1008 has the agent greet by the next one (5.3)
+            return await ws.close(1008, "signature")
         if (hello["nonce"], hello["aud"], hello["decryption_key"]) != (nonce, self.issuer, recipient.thumbprint()):
             return await ws.close(1008, "hello")
         session = str(uuid.uuid4())
