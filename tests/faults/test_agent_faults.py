@@ -1,5 +1,5 @@
 """The whole agent while its cable to the service is cut, and under floods; a request that comes too late; the directory that goes and comes. The truth is read at the directory."""
-import contextlib, fcntl, os, time
+import contextlib, fcntl, json, os, time
 
 import pytest
 
@@ -197,6 +197,52 @@ def test_nobody_reads_the_log(line, capsys):
         os.close(far)
         line.agent.start_writebackd()
         line.wait_ready(20)
+
+
+# In turn ----------------------------------------------------------------------------------------------------------------------------------------------
+
+def test_one_users_requests_come_one_by_one_and_in_order(line):
+    before = line.directory.password_record("bench095")[0]
+    modifies = json.loads(line.directory.control("stats"))["modify"]
+    line.directory.control("fault add on=modify user=bench095 delay=700 count=3")
+    count, asked = len(line.service.results), []
+    for n in range(3):
+        claims = line.service.claims(f"bench095@{DOMAIN}", new_password=f"Gr33n-Field-Harbour-{n}")
+        line.service.send(line.service.sign("wb-request+jwt", claims))
+        asked.append(claims["jti"])
+    for n, jti in enumerate(asked):
+        assert line.service.result(jti, 10)["code"] == "ok"
+        assert line.directory.password_record("bench095")[0] == before + n + 1 and line.directory.opens("bench095", f"Gr33n-Field-Harbour-{n}")
+    assert [r["request_id"] for r in line.service.results[count:] if r.get("request_id") in asked] == asked
+    assert json.loads(line.directory.control("stats"))["modify"] == modifies + 3 * 2  # one that is put off is counted when it comes and when it is done
+
+
+def test_it_expires_while_it_waits_for_its_turn(line):
+    """Behind another one of the same user, whose controller does not answer for a while; a third one that has time is done."""
+    before = line.directory.password_record("bench096")[0]
+    came = line.suffered("on=modify user=bench096 delay=3000 count=1")
+    first, _ = line.send("bench096")
+    wait_for("the first modify", came)
+    now = int(time.time())
+    second, _ = line.send("bench096", iat=now, exp=now + 2)
+    third = line.service.claims(f"bench096@{DOMAIN}", new_password="Gr33n-Field-Harbour-3")
+    line.service.send(line.service.sign("wb-request+jwt", third))
+    results = [line.service.result(claims["jti"], 15) for claims in (first, second, third)]
+    assert [(r["status"], r["code"]) for r in results] == [("applied", "ok"), ("failed", "request.expired"), ("applied", "ok")]
+    assert line.directory.password_record("bench096")[0] == before + 2 and line.directory.opens("bench096", "Gr33n-Field-Harbour-3")
+
+
+def test_what_is_too_much_is_told_at_once(line):
+    """The directory keeps all that are in flight waiting: who is above the limit does not wait for that, and nothing of him is kept."""
+    line.directory.control("fault add on=search delay=2500 count=32")
+    asked = [line.service.claims(f"bench{n:03}@{DOMAIN}", op="lookup") for n in range(40)]
+    count, began = len(line.service.results), time.monotonic()
+    burst(line.service, [line.service.sign("wb-request+jwt", claims) for claims in asked])
+    ids = {claims["jti"]: n for n, claims in enumerate(asked)}
+    told = wait_for("those above the limit to be told", lambda: len(r := [r for r in line.service.results[count:] if r.get("request_id") in ids]) >= 8 and r)
+    assert time.monotonic() - began < 2 and {r["code"] for r in told} == {"agent.overloaded"} and sorted(ids[r["request_id"]] for r in told) == list(range(32, 40))
+    codes = [line.service.result(claims["jti"], 15)["code"] for claims in asked]
+    assert codes == ["found"] * 32 + ["agent.overloaded"] * 8
 
 
 # Too late -------------------------------------------------------------------------------------------------------------------------------------------

@@ -237,6 +237,53 @@ def test_an_administrators_write_behind_ours(scene, user, done):
     assert scene.binds(claims) == 1 and scene.directory.opens(user, ADMINS)
 
 
+@pytest.fixture(scope="module")
+def pair(build):
+    """A scene on mock-directory, and a second controller of the domain that the agent does not know."""
+    scene = Scene(build, Mock)
+    try:
+        scene.other = lab_module.MockDirectory(build, os.path.join(scene.lab.folder, "dc2"), of=scene.directory)
+        scene.parts.append(scene.other)
+        scene.replication = lab_module.MockReplication(scene.directory.group)
+        scene.parts.append(scene.replication)
+        scene.taken = 50
+        yield scene
+    finally:
+        scene.close()
+
+
+@pytest.mark.parametrize("done, first, expected", [
+    (True, False, ("unknown",)),   # over ours, which was there before
+    (False, False, ("failed", "unknown")),
+    (True, True, ("applied",)),    # written there before ours had come: ours is the greater version and stays
+    (False, True, ("failed", "unknown")),
+])
+def test_an_administrators_write_through_another_controller(pair, done, first, expected):
+    """Replicated over ours, or losing against it; what is told is never what is not so."""
+    pair.mend()
+    pair.wait_up()
+    pair.taken += 1
+    user, one, other = f"bench{pair.taken:03}", pair.directory, pair.other
+    one.hold()
+    if first:
+        other.hold()
+        pair.set_password(user, "Before-Both-11")  # so that ours is the second one since, and theirs the first
+    before = one.password_record(user)
+    claims = pair.lose(user, done)
+    if not first:
+        wait_for("ours to have come there", lambda: not done or other.password_record(user) == one.password_record(user) != before, 10)
+    other.control(f'set {user} password="{ADMINS}"')
+    one.release()
+    other.release()
+    wait_for("the controllers to be in step", lambda: one.password_record(user) == other.password_record(user), 10)
+    stands = one.opens(user, NEW)
+    pair.mend()
+    result = pair.service.result(claims["jti"], 30)
+    assert result["status"] in expected and (result["status"] != "applied" or done), result
+    assert stands == one.opens(user, NEW) == other.opens(user, NEW) == (result["status"] == "applied"), "who wrote stands, and nothing was written again"
+    assert not one.locked(user) and not other.locked(user)
+
+
 @pytest.mark.parametrize("done", [True, False])
 def test_an_administrator_sets_the_same(scene, user, done):
     claims = scene.lose(user, done)

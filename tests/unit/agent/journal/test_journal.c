@@ -593,6 +593,44 @@ static void numbers_are_guarded(void **state)
 	}
 }
 
+static void keep_digest(sqlite3_context *context, int count, sqlite3_value **values)
+{
+	sqlite3_result_value(context, values[0]);
+}
+
+/* As if what is gone had never been committed. */
+static void run_unsealed(const char *sql)
+{
+	sqlite3 *db;
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_create_function(db, "seal_mix", -1, SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_INNOCUOUS, NULL, keep_digest, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+/* Each of the rows that are left is whole: only the seal tells. */
+static void rows_that_are_lost_are_seen(void **state)
+{
+	static const char *const losses[] = { "DELETE FROM entries WHERE request_id LIKE '%2'", "DELETE FROM numbers WHERE name = 'boot'" };
+	for (size_t i = 0; i < sizeof losses / sizeof *losses; i++) {
+		write_outcome(1);
+		write_outcome(2);
+		journal_set_number(journal, "boot", 8);
+		close_journal();
+		run_unsealed(losses[i]);
+		assert_int_equal(open_journal(100), STATUS_LOCAL_DAMAGED);
+		assert_non_null(strstr(why, "do not add up"));
+		remove_files();
+		assert_int_equal(open_journal(100), STATUS_OK);
+	}
+	write_outcome(1);
+	write_outcome(2);
+	close_journal();
+	run_sql("DELETE FROM entries WHERE request_id LIKE '%2'"); /* as the journal itself does it */
+	assert_int_equal(open_journal(100), STATUS_OK);
+	assert_null(journal_find(journal, uuid(2)));
+}
+
 static void a_flipped_bit_in_the_file_is_seen(void **state)
 {
 	write_outcome(1);
@@ -719,7 +757,7 @@ int main(void)
 		TEST(forgetting_wants_acknowledgement_expiry_and_age), TEST(an_unexpired_row_is_kept), TEST(a_full_journal_keeps_what_counts), TEST(thousands_are_forgotten_at_once),
 		TEST(refusals_leave_room_for_the_rest), TEST(a_journal_nearly_full_keeps_only_what_is_owed), TEST(what_changed_something_waits_for_its_acknowledgement), TEST(thousands_are_abandoned_at_once),
 		TEST(numbers_survive), TEST(rows_are_limited),
-		TEST(every_column_is_guarded), TEST(numbers_are_guarded), TEST(a_flipped_bit_in_the_file_is_seen), TEST(foreign_and_newer_files_are_refused),
+		TEST(every_column_is_guarded), TEST(numbers_are_guarded), TEST(rows_that_are_lost_are_seen), TEST(a_flipped_bit_in_the_file_is_seen), TEST(foreign_and_newer_files_are_refused),
 		TEST(no_database_is_no_fresh_start), TEST(a_failed_intent_leaves_the_index), TEST(a_failed_outcome_leaves_the_intent),
 		TEST(two_failures_in_a_row_leave_nothing), TEST(closing_answers_everybody),
 	};
