@@ -334,7 +334,7 @@ static void run_resume(struct control_call *call, const json_t *input, void *arg
 
 static bool show_entry(const struct journal_entry *entry, void *arg)
 {
-	static const char *const states[] = { [JOURNAL_INTENT] = "intent", [JOURNAL_SETTLING] = "settling", [JOURNAL_OUTCOME] = "outcome" };
+	static const char *const states[] = { [JOURNAL_INTENT] = "intent", [JOURNAL_SETTLING] = "settling", [JOURNAL_OUTCOME] = "outcome", [JOURNAL_SETTLING_AGAIN] = "settling" };
 	json_t *rows = arg;
 	char at[CLOCK_TEXT_SIZE];
 	clock_format(entry->outcome_at_ms ? entry->outcome_at_ms : entry->intent_at_ms, at);

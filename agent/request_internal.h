@@ -48,7 +48,7 @@ struct request {
 	int asked;                        /* whose server is read */
 	enum verdict verdicts[ATTEMPTS];  /* of the last reading */
 	struct proving *proving;          /* the one bind is under way */
-	bool proof_spent, proof_lost;     /* it was sent, or may have been; and that was before the agent's start */
+	bool proof_spent, proof_lost;     /* it was sent, or may have been; lost: that was before the agent's start, and once more is allowed */
 	int in_doubt;                     /* the attempt that it is to decide */
 	bool record_known;                /* unicodePwd's, before the first write */
 	bool sought;                      /* looked for on the server that the user was written to last */

@@ -131,14 +131,20 @@ static void handle_marked(enum status status, void *arg)
 	end(proving);
 }
 
-/* Behind an intent the row says so: after a crash there is no other one. */
+/* Behind an intent the row says so: after a crash that took its answer there is one more, and never a third. */
+static enum journal_state marked_state(const struct request *request)
+{
+	return request->proof_lost ? JOURNAL_SETTLING_AGAIN : JOURNAL_SETTLING;
+}
+
 static enum status mark(struct proving *proving)
 {
 	struct request *request = proving->request;
-	request->entry.state = JOURNAL_SETTLING;
+	enum journal_state before = request->entry.state;
+	request->entry.state = marked_state(request);
 	enum status status = journal_outcome(request->all->world.journal, &request->entry, handle_marked, proving);
 	if (status != STATUS_OK)
-		request->entry.state = JOURNAL_INTENT;
+		request->entry.state = before;
 	return status;
 }
 
@@ -155,7 +161,7 @@ bool request_prove(struct request *request, struct located *take_located, unsign
 		*proving = (struct proving){ request, take_located, done, PROOF_NOTHING, *located_password_record(take_located), dn };
 		request->proving = proving;
 		request->proof_spent = true;
-		if ((request->intent && request->entry.state == JOURNAL_INTENT ? mark : try)(proving) == STATUS_OK)
+		if ((request->intent && request->entry.state != marked_state(request) ? mark : try)(proving) == STATUS_OK)
 			return true;
 		give_up(proving);
 	}

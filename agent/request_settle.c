@@ -375,7 +375,8 @@ static bool settle_entry(const struct journal_entry *entry, void *arg)
 	request->entry.result = NULL;
 	request->intent = true;
 	/* The agent ended in doubt, and what the bind said is not known. */
-	request->proof_spent = request->proof_lost = entry->state == JOURNAL_SETTLING;
+	request->proof_lost = entry->state != JOURNAL_INTENT;
+	request->proof_spent = entry->state == JOURNAL_SETTLING_AGAIN;
 	request->record_known = entry->password_version > 0;
 	request->write_status = STATUS_DIRECTORY_UNAVAILABLE;
 	request->realm = realms_find(requests->world.realms, entry->directory);

@@ -15,7 +15,8 @@
 
 struct journal;
 
-enum journal_state { JOURNAL_INTENT, JOURNAL_SETTLING, JOURNAL_OUTCOME };
+/* As numbers they stand in the file. SETTLING: the one bind that decides may have been sent; AGAIN: and, the agent having ended behind it, once more. */
+enum journal_state { JOURNAL_INTENT, JOURNAL_SETTLING, JOURNAL_OUTCOME, JOURNAL_SETTLING_AGAIN };
 struct journal_entry {
 	char request_id[UUID_SIZE], operation_id[UUID_SIZE];
 	uint8_t frame_sha256[32];

@@ -119,7 +119,7 @@ static bool set_number(const struct field *field, struct journal_entry *entry, i
 		return value == 0 || value == 1;
 	case STATE:
 		*(enum journal_state *)at = (enum journal_state)value;
-		return value >= JOURNAL_INTENT && value <= JOURNAL_OUTCOME;
+		return value >= JOURNAL_INTENT && value <= JOURNAL_SETTLING_AGAIN;
 	default:
 		*(int64_t *)at = value;
 		return true;

@@ -1108,27 +1108,49 @@ static void test_crash_and_another_frame(void **state)
 	assert_int_equal(scene->results[scene->count - 1].code, STATUS_OUTCOME_UNKNOWN);
 }
 
-/* One bind for a request, whatever ends in between; and what it said is not guessed. */
-static void crash_behind_the_bind(struct scene *scene, enum writing writing)
+static void end_behind_a_bind(struct scene *scene, enum journal_state marked)
 {
-	played.writing = writing;
-	ask(scene, (struct ask){ OP_RESET, GOOD });
-	while (scene->count == 0 || journal_find(scene->journal, scene->results[0].request_id)->state == JOURNAL_INTENT)
+	while (scene->count == 0 || journal_find(scene->journal, scene->results[0].request_id)->state != marked)
 		event_base_loop(scene->base, EVLOOP_ONCE);
-	assert_int_equal(journal_find(scene->journal, scene->results[0].request_id)->state, JOURNAL_SETTLING);
-	unsigned verified = played.verified;
 	close_scene(scene);
 	open_scene(scene);
 	assert_int_equal(requests_settling(scene->requests), 1);
+}
+
+/* What the bind said is not guessed: the password is tried once more. */
+static void crash_behind_the_bind(struct scene *scene, enum writing writing, const char *right, const char *code)
+{
+	played.writing = writing;
+	played.right = right;
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	end_behind_a_bind(scene, JOURNAL_SETTLING);
+	unsigned verified = played.verified;
+	ask_again(scene);
+	run_until(scene, 1);
+	assert_string_equal(status_code(scene->results[scene->count - 1].code), code);
+	assert_int_equal(played.verified, verified + 1);
+}
+
+static void test_crash_behind_the_bind(void **state) { crash_behind_the_bind(*state, WRITE_REPLACED, GOOD, "ok"); }
+static void test_crash_behind_the_bind_beside_one_write(void **state) { crash_behind_the_bind(*state, WRITE_LOST_APPLIED, GOOD, "ok"); }
+static void test_crash_behind_the_bind_beside_anothers_write(void **state) { crash_behind_the_bind(*state, WRITE_LOST_APPLIED, "somebody-elses", "directory.unavailable"); }
+
+/* And never a third time, whatever ends. */
+static void test_crash_behind_two_binds(void **state)
+{
+	struct scene *scene = *state;
+	played.writing = WRITE_LOST_APPLIED;
 	played.right = GOOD;
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	end_behind_a_bind(scene, JOURNAL_SETTLING);
+	ask_again(scene);
+	end_behind_a_bind(scene, JOURNAL_SETTLING_AGAIN);
+	unsigned verified = played.verified;
 	ask_again(scene);
 	run_until(scene, 1);
 	assert_int_equal(scene->results[scene->count - 1].code, STATUS_OUTCOME_UNKNOWN);
 	assert_int_equal(played.verified, verified);
 }
-
-static void test_crash_behind_the_bind(void **state) { crash_behind_the_bind(*state, WRITE_REPLACED); }
-static void test_crash_behind_the_bind_beside_one_write(void **state) { crash_behind_the_bind(*state, WRITE_LOST_APPLIED); }
 
 /* Nobody delivers it again: the record alone has to do, and one that is not from the moment of the intent does not. */
 static void test_crash_and_anothers_later_write(void **state)
@@ -1801,7 +1823,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		ROW(test_reset), 
 		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
-		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_no_success_becomes_a_refusal), ROW(test_a_refusal_is_held_against_the_record),
+		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_no_success_becomes_a_refusal), ROW(test_a_refusal_is_held_against_the_record),
 		ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
 		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_nothing_is_written_before_it_is_delivered_again), ROW(test_it_expires_where_it_is_not_delivered_again), ROW(test_what_nobody_else_is_asked_for_goes_on), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time),
 		ROW(test_one_at_a_time_for_one_user),
