@@ -14,10 +14,13 @@ After settle() check() asserts, for what was asked since the last check:
  4. no password that was asked for is in a log, a journal, a state file or a core dump;
  5. memory (not under a sanitizer), descriptors and the journal are bounded.
 
-How the directory is asked. mock-directory keeps each write with the password's digest (--state), so writes are counted by password and server. Of another Active Directory
-unicodePwd's and lockoutTime's version in replPropertyMetaData are counted, from before to after; so there one user has one operation at a time (`ask` says so), and what a test
-itself writes is told by `wrote(user)`, or lies before `ask`. `service` is a lab.Service or a ScriptedService whose results have been observed (`observed`)."""
+How the directory is asked. mock-directory keeps each write with the password's digest and its originator (--state), so writes are counted by password and server. Samba logs each modify
+that was asked of it (dsdb_json_audit), and what it took over from others it does not: they are counted by user and server. Of both, and of any other Active Directory, unicodePwd's and
+lockoutTime's version in replPropertyMetaData say whether anything was written at all, from before to after. Of what is counted by user one user has one operation at a time (`ask` says so
+where passwords are not seen), and what a test itself writes is told by `wrote(user)`, or lies before `ask`. `service` is a lab.Service or a ScriptedService whose results have been observed (`observed`)."""
 import base64, collections, contextlib, glob, hashlib, json, os, ssl, threading, time, uuid
+
+import ldap
 
 import lab as lab_module
 from lab import LOCKOUT_TIME, Late, UNICODE_PWD, wait_for
@@ -63,7 +66,7 @@ class Asked:
     def __init__(self, user, op, password, unlock, unknown, writes, subject):
         self.user, self.op, self.password, self.unlock, self.unknown, self.writes, self.subject = user, op, password, unlock or op == "unlock", unknown, writes, subject
         self.operation_id, self.request_id, self.frame = str(uuid.uuid4()), None, None
-        self.outcome = self.before = None
+        self.outcome = self.before = self.made = None
         self.at = time.monotonic()
 
     @property
@@ -142,22 +145,36 @@ class AtScript:
 # The directory: what was written there ------------------------------------------------------------------------------------------------------
 
 class AtMock:
-    """Each write of a password, by its digest, as the server itself kept it; and how often lockoutTime was written."""
+    """Each write as the server itself kept it: of a password by its digest, and of lockoutTime."""
     by_password = True
 
     def __init__(self, directory):
         self.directory = directory
+        self.own, self.read, self.passwords, self.opened = None, 0, {}, {}
+
+    def _take(self):
+        """What the file has more than at the last time. What was replicated from elsewhere is not counted, nor what stood there from the start."""
+        self.own = self.own or json.loads(self.directory.control("changes 999999999"))["invocation_id"]
+        with open(os.path.join(self.directory.folder, "state"), encoding="utf-8") as f:
+            f.seek(self.read)
+            while (line := f.readline()).endswith("\n"):
+                self.read = f.tell()
+                entry = json.loads(line)
+                password, lockout = entry["password"], entry["lockout"]
+                if password["record"]["originator"] == self.own:
+                    self.passwords[password["record"]["usn"]] = password["value"][0]
+                if lockout["record"]["originator"] == self.own and lockout["value"] == 0:
+                    self.opened[lockout["record"]["usn"]] = entry["name"]
 
     def writes(self):
-        """Password's digest -> how often it was written here, and not replicated from elsewhere."""
-        own, seen = json.loads(self.directory.control("changes 999999999"))["invocation_id"], {}
-        with open(os.path.join(self.directory.folder, "state"), encoding="utf-8") as f:
-            for line in f:
-                if line.endswith("\n"):
-                    password = json.loads(line)["password"]
-                    if password["record"]["originator"] == own:
-                        seen[password["record"]["usn"]] = password["value"][0]
-        return collections.Counter(seen.values())
+        """Password's digest -> how often it was written here."""
+        self._take()
+        return collections.Counter(self.passwords.values())
+
+    def made(self, user):
+        """How often lockoutTime was set to 0 here."""
+        self._take()
+        return {LOCKOUT_TIME: sum(name == user for name in self.opened.values())}
 
     def records(self, user):
         return self.directory.records(user)
@@ -169,6 +186,18 @@ class AtMock:
         self.directory.control(f"set {user} locked=true")
 
 
+def patient(what, timeout=15):
+    """A controller that has just begun to run answers, and has nobody yet."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            return what()
+        except (IndexError, ldap.LDAPError):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
 class AtDirectory:
     """By replPropertyMetaData, over LDAP."""
     by_password = False
@@ -176,21 +205,57 @@ class AtDirectory:
     def __init__(self, directory):
         self.directory = directory
 
+    def made(self, user):
+        return {}
+
     def records(self, user):
-        return self.directory.records(user)
+        return patient(lambda: self.directory.records(user))
 
     def opens(self, user, password):
-        return self.directory.opens(user, password)
+        return patient(lambda: self.directory.opens(user, password))
 
     def lock(self, user):
         self.directory.lock(user)
+
+
+class AtSamba(AtDirectory):
+    """And by its log of the modifies that were asked of it over LDAP."""
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        self.read, self.counts = 0, collections.Counter()
+
+    def made(self, user):
+        """How often unicodePwd was written here, and lockoutTime set to 0."""
+        with open(os.path.join(self.directory.folder, "log", "samba.out"), "rb") as f:
+            f.seek(self.read)
+            while (line := f.readline()).endswith(b"\n"):
+                self.read = f.tell()
+                if b'"dsdbChange"' not in line:
+                    continue
+                with contextlib.suppress(ValueError, KeyError):  # a line that another process wrote into, or that its own never ended
+                    self._count(json.loads(line[line.index(b"{"):])["dsdbChange"])
+        return {attribute: self.counts[user, attribute] for attribute in (UNICODE_PWD, LOCKOUT_TIME)}
+
+    def _count(self, change):
+        if change["statusCode"] != 0 or change["operation"] != "Modify" or not change["remoteAddress"]:
+            return
+        user = change["dn"].split(",")[0].partition("=")[2]
+        if "unicodePwd" in change["attributes"]:
+            self.counts[user, UNICODE_PWD] += 1
+        if any(value.get("value") == "0" for action in change["attributes"].get("lockoutTime", {"actions": []})["actions"] for value in action.get("values", [])):
+            self.counts[user, LOCKOUT_TIME] += 1
+
+
+def at_directory(controller):
+    return {lab_module.MockDirectory: AtMock, lab_module.SambaDirectory: AtSamba}.get(type(controller), AtDirectory)(controller)
 
 
 class Observer:
     def __init__(self, build, controllers, service, agents, folder):
         """`folder`: whose files are searched for passwords, without those of the directories."""
         self.build, self.controllers, self.agents, self.folder = build, controllers, agents, folder
-        self.at = [(AtMock if isinstance(c, lab_module.MockDirectory) else AtDirectory)(c) for c in controllers]
+        self.at = [at_directory(c) for c in controllers]
         self.service = AtService(service) if isinstance(service, lab_module.Service) else AtScript(service)
         self.open, self.done, self.violations = [], [], []
         self.own_writes = collections.Counter()  # (user, attribute): the test's own, since the operation of this user was asked
@@ -212,7 +277,7 @@ class Observer:
         for at in self.at if locked else []:
             at.lock(user)
         one = Asked(user, op, None if op == "unlock" else password or canary(), unlock, unknown, writes, self.controllers[0].subject(user))
-        one.before = [self.record(at, user) for at in self.at]
+        one.before, one.made = [self.record(at, user) for at in self.at], [at.made(user) for at in self.at]
         one.members = {**({"unlock": True} if unlock and op == "reset" else {}), **members}
         return one
 
@@ -311,13 +376,14 @@ class Observer:
                     self._judge_by_password(one, [count[one.digest] for count in counts] if one.digest else None)
             else:
                 self._judge_by_version(mine[0])
+            if len(mine) == 1:
+                self._judge_lockout(mine[0])
             self._judge_account(user, mine)
             for attribute in (UNICODE_PWD, LOCKOUT_TIME):
                 self.own_writes.pop((user, attribute), None)
 
     def _judge_by_password(self, one, written):
         if written is None:
-            self._judge_lockout(one)
             return
         status = one.outcome["status"]
         if max(written) > 1:
@@ -332,12 +398,17 @@ class Observer:
         before, after = max(record[attribute][0] for record in one.before), max(self.record(at, one.user)[attribute][0] for at in self.at)
         return after - before - self.own_writes.get((one.user, attribute), 0)
 
+    def _made_since(self, one, attribute):
+        """How often each server itself was made to write it; [] where none of them tells."""
+        return [now[attribute] - before[attribute] - self.own_writes.get((one.user, attribute), 0) for at, before in zip(self.at, one.made) if attribute in (now := at.made(one.user))]
+
     def _judge_by_version(self, one):
         status, op = one.outcome["status"], one.op
         if op == "unlock":
-            self._judge_lockout(one)
             return
-        written = self._writes_since(one, UNICODE_PWD)
+        written, made = self._writes_since(one, UNICODE_PWD), self._made_since(one, UNICODE_PWD)
+        if max(made, default=0) > 1:
+            self.violations.append(f"written more than once on one server: {one}: {made}")
         if written > one.writes:
             self.violations.append(f"written more than once: {one}: {written}")
         if status == "applied" and not written:
@@ -346,13 +417,15 @@ class Observer:
             self.violations.append(f"told as not done, and done: {one}: {written}")
 
     def _judge_lockout(self, one):
-        """An unlock sets lockoutTime to 0: once, and of nothing where it is 0 already."""
-        status, written = one.outcome["status"], self._writes_since(one, LOCKOUT_TIME)
-        if written > one.writes:
+        """An unlock sets lockoutTime to 0: once on each server, and of nothing where it is 0 already; a reset without one leaves it as it is."""
+        status, written, made = one.outcome["status"], self._writes_since(one, LOCKOUT_TIME), self._made_since(one, LOCKOUT_TIME)
+        if max(made, default=0) > (1 if one.unlock else 0):
+            self.violations.append(f"lockoutTime was set to 0 more often than asked on one server: {one}: {made}")
+        if written > (one.writes if one.unlock else 0):
             self.violations.append(f"lockoutTime was written {written} times: {one}")
         if status in ("failed", "refused") and written:
             self.violations.append(f"told as not done, and lockoutTime was written: {one}: {written}")
-        if status == "applied" and any(at.directory.locked(one.user) for at in self.at):
+        if status == "applied" and one.unlock and any(at.directory.locked(one.user) for at in self.at):
             self.violations.append(f"told as done, and still locked: {one}")
 
     def _judge_account(self, user, mine):

@@ -1,8 +1,8 @@
 """The observer sees what is right and, which matters more, what is not: each invariant with a breach of it that the test itself makes."""
-import os
+import json, os, types
 
 import observer as observer_module
-from lab import UNICODE_PWD
+from lab import LOCKOUT_TIME, UNICODE_PWD
 
 
 def test_what_is_right_is_no_violation(watched):
@@ -44,6 +44,15 @@ def test_each_breach_is_seen(watched):
     lab.directory.control("set bench007 locked=true")
     assert any("still locked" in line for line in observer.check())
 
+    one = ask(observer, "bench009", unlock=True, locked=True)
+    lab.directory.control("set bench009 locked=true")
+    lab.directory.control("set bench009 locked=false")
+    assert any("more often than asked" in line for line in observer.check())
+
+    one = ask(observer, "bench015", locked=True)
+    lab.directory.control("set bench015 locked=false")
+    assert any("more often than asked" in line for line in observer.check())
+
     one = ask(observer, "bench008")
     path = os.path.join(lab.agent.folder, "state", "a-note")
     with open(path, "w", encoding="utf-16-le") as f:
@@ -70,3 +79,20 @@ def test_a_count_by_version_sees_the_same(watched):
     one = ask(observer, "bench014")
     one.outcome = {**one.outcome, "status": "refused"}
     assert any("told as not done, and done" in line for line in observer.check())
+
+
+def test_samba_log_tells_who_was_asked(tmp_path):
+    """What a client asked of this controller, not its own counting of bad tries, nor what was refused, nor half a line."""
+    def line(user="bench001", address='"ipv4:127.0.0.1:1"', status=0, **attributes):
+        values = {name: {"actions": [{"action": "replace", **({"values": [{"value": value}]} if value else {"redacted": True})}]} for name, value in attributes.items()}
+        return '{"type": "dsdbChange", "dsdbChange": {"statusCode": %d, "operation": "Modify", "remoteAddress": %s, "dn": "CN=%s,OU=People,DC=corp", "attributes": %s}}\n' % (
+            status, address, user, json.dumps(values))
+    (tmp_path / "log").mkdir()
+    log = tmp_path / "log" / "samba.out"
+    at = observer_module.AtSamba(types.SimpleNamespace(folder=tmp_path))
+    log.write_text("samba: ready\n" + line(unicodePwd=None, lockoutTime="0") + line(address="null", lockoutTime="134") + line(status=50, unicodePwd=None) + line(user="bench002", unicodePwd=None))
+    assert at.made("bench001") == {UNICODE_PWD: 1, LOCKOUT_TIME: 1}
+    with log.open("a") as f:
+        f.write('{"type": "dsdbChange", "dsd\n' + line(unicodePwd=None) + line(unicodePwd=None)[:-20])
+    assert at.made("bench001") == {UNICODE_PWD: 2, LOCKOUT_TIME: 1}
+    assert at.made("bench002") == {UNICODE_PWD: 1, LOCKOUT_TIME: 0}
