@@ -417,11 +417,11 @@ class Observer:
             self.violations.append(f"told as not done, and done: {one}: {written}")
 
     def _judge_lockout(self, one):
-        """An unlock sets lockoutTime to 0: once on each server, and of nothing where it is 0 already; a reset without one leaves it as it is."""
+        """An unlock sets lockoutTime to 0: once on each server, and of nothing where it is 0 already. A reset does so too, where nothing else was asked."""
         status, written, made = one.outcome["status"], self._writes_since(one, LOCKOUT_TIME), self._made_since(one, LOCKOUT_TIME)
-        if max(made, default=0) > (1 if one.unlock else 0):
+        if max(made, default=0) > 1:
             self.violations.append(f"lockoutTime was set to 0 more often than asked on one server: {one}: {made}")
-        if written > (one.writes if one.unlock else 0):
+        if written > one.writes:
             self.violations.append(f"lockoutTime was written {written} times: {one}")
         if status in ("failed", "refused") and written:
             self.violations.append(f"told as not done, and lockoutTime was written: {one}: {written}")
