@@ -244,20 +244,22 @@ class Directory:
         for _ in range(5):
             self.opens(user, "not the password 1!")
 
-    def read(self, user, *attributes):
-        connection = self.connect()
+    def read(self, user, *attributes, over=None):
+        """over: a connection that is kept."""
+        connection = over or self.connect()
         try:
             found = [e for e in connection.search_s(self.base, ldap.SCOPE_SUBTREE, f"(sAMAccountName={user})", list(attributes)) if e[0]]
             return found[0][1]
         finally:
-            connection.unbind_s()
+            if not over:
+                connection.unbind_s()
 
     def guid(self, user):
         return str(uuid.UUID(bytes_le=self.read(user, "objectGUID")["objectGUID"][0]))
 
-    def records(self, user):
+    def records(self, user, over=None):
         """{attribute's number: (version, originating USN)}: how often it was written, as the directory itself counts."""
-        blob = self.read(user, "replPropertyMetaData")["replPropertyMetaData"][0]
+        blob = self.read(user, "replPropertyMetaData", over=over)["replPropertyMetaData"][0]
         found = {}
         for i in range(struct.unpack_from("<I", blob, 8)[0]):
             attid, version, _, _, usn, _ = struct.unpack_from("<IIQ16sQQ", blob, 16 + 48 * i)
