@@ -8,6 +8,7 @@
 #include "base/log.h"
 
 #define REPEAT_S 30
+#define FORGET_S 5
 #define READY_AT_LATEST_US 5000000
 #define DRAIN_US 20000000
 #define LINGER_US 1000000
@@ -295,10 +296,16 @@ void agent_identity_changed(struct agent *agent)
 static void handle_minute(evutil_socket_t fd, short what, void *arg)
 {
 	struct agent *agent = arg;
-	journal_forget(agent->journal, clock_now_ms());
 	warn_of_expiry(agent);
 	agent_rotation_minute(agent);
 	tell_status(agent);
+}
+
+/* A minute's writes, where nobody limits them, are more than the journal has room for. */
+static void handle_forgetting(evutil_socket_t fd, short what, void *arg)
+{
+	struct agent *agent = arg;
+	journal_forget(agent->journal, clock_now_ms());
 }
 
 static void handle_repeating(evutil_socket_t fd, short what, void *arg)
@@ -516,9 +523,11 @@ static enum status open_timers(struct agent *agent)
 	struct event_base *base = loop_base(agent->loop);
 	agent->minute = event_new(base, -1, EV_PERSIST, handle_minute, agent);
 	agent->repeating = event_new(base, -1, EV_PERSIST, handle_repeating, agent);
+	agent->forgetting = event_new(base, -1, EV_PERSIST, handle_forgetting, agent);
 	agent->watching = event_new(base, -1, EV_PERSIST, handle_watching, agent);
-	bool good = agent->minute && agent->repeating && agent->watching && event_add(agent->minute, &(struct timeval){ 60, 0 }) == 0
-	            && event_add(agent->repeating, &(struct timeval){ REPEAT_S, 0 }) == 0 && event_add(agent->watching, &(struct timeval){ 0, 200000 }) == 0;
+	bool good = agent->minute && agent->repeating && agent->forgetting && agent->watching && event_add(agent->minute, &(struct timeval){ 60, 0 }) == 0
+	            && event_add(agent->repeating, &(struct timeval){ REPEAT_S, 0 }) == 0 && event_add(agent->forgetting, &(struct timeval){ FORGET_S, 0 }) == 0
+	            && event_add(agent->watching, &(struct timeval){ 0, 200000 }) == 0;
 	return good ? STATUS_OK : STATUS_AGENT_INTERNAL;
 }
 
@@ -579,6 +588,7 @@ void agent_close(struct agent *agent)
 	agent_close_rotation(agent);
 	free_event(agent->minute);
 	free_event(agent->repeating);
+	free_event(agent->forgetting);
 	free_event(agent->watching);
 	free(agent->hello_directories);
 	free(agent->restart_told);

@@ -34,7 +34,7 @@ struct agent {
 		char told[256];             /* the last loss that was logged as news */
 	} endpoints[PACKET_ENDPOINTS];
 	struct hello_directory *hello_directories;
-	struct event *minute, *repeating, *watching;
+	struct event *minute, *repeating, *forgetting, *watching;
 	int64_t started_us, stopping_us, idle_us;
 	int expiry_warned;
 	struct {                        /* of the agent's own keys: rotation.c */

@@ -81,7 +81,7 @@ enum status journal_outcome(struct journal *journal, const struct journal_entry 
 void journal_acknowledge(struct journal *journal, const char *request_id);
 /* The agent is another one now: what is not acknowledged concerns nobody any more. Not while requests are under way. */
 void journal_abandon(struct journal *journal);
-/* Drops entries past exp and retain_ms that are acknowledged or do not count; called by the agent every minute. The highest exp dropped is kept on disk. */
+/* Drops entries past exp and retain_ms that are acknowledged or do not count; called by the agent every few seconds. The highest exp dropped is kept on disk. */
 void journal_forget(struct journal *journal, int64_t now_ms);
 /* The highest exp ever forgotten, in seconds; 0 at first. Requests at or below it are refused by time alone. */
 int64_t journal_forgotten_exp(const struct journal *journal);
