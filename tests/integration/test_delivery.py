@@ -23,12 +23,15 @@ class Site:
         self.lab = lab_module.Lab(build, "mock")
         self.lab.start_directory()
         self.directory = self.lab.directory
+        self.start(build, count)
+
+    def start(self, build, count, **directory_settings):
         self.lab.start_service(settings={"failover_after": f"{FAILOVER}s", "request_lifetime": "8s"})
         self.service, self.agents, self.relays = self.lab.service, [], []
         for number in range(count):
             relay = Relay("127.0.0.1", self.service.port)
             agent = lab_module.Agent(build, f"{self.lab.folder}/agent{number}", self.directory, f"wss://localhost:{relay.port}/v1/agent", self.service.ca,
-                                     settings={"limits": LIMITS, "settling": {"delay": "1s"}}, directory_settings={"timeouts": {"write": "3s", "locate": "8s"}})
+                                     settings={"limits": LIMITS, "settling": {"delay": "1s"}}, directory_settings={"timeouts": {"write": "3s", "locate": "8s"}, **directory_settings})
             self.relays.append(relay)
             self.agents.append(agent)
             agent.start()
@@ -246,6 +249,75 @@ def test_what_an_agent_that_drains_has_not_been_sent_goes_to_another(site):
     assert {a["code"] for a in answers} == {"ok"} and len(answers) > 20
     site.mend()
     site.come_to_rest()
+
+
+class SambaSite(Site):
+    """Two controllers, of which every agent may use either, each behind a cable that all agents share."""
+
+    def __init__(self, build):
+        template = lab_module.samba_template()
+        self.lab = lab_module.Lab(build, "samba")
+        self.controllers, self.cables = [], []
+        self.lab.directory = self.directory = lab_module.SambaDirectory(self.lab.folder + "/dc1", like=template)
+        self.controllers = [self.directory, lab_module.SambaDirectory(self.lab.folder + "/dc2", of=self.directory)]
+        self.cables = [Relay(c.host, c.port) for c in self.controllers]
+        self.start(build, 2, servers=[f"localhost:{cable.port}" for cable in self.cables])
+
+    def slow(self, seconds):
+        for cable in self.cables:
+            cable.delay(seconds)
+
+    def records(self, user):
+        return [controller.password_record(user) for controller in self.controllers]
+
+    def sync(self):
+        for _ in range(2):
+            for controller in self.controllers:
+                controller.sync()
+
+    def close(self):
+        self.lab.directory = None
+        lab_module.stop_all([super().close, *(c.close for c in (*self.cables, *reversed(self.controllers)))])
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/sbin/samba"), reason="Samba is not installed")
+def test_samba_two_controllers_and_two_agents(build):
+    """The agent that was asked writes and is not heard any more: cut off, or killed. The other one writes nothing: each controller's record has risen by one, by the same write, and there is one outcome."""
+    site = SambaSite(build)
+    try:
+        for user, how in (("bench000", "cut off"), ("bench001", "killed")):
+            site.sync()
+            before = site.records(user)
+            assert before[0] == before[1]
+            site.slow(0.2)
+            operation = site.ask_later(user, fresh())
+            operation.relay.silence()  # its word is on its way for ever
+            wait_for("the write", lambda: any(after != before[0] for after in site.records(user)))
+            if how == "killed":
+                operation.first.writebackd.kill()
+                operation.first.channel.kill()
+            operation.relay.refuse()
+            operation.relay.reset()
+            site.slow(0)
+            final = operation.end()
+            assert (final["status"], final["code"], final["agent_id"]) == ("applied", "ok", operation.others[0].id) and operation.took < 12, (final, operation.took)
+            assert operation.ended(operation.others[0]) == ["ok"]
+            operation.relay.forward()
+            if how == "killed":
+                operation.first.start()
+                wait_for("the killed agent's end of it", lambda: operation.ended(operation.first), 20)
+            else:
+                wait_for("the first agent's word", lambda: operation.ended(operation.first) == ["ok"], 20)
+            operation.first.wait_ready(30)
+            site.come_to_rest()
+            site.sync()
+            after = site.records(user)
+            assert after[0] == after[1] and after[0][0] == before[0][0] + 1, (before, after)
+            assert all(controller.opens(user, operation.password) for controller in site.controllers)
+            assert site.service.operation(operation.id) == final
+            assert len(site.service.program.events(event="operation.done", operation_id=operation.id)) == 1
+    finally:
+        site.close()
 
 
 # The service dies -------------------------------------------------------------------------------------------------------------------------
