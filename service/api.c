@@ -18,6 +18,52 @@ struct key_job {
 	int64_t store_version;
 };
 
+/* The row of a key that is good. */
+static struct api_rate *rate_of(struct server *server, const uint8_t hash[32])
+{
+	struct api_rate *oldest = &server->rates[0];
+	for (unsigned i = 0; i < KNOWN_KEYS; i++) {
+		struct api_rate *rate = &server->rates[i];
+		if (rate->refilled_us != 0 && bytes_equal(bytes_of(rate->hash, 32), bytes_of(hash, 32)))
+			return rate;
+		if (rate->refilled_us < oldest->refilled_us)
+			oldest = rate;
+	}
+	memcpy(oldest->hash, hash, 32);
+	oldest->tokens = 1e9;
+	oldest->refilled_us = 1;
+	return oldest;
+}
+
+/* 0, or after how many seconds it may ask again. */
+static unsigned throttle(struct server *server, const uint8_t hash[32])
+{
+	double a_second = (double)server->settings->api_requests;
+	if (a_second == 0)
+		return 0;
+	struct api_rate *rate = rate_of(server, hash);
+	int64_t now = clock_monotonic_us();
+	rate->tokens = fmin(rate->tokens + (double)(now - rate->refilled_us) / 1e6 * a_second, 2 * a_second);
+	rate->refilled_us = now;
+	if (rate->tokens < 1)
+		return (unsigned)ceil((1 - rate->tokens) / a_second);
+	rate->tokens -= 1;
+	return 0;
+}
+
+static void admit(struct server *server, struct exchange *exchange, const uint8_t hash[32])
+{
+	char seconds[16];
+	unsigned wait_s = throttle(server, hash);
+	if (wait_s == 0) {
+		http_authorized(exchange, STATUS_OK, true);
+		return;
+	}
+	snprintf(seconds, sizeof seconds, "%u", wait_s);
+	exchange_add_header(exchange, "Retry-After", seconds);
+	exchange_problem(exchange, 429, NULL, "this API key asks too often");
+}
+
 static void on_key_checked(enum status status, void *arg)
 {
 	struct key_job *job = arg;
@@ -26,7 +72,10 @@ static void on_key_checked(enum status status, void *arg)
 		memcpy(server->known_keys[server->known_count % KNOWN_KEYS], job->store.hash, 32);
 		server->known_count++;
 	}
-	http_authorized(job->exchange, status, job->store.found);
+	if (status == STATUS_OK && job->store.found)
+		admit(server, job->exchange, job->store.hash);
+	else
+		http_authorized(job->exchange, status, false);
 	free(job);
 }
 
@@ -37,7 +86,7 @@ void api_authorize(struct exchange *exchange, const uint8_t hash[32], void *arg)
 	for (unsigned i = 0; i < KNOWN_KEYS && i < server->known_count; i++)
 		known |= bytes_equal(bytes_of(server->known_keys[i], 32), bytes_of(hash, 32));
 	if (known) {
-		http_authorized(exchange, STATUS_OK, true);
+		admit(server, exchange, hash);
 		return;
 	}
 	struct key_job *job = calloc(1, sizeof *job);

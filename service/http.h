@@ -39,7 +39,7 @@ struct http_options {
 	size_t max_body;
 	int64_t request_ms;         /* from accept, or from the last answer, to the end of the next request's body */
 	const struct http_route *routes; /* ends with a row without a path */
-	/* Judges the SHA-256 of an API key; calls http_authorized then or later. */
+	/* Judges the SHA-256 of an API key; calls http_authorized then or later, or answers the exchange itself. */
 	void (*authorize)(struct exchange *exchange, const uint8_t hash[32], void *arg);
 	void *arg;                  /* of the handlers and of authorize */
 };

@@ -25,7 +25,7 @@ struct invocation {
 
 static int serve(struct settings *settings, const struct invocation *invocation)
 {
-	return server_run(settings, invocation->log_format >= 0 ? invocation->log_format : settings->log_format);
+	return server_run(invocation->config, settings, invocation->log_format >= 0 ? invocation->log_format : settings->log_format);
 }
 
 static const struct command {

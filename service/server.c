@@ -140,13 +140,31 @@ static void on_stop(void *arg)
 	event_add(server->stopping, &interval);
 }
 
-static void on_reload(void *arg)
+static void reload_settings(struct server *server)
 {
-	struct server *server = arg;
+	struct settings fresh;
+	struct config_errors errors = { 0 };
+	if (settings_read(server->config_file, &fresh, &errors, NULL) == STATUS_OK) {
+		AUTO_FREE char *fixed = config_not_reloadable(settings_keys, server->settings, &fresh);
+		for (char *at = fixed; at != NULL && *at != '\0'; at++)
+			*at = *at == '\n' ? ' ' : *at;
+		if (fixed != NULL)
+			log_event(LOG_WARNING, "config.restart", NULL, "these keys have changed and need a restart: %s", fixed);
+		settings_reload(server->settings, &fresh);
+		log_set_level(settings_log_level(server->settings));
+		log_event(LOG_NOTICE, "config.loaded", NULL, "%s is in force", server->config_file);
+	} else {
+		for (size_t i = 0; i < errors.count; i++)
+			log_event(LOG_ERR, "config.error", NULL, "%s:%u: %s", errors.items[i].file, errors.items[i].line, errors.items[i].text);
+		log_event(LOG_ERR, "config.refused", NULL, "the old configuration stays in force");
+	}
+	config_errors_clear(&errors);
+}
+
+static void reload_keys(struct server *server)
+{
 	struct keys fresh;
-	SSL_CTX *tls = NULL;
 	AUTO_FREE char *why = NULL;
-	loop_notify_reloading(server->loop);
 	if (keys_load(server->settings->state_directory, server->settings->issuer, clock_now_ms() / 1000, &fresh, &why) != STATUS_OK) {
 		log_event(LOG_ERR, "keys.refused", NULL, "the keys stay as they were: %s", why);
 	} else {
@@ -159,15 +177,29 @@ static void on_reload(void *arg)
 		log_event(LOG_NOTICE, "keys.loaded", LOG_FIELDS({ "signing_key", jose_key_id(server->keys.signing) }), "key set version %lld",
 			(long long)server->keys.version);
 	}
-	AUTO_FREE char *tls_why = NULL;
+}
+
+static void reload_tls(struct server *server)
+{
+	SSL_CTX *tls = NULL;
+	AUTO_FREE char *why = NULL;
 	const char *path;
-	if (settings_tls(server->settings, &tls, &path, &tls_why) != STATUS_OK) {
-		log_event(LOG_ERR, "tls.refused", NULL, "the certificate stays as it was: %s: %s", path, tls_why != NULL ? tls_why : "out of memory");
+	if (settings_tls(server->settings, &tls, &path, &why) != STATUS_OK) {
+		log_event(LOG_ERR, "tls.refused", NULL, "the certificate stays as it was: %s: %s", path, why != NULL ? why : "out of memory");
 	} else {
 		http_set_tls(server->http, tls);
 		SSL_CTX_free(server->tls);
 		server->tls = tls;
 	}
+}
+
+static void on_reload(void *arg)
+{
+	struct server *server = arg;
+	loop_notify_reloading(server->loop);
+	reload_settings(server);
+	reload_keys(server);
+	reload_tls(server);
 	loop_notify_ready(server->loop, "Reloaded");
 }
 
@@ -300,9 +332,9 @@ static void close_all(struct server *server)
 	free(server->tickets.items);
 }
 
-int server_run(struct settings *settings, int log_format)
+int server_run(const char *config_file, struct settings *settings, int log_format)
 {
-	struct server server = { .settings = settings, .enroll_tokens = 1e6 };
+	struct server server = { .config_file = config_file, .settings = settings, .enroll_tokens = 1e6 };
 	server.enroll_refilled_us = clock_monotonic_us();
 	const struct loop_callbacks callbacks = { on_stop, on_reload, &server };
 	log_start("reset-service", (enum log_format)log_format, settings_log_level(settings));

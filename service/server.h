@@ -7,8 +7,12 @@
 
 #define KNOWN_KEYS 64
 
+/* What an API key may still ask for now. */
+struct api_rate { uint8_t hash[32]; double tokens; int64_t refilled_us; };
+
 /* What the handlers (api.c, enroll.c) get. */
 struct server {
+	const char *config_file;
 	struct settings *settings;
 	struct keys keys;
 	struct loop *loop;
@@ -20,6 +24,7 @@ struct server {
 	uint8_t content_key[32];
 	uint8_t known_keys[KNOWN_KEYS][32]; /* hashes of API keys that were good since the store last changed */
 	unsigned known_count;
+	struct api_rate rates[KNOWN_KEYS];  /* of good keys only; the one that was idle longest gives way */
 	int64_t store_version;
 	struct event *poll;
 	bool polling;
@@ -34,8 +39,8 @@ struct server {
 	int64_t enroll_refilled_us;
 };
 
-/* Runs until SIGTERM; a sysexits code. */
-int server_run(struct settings *settings, int log_format);
+/* Runs until SIGTERM; a sysexits code. SIGHUP reads `config_file`, the keys and the certificate again; each that is bad stays as it was. */
+int server_run(const char *config_file, struct settings *settings, int log_format);
 
 extern const struct http_route api_routes[];
 /* http_options.authorize */

@@ -309,8 +309,12 @@ static void take_message(struct session *session, struct bytes message)
 		takers[row](session, bytes_of(payload, size));
 		return;
 	}
-	/* 1: a type of a later version is ignored. Whether this agent has signed it is not asked. */
-	if (reason == JOSE_TYP) {
+	/* 1: a type of a later version is ignored, where this agent has signed it. */
+	char unknown[JOSE_TYP_SIZE];
+	const char *const any[] = { unknown, NULL };
+	if (reason == JOSE_TYP && jose_peek_typ(NULL, message, unknown))
+		reason = verify(session, any, message, &payload, &size, NULL);
+	if (reason == JOSE_OK) {
 		if (session->ignored++ < MAX_IGNORED_LOGGED)
 			log_event(LOG_WARNING, "message.ignored", LOG_FIELDS({ LOG_AGENT_ID, session->agent->row.agent_id }),
 				"%s sends messages of a type that is not known here", session->agent->row.name);

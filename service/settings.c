@@ -13,27 +13,28 @@
 const struct config_key settings_keys[] = {
 	{ "issuer", CONFIG_STRING, AT(issuer), .required = true, .min = 9, .max = 255, .help = "base URL of this service: https://host[:port], no trailing slash" },
 	{ "listen", CONFIG_STRING, AT(listen), "127.0.0.1:8443", .min = 3, .max = 255, .help = "address:port to listen on; port 0 takes a free one and prints it" },
-	{ "tls.certificate_file", CONFIG_PATH, AT(certificate_file), .required = true, .help = "certificate chain, PEM" },
-	{ "tls.key_file", CONFIG_PATH, AT(key_file), .required = true, .help = "its private key, PEM" },
+	{ "tls.certificate_file", CONFIG_PATH, AT(certificate_file), .required = true, .reloadable = true, .help = "certificate chain, PEM" },
+	{ "tls.key_file", CONFIG_PATH, AT(key_file), .required = true, .reloadable = true, .help = "its private key, PEM" },
 	{ "state_directory", CONFIG_PATH, AT(state_directory), "/var/lib/reset-service", .help = "keys and database" },
 	{ "channel_endpoints", CONFIG_STRINGS, AT(channel_endpoints), .min = 0, .max = 8, .help = "the wss:// URL told to agents, one; default: the issuer's, with /v1/agent" },
-	{ "request_lifetime", CONFIG_DURATION_MS, AT(request_lifetime_ms), "30s", .min = 1000, .max = 120000, .help = "time from a request's iat to its exp" },
-	{ "queue_wait", CONFIG_DURATION_MS, AT(queue_wait_ms), "2s", .min = 0, .max = 60000, .help = "how long an operation waits for a place at its agent" },
-	{ "failover_after", CONFIG_DURATION_MS, AT(failover_after_ms), "4s", .min = 1000, .max = 60000, .help = "another agent is asked so long after the channel of the first has ended" },
-	{ "wait", CONFIG_DURATION_MS, AT(wait_ms), "20s", .min = 0, .max = 20000, .help = "how long POST /v1/operations waits for the outcome" },
-	{ "ticket_lifetime", CONFIG_DURATION_MS, AT(ticket_lifetime_ms), "15min", .min = 1000, .max = 86400000, .help = "how long an enrolment ticket is good" },
-	{ "retention", CONFIG_DURATION_MS, AT(retention_ms), "90d", .min = 86400000, .max = INT64_C(315360000000), .help = "finished operations are forgotten after this" },
-	{ "ping_interval", CONFIG_DURATION_MS, AT(ping_interval_ms), "25s", .min = 100, .max = 50000, .help = "WebSocket pings" },
-	{ "limits.agents", CONFIG_INT, AT(max_agents), "100", .min = 1, .max = 10000, .help = "agents connected at once" },
-	{ "limits.operations_in_flight", CONFIG_INT, AT(max_operations), "1000", .min = 1, .max = 100000, .help = "operations without a final outcome" },
+	{ "request_lifetime", CONFIG_DURATION_MS, AT(request_lifetime_ms), "30s", .reloadable = true, .min = 1000, .max = 120000, .help = "time from a request's iat to its exp" },
+	{ "queue_wait", CONFIG_DURATION_MS, AT(queue_wait_ms), "2s", .reloadable = true, .min = 0, .max = 60000, .help = "how long an operation waits for a place at its agent" },
+	{ "failover_after", CONFIG_DURATION_MS, AT(failover_after_ms), "4s", .reloadable = true, .min = 1000, .max = 60000, .help = "another agent is asked so long after the channel of the first has ended" },
+	{ "wait", CONFIG_DURATION_MS, AT(wait_ms), "20s", .reloadable = true, .min = 0, .max = 20000, .help = "how long POST /v1/operations waits for the outcome" },
+	{ "ticket_lifetime", CONFIG_DURATION_MS, AT(ticket_lifetime_ms), "15min", .reloadable = true, .min = 1000, .max = 86400000, .help = "how long an enrolment ticket is good" },
+	{ "retention", CONFIG_DURATION_MS, AT(retention_ms), "90d", .reloadable = true, .min = 86400000, .max = INT64_C(315360000000), .help = "finished operations are forgotten after this" },
+	{ "ping_interval", CONFIG_DURATION_MS, AT(ping_interval_ms), "25s", .reloadable = true, .min = 100, .max = 50000, .help = "WebSocket pings" },
+	{ "limits.agents", CONFIG_INT, AT(max_agents), "100", .reloadable = true, .min = 1, .max = 10000, .help = "agents connected at once" },
+	{ "limits.operations_in_flight", CONFIG_INT, AT(max_operations), "1000", .reloadable = true, .min = 1, .max = 100000, .help = "operations without a final outcome" },
 	{ "limits.body", CONFIG_SIZE, AT(max_body), "64KiB", .min = 4096, .max = 1048576, .help = "largest HTTP request body" },
+	{ "limits.api_requests", CONFIG_INT, AT(api_requests), "1000", .reloadable = true, .min = 0, .max = 100000, .help = "requests a second by one API key, twice as many at once; 0: no limit" },
 	{ "limits.connections", CONFIG_INT, AT(max_connections), "1024", .min = 4, .max = 100000, .help = "TCP connections at once, agents included; more wait in the kernel" },
-	{ "log.level", CONFIG_CHOICE, AT(log_level), "info", .choices = "debug|info|notice|warning|error|critical", .help = "lines below are dropped" },
+	{ "log.level", CONFIG_CHOICE, AT(log_level), "info", .reloadable = true, .choices = "debug|info|notice|warning|error|critical", .help = "lines below are dropped" },
 	{ "log.format", CONFIG_CHOICE, AT(log_format), "auto", .choices = "auto|text|json|journal", .help = "auto: the journal under systemd, else text" },
 	{ "diagnostics.loop_probe", CONFIG_DURATION_MS, AT(loop_probe_ms), "1s", .min = 5, .max = 60000, .help = "how often the event loop measures its own punctuality" },
-	{ "diagnostics.no_answer_after", CONFIG_DURATION_MS, AT(no_answer_after_ms), "15min", .min = 1000, .max = 86400000, .help = "when an operation without an answer becomes service.no_answer" },
+	{ "diagnostics.no_answer_after", CONFIG_DURATION_MS, AT(no_answer_after_ms), "15min", .reloadable = true, .min = 1000, .max = 86400000, .help = "when an operation without an answer becomes service.no_answer" },
 	{ "diagnostics.request_deadline", CONFIG_DURATION_MS, AT(request_deadline_ms), "30s", .min = 1000, .max = 120000, .help = "from accept or the last answer to the end of a request's body" },
-	{ "diagnostics.greeting_deadline", CONFIG_DURATION_MS, AT(greeting_deadline_ms), "15s", .min = 1000, .max = 60000, .help = "from the upgrade to an agent's hello" },
+	{ "diagnostics.greeting_deadline", CONFIG_DURATION_MS, AT(greeting_deadline_ms), "15s", .reloadable = true, .min = 1000, .max = 60000, .help = "from the upgrade to an agent's hello" },
 	{ 0 }
 };
 
@@ -178,21 +179,18 @@ static void judge(struct settings *settings, struct config_errors *errors, const
 	}
 }
 
-enum status settings_load(const char *file, struct settings *ret_settings, struct config_document **ret_document)
+enum status settings_read(const char *file, struct settings *ret_settings, struct config_errors *errors, struct config_document **ret_document)
 {
-	struct config_errors errors = { 0 };
 	struct config_document *document = NULL;
 	memset(ret_settings, 0, sizeof *ret_settings);
-	enum status status = config_load(file, settings_keys, ret_settings, &errors, &document);
+	enum status status = config_load(file, settings_keys, ret_settings, errors, &document);
 	if (status == STATUS_OK) {
-		judge(ret_settings, &errors, document);
-		if (errors.count > 0)
+		judge(ret_settings, errors, document);
+		if (errors->count > 0)
 			status = STATUS_LOCAL_CONFIG;
 		else if (!derive_endpoints(ret_settings))
 			status = STATUS_LOCAL_SYSTEM;
 	}
-	config_errors_print(&errors, stderr);
-	config_errors_clear(&errors);
 	if (status == STATUS_OK && ret_document != NULL)
 		*ret_document = document;
 	else
@@ -200,6 +198,34 @@ enum status settings_load(const char *file, struct settings *ret_settings, struc
 	if (status != STATUS_OK)
 		settings_clear(ret_settings);
 	return status;
+}
+
+enum status settings_load(const char *file, struct settings *ret_settings, struct config_document **ret_document)
+{
+	struct config_errors errors = { 0 };
+	enum status status = settings_read(file, ret_settings, &errors, ret_document);
+	config_errors_print(&errors, stderr);
+	config_errors_clear(&errors);
+	return status;
+}
+
+void settings_reload(struct settings *settings, struct settings *take_fresh)
+{
+	for (const struct config_key *key = settings_keys; key->path != NULL; key++) {
+		void *member = (char *)settings + key->offset, *fresh = (char *)take_fresh + key->offset;
+		if (!key->reloadable)
+			continue;
+		if (key->kind == CONFIG_STRING || key->kind == CONFIG_PATH) {
+			char *former = *(char **)member;
+			*(char **)member = *(char **)fresh;
+			*(char **)fresh = former;
+		} else if (key->kind == CONFIG_CHOICE) {
+			*(int *)member = *(const int *)fresh;
+		} else {
+			*(int64_t *)member = *(const int64_t *)fresh;
+		}
+	}
+	settings_clear(take_fresh);
 }
 
 void settings_clear(struct settings *settings)

@@ -20,6 +20,7 @@ struct settings {
 	int64_t retention_ms;
 	int64_t ping_interval_ms;
 	int64_t max_agents, max_operations, max_body, max_connections;
+	int64_t api_requests;         /* a second by one API key; 0: no limit */
 	int log_level, log_format;    /* rows of the choices; see settings_log_level */
 	int64_t loop_probe_ms;
 	int64_t no_answer_after_ms, request_deadline_ms, greeting_deadline_ms;
@@ -35,6 +36,10 @@ extern const struct config_key settings_keys[];
 /* STATUS_LOCAL_CONFIG where the file is wrong: everything that is wrong has been printed to stderr. `ret_document` may be NULL. */
 enum status settings_load(const char *file, struct settings *ret_settings, struct config_document **ret_document) MUST_USE;
 void settings_clear(struct settings *settings);
+/* The same, but `errors` says what is wrong. */
+enum status settings_read(const char *file, struct settings *ret_settings, struct config_errors *errors, struct config_document **ret_document) MUST_USE;
+/* The reloadable members of `take_fresh` are in force from now on. Only scalars and the paths of the certificate and its key are: nobody else keeps pointers into those. */
+void settings_reload(struct settings *settings, struct settings *take_fresh);
 /* A syslog level. */
 int settings_log_level(const struct settings *settings);
 

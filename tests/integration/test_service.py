@@ -1399,6 +1399,69 @@ def test_what_no_restart_heals(tmp_path):
     service.command("agents", code=65)
 
 
+def test_a_message_of_an_unknown_type(service, agent):
+    """Ignored where the agent has signed it; from anybody else no message at all."""
+    async def main():
+        await agent.connect()
+        await agent.ws.send(sign(agent.signing, "wb-news+jwt", {"iss": agent.id}))
+        asked = asyncio.ensure_future(service.ask_later())
+        await agent.answer((await agent.request())[1])
+        assert (await asked)[1]["code"] == "ok"
+        for forged in (sign(new_key(), "wb-news+jwt", {"iss": agent.id}), sign(agent.signing, "wb-news+jwt", {"iss": agent.id})[:-6] + "AAAAAA",
+                       sign(new_key(), "wb-news+jwt", {"iss": agent.id}, kid=agent.signing.thumbprint())):
+            await agent.ws.send(forged)
+            await agent.closed(1008)
+            await agent.connect()
+        await agent.close()
+    run(main())
+
+
+def test_a_reload(tmp_path):
+    """SIGHUP takes what is marked in the sample; a bad file changes nothing and the log says why."""
+
+    def reload(service, text, event):
+        with open(service.path("c.yaml"), encoding="utf-8") as f:
+            head = f.read().split("queue_wait:")[0]
+        with open(service.path("c.yaml"), "w", encoding="utf-8") as f:
+            f.write(head + text)
+        before = service.log_text().count(event)
+        service.process.send_signal(signal.SIGHUP)
+        deadline = time.time() + 5
+        while service.log_text().count(event) == before or service.log_text().count("keys.loaded") < reload.count:
+            assert time.time() < deadline, service.log_text()[-2000:]
+            time.sleep(0.02)
+        reload.count += 1
+    reload.count = 1
+
+    def answers(service, count=8):
+        return [service.http("GET", "/v1/agents")[0] for _ in range(count)]
+    service = Service(tmp_path)
+    assert set(answers(service)) == {200}
+    reload(service, "queue_wait: 300ms\nlimits:\n  api_requests: 1\n", "config.loaded")
+    # By one key; another one has its own.
+    assert answers(service)[:2] == [200, 200]
+    status, problem = next(answer for answer in (service.http("GET", "/v1/agents") for _ in range(8)) if answer[0] == 429)
+    assert problem["status"] == 429 and 1 <= int(service.headers["Retry-After"]) <= 2
+    other = json.loads(service.command("api-key", "add", "others", "--json"))["api_key"]
+    assert service.http("GET", "/v1/agents", key=other)[0] == 200
+    time.sleep(1.05)
+    assert service.http("GET", "/v1/agents")[0] == 200
+    for bad, why in (("queue_wait: 300ms\nlimits:\n  api_requests: many\n", "c.yaml:9: "), ("queue_wait: 300ms\nlimit: 1\n", "c.yaml:8: ")):
+        reload(service, bad, "config.refused")
+        assert why in service.log_text() and 429 in answers(service)
+    reload(service, "queue_wait: 300ms\nlimits:\n  api_requests: 0\n  connections: 77\n", "config.loaded")
+    assert "need a restart: limits.connections" in service.log_text() and set(answers(service)) == {200}
+    # Where there is no file any more, nothing changes either.
+    os.rename(service.path("c.yaml"), service.path("away.yaml"))
+    service.process.send_signal(signal.SIGHUP)
+    deadline = time.time() + 5
+    while service.log_text().count("config.refused") < 3:
+        assert time.time() < deadline
+        time.sleep(0.02)
+    assert set(answers(service)) == {200}
+    service.stop()
+
+
 def test_new_keys(service, agent):
     async def main():
         await agent.connect()

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
+#include "base/log.h"
 #include "service/settings.h"
 
 static void issuers(void **state)
@@ -92,6 +94,74 @@ static void refused(void **state)
 	assert_int_equal(load("issuer: https://reset.example.org/\ntls:\n  certificate_file: /c\n  key_file: /k\n", &settings), STATUS_LOCAL_CONFIG);
 }
 
+static unsigned count_keys(void)
+{
+	unsigned count = 0;
+	while (settings_keys[count].path != NULL)
+		count++;
+	return count;
+}
+
+/* Whatever differs, reloadable or not. */
+static char *differences(const struct settings *a, const struct settings *b)
+{
+	unsigned count = count_keys();
+	struct config_key *keys = calloc(count + 1, sizeof *keys);
+	memcpy(keys, settings_keys, count * sizeof *keys);
+	for (unsigned i = 0; i < count; i++)
+		keys[i].reloadable = false;
+	char *text = config_not_reloadable(keys, a, b);
+	free(keys);
+	return text;
+}
+
+/* Every key that a reload takes is marked so in the sample, on its own line, and no other. */
+static void sample_marks(void **state)
+{
+	char path[512], line[1024], mark[64];
+	snprintf(path, sizeof path, "%s/config/reset-service.yaml", getenv("SOURCE_ROOT"));
+	FILE *file = fopen(path, "r");
+	unsigned marked = 0, reloadable = 0, found = 0;
+	assert_non_null(file);
+	for (unsigned i = 0; i < count_keys(); i++)
+		reloadable += settings_keys[i].reloadable;
+	while (fgets(line, sizeof line, file) != NULL) {
+		const char *key = line + strspn(line, " ");
+		if (strstr(line, "(reload") == NULL || *key == '#')
+			continue;
+		marked++;
+		for (unsigned i = 0; i < count_keys(); i++) {
+			const char *dot = strrchr(settings_keys[i].path, '.');
+			snprintf(mark, sizeof mark, "%s:", dot != NULL ? dot + 1 : settings_keys[i].path);
+			found += settings_keys[i].reloadable && strncmp(key, mark, strlen(mark)) == 0;
+		}
+	}
+	fclose(file);
+	assert_int_equal(marked, reloadable);
+	assert_int_equal(found, reloadable);
+}
+
+static void a_reload_takes_what_is_marked(void **state)
+{
+	struct settings before, fresh;
+	assert_int_equal(load("issuer: https://reset.example.org\ntls:\n  certificate_file: /c\n  key_file: /k\n", &before), STATUS_OK);
+	assert_int_equal(load("issuer: https://other.example.org\nlisten: '[::1]:1'\nstate_directory: /s\ntls:\n  certificate_file: /new\n  key_file: /k\nqueue_wait: 1s\nlimits:\n  api_requests: 7\n  body: 1MiB\n"
+	                      "log:\n  level: debug\n  format: json\n", &fresh), STATUS_OK);
+	AUTO_FREE char *fixed = config_not_reloadable(settings_keys, &before, &fresh);
+	assert_string_equal(fixed, "issuer\nlisten\nstate_directory\nchannel_endpoints\nlimits.body\nlog.format\n");
+	settings_reload(&before, &fresh);
+	assert_null(fresh.issuer);
+	assert_string_equal(before.issuer, "https://reset.example.org");
+	assert_string_equal(before.listen_host, "127.0.0.1");
+	assert_string_equal(before.certificate_file, "/new");
+	assert_int_equal(before.queue_wait_ms, 1000);
+	assert_int_equal(before.api_requests, 7);
+	assert_int_equal(before.max_body, 65536);
+	assert_int_equal(settings_log_level(&before), LOG_DEBUG);
+	assert_int_equal(before.log_format, 0);
+	settings_clear(&before);
+}
+
 /* The sample that is shipped says what the program does where it says nothing. */
 static void sample(void **state)
 {
@@ -100,13 +170,14 @@ static void sample(void **state)
 	snprintf(path, sizeof path, "%s/config/reset-service.yaml", getenv("SOURCE_ROOT"));
 	assert_int_equal(settings_load(path, &given, NULL), STATUS_OK);
 	assert_int_equal(load("issuer: https://reset.example.org\ntls:\n  certificate_file: /etc/reset-service/tls.crt\n  key_file: /etc/reset-service/tls.key\n", &initial), STATUS_OK);
-	assert_null(config_not_reloadable(settings_keys, &given, &initial));
+	assert_null(differences(&given, &initial));
 	settings_clear(&given);
 	settings_clear(&initial);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(issuers), cmocka_unit_test(listens), cmocka_unit_test(endpoints), cmocka_unit_test(defaults), cmocka_unit_test(refused), cmocka_unit_test(sample) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(issuers), cmocka_unit_test(listens), cmocka_unit_test(endpoints), cmocka_unit_test(defaults), cmocka_unit_test(refused), cmocka_unit_test(sample),
+		cmocka_unit_test(sample_marks), cmocka_unit_test(a_reload_takes_what_is_marked) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
