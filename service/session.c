@@ -312,7 +312,7 @@ static void take_message(struct session *session, struct bytes message)
 	/* 1: a type of a later version is ignored, where this agent has signed it. */
 	char unknown[JOSE_TYP_SIZE];
 	const char *const any[] = { unknown, NULL };
-	if (reason == JOSE_TYP && jose_peek_typ(NULL, message, unknown))
+	if (reason == JOSE_TYP && jose_peek_typ(NULL, message, unknown) == JOSE_OK)
 		reason = verify(session, any, message, &payload, &size, NULL);
 	if (reason == JOSE_OK) {
 		if (session->ignored++ < MAX_IGNORED_LOGGED)
