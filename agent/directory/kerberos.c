@@ -67,7 +67,9 @@ static void release(struct kerberos *kerberos)
 	pthread_mutex_unlock(&kerberos->mutex);
 	if (last) {
 		tickets_free(kerberos->tickets);
-		close(kerberos->wake);
+		if (kerberos->wake >= 0) {
+			close(kerberos->wake);
+		}
 		pthread_mutex_destroy(&kerberos->mutex);
 		pthread_cond_destroy(&kerberos->wanted);
 		pthread_cond_destroy(&kerberos->ended);
@@ -217,7 +219,9 @@ static bool do_one(struct kerberos *kerberos)
 	if (negotiation != NULL && negotiation->place == WORKING && !negotiation->abandoned) {
 		negotiation->place = ANSWERED;
 		TAILQ_INSERT_TAIL(&kerberos->answers, negotiation, link);
-		eventfd_write(kerberos->wake, 1);
+		if (!kerberos->closed) {
+			eventfd_write(kerberos->wake, 1);
+		}
 	} else if (negotiation != NULL) {
 		pthread_mutex_unlock(&kerberos->mutex);
 		negotiation_clear(negotiation);
@@ -340,6 +344,9 @@ void kerberos_free(struct kerberos *kerberos)
 	until.tv_nsec %= 1000000000;
 	pthread_mutex_lock(&kerberos->mutex);
 	kerberos->closed = true;
+	/* Here and not by the thread: libevent takes it out of its epoll only in the loop's next turn, when the number may be somebody else's. */
+	close(kerberos->wake);
+	kerberos->wake = -1;
 	pthread_cond_signal(&kerberos->wanted);
 	while (!kerberos->gone && pthread_cond_timedwait(&kerberos->ended, &kerberos->mutex, &until) == 0) {
 	}

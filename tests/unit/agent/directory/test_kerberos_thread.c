@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "agent/directory/kerberos.h"
 #include "agent/directory/sasl.h"
@@ -29,13 +30,21 @@ static struct {
 	unsigned acquired, discarded, exchanges, caches;
 	int life_s;
 	enum status answer;
-	bool slow;
+	unsigned pause_ms;
 } stage;
 
 static unsigned acquired(void)
 {
 	pthread_mutex_lock(&lock);
 	unsigned count = stage.acquired;
+	pthread_mutex_unlock(&lock);
+	return count;
+}
+
+static unsigned exchanges(void)
+{
+	pthread_mutex_lock(&lock);
+	unsigned count = stage.exchanges;
 	pthread_mutex_unlock(&lock);
 	return count;
 }
@@ -47,10 +56,10 @@ static void answer_from_now(enum status answer)
 	pthread_mutex_unlock(&lock);
 }
 
-static void be_slow(bool slow)
+static void be_slow(unsigned pause_ms)
 {
 	pthread_mutex_lock(&lock);
-	stage.slow = slow;
+	stage.pause_ms = pause_ms;
 	pthread_mutex_unlock(&lock);
 }
 
@@ -115,7 +124,9 @@ enum status sasl_exchange_new(const char *mechanism, const char *host, struct by
 	assert_string_equal(host, "dc1.test");
 	assert_true(bytes_equal(binding, bytes_of("hash", 4)));
 	*ret_exchange = calloc(1, sizeof **ret_exchange);
+	pthread_mutex_lock(&lock);
 	stage.exchanges++;
+	pthread_mutex_unlock(&lock);
 	return STATUS_OK;
 }
 
@@ -123,13 +134,10 @@ enum status sasl_exchange_new(const char *mechanism, const char *host, struct by
 enum status sasl_exchange_step(struct sasl_exchange *exchange, struct bytes input, struct bytes *ret_token, bool *ret_complete, char *why, size_t capacity)
 {
 	static char echo[64];
-	struct timespec pause = { 0, 150000000 };
 	pthread_mutex_lock(&lock);
-	bool slow = stage.slow;
+	struct timespec pause = { 0, stage.pause_ms * 1000000L };
 	pthread_mutex_unlock(&lock);
-	if (slow) {
-		nanosleep(&pause, NULL);
-	}
+	nanosleep(&pause, NULL);
 	snprintf(echo, sizeof echo, "%.*s/%u", (int)input.size, input.size > 0 ? (const char *)input.data : "", exchange->steps);
 	*ret_token = bytes_of_string(echo);
 	*ret_complete = ++exchange->steps == 3;
@@ -138,7 +146,9 @@ enum status sasl_exchange_step(struct sasl_exchange *exchange, struct bytes inpu
 
 void sasl_exchange_free(struct sasl_exchange *exchange)
 {
+	pthread_mutex_lock(&lock);
 	stage.exchanges -= exchange != NULL;
+	pthread_mutex_unlock(&lock);
 	free(exchange);
 }
 
@@ -163,7 +173,7 @@ static int tear_down(void **state)
 {
 	kerberos_free(kerberos);
 	event_base_free(base);
-	assert_int_equal(stage.exchanges, 0);
+	assert_int_equal(exchanges(), 0);
 	assert_int_equal(stage.caches, 0);
 	return 0;
 }
@@ -217,14 +227,14 @@ static void steps_go_there_and_back(void **state)
 static void freed_at_any_time(void **state)
 {
 	struct timespec moment = { 0, 30000000 };
-	be_slow(true);
+	be_slow(150);
 	struct negotiation *one = begin(), *two = begin();
 	nanosleep(&moment, NULL);
 	negotiation_free(two);
 	negotiation_free(one);
 	turn_until(1, 0, 400);
 	assert_int_equal(end.fired, 0);
-	be_slow(false);
+	be_slow(0);
 	one = begin();
 	nanosleep(&moment, NULL); /* answered, and the loop has not looked */
 	negotiation_free(one);
@@ -235,6 +245,26 @@ static void freed_at_any_time(void **state)
 	turn_until(2, 0, 2000);
 	assert_int_equal(end.fired, to_free == NULL ? 1 : 2);
 	negotiation_free(one);
+}
+
+/* The thread may still be busy: what the loop has watched is closed by the loop's own thread all the same, and nothing is written to that number any more. */
+static void the_loops_thread_closes_what_the_loop_watched(void **state)
+{
+	struct timespec moment = { 0, 30000000 };
+	int next = dup(0), after;
+	close(next);
+	be_slow(900);
+	struct negotiation *negotiation = begin();
+	for (unsigned i = 0; i < 100 && exchanges() == 0; i++)
+		nanosleep(&moment, NULL);
+	negotiation_free(negotiation);
+	kerberos_free(kerberos);
+	kerberos = NULL;
+	after = dup(0);
+	close(after);
+	assert_true(exchanges() == 1 && after < next);
+	for (unsigned i = 0; i < 100 && exchanges() > 0; i++)
+		nanosleep(&moment, NULL);
 }
 
 /* Five seconds of life: at 80 % a new one comes by itself. */
@@ -304,6 +334,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(steps_go_there_and_back, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(freed_at_any_time, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(the_loops_thread_closes_what_the_loop_watched, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(renewed_in_the_background, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_failed_renewal_keeps_the_old_ticket, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_refused_ticket_is_thrown_away, set_up, tear_down),

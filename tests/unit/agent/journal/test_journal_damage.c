@@ -3,7 +3,7 @@
  *
  *   test_journal_damage          prefixes of each file: every end of a page or a frame and its neighbours, and one in STRIDE between them; single bits flipped at random
  *   test_journal_damage --all    every prefix and every bit of each file: a quarter of an hour
- * SEED=n repeats a run. */
+ * SEED=n repeats a run; SLOWNESS=10, which valgrind sets, tries every tenth. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -27,7 +27,7 @@ enum { DATABASE, LOG, MARK, FILES, STATES_MAX = 16, SIZE_MAX_OF_FILE = 1 << 17, 
 static const char *const suffixes[FILES] = { "", "-wal", ".mark" };
 static char folder[64], path[96];
 static bool all;
-static unsigned seed;
+static unsigned seed, slowness;
 
 /* One moment of the files, and what they hold. */
 struct files { uint8_t data[FILES][SIZE_MAX_OF_FILE]; size_t size[FILES]; bool there[FILES]; };
@@ -200,6 +200,7 @@ static int set_up(void **state)
 	const char *given = getenv("SEED");
 	seed = given ? (unsigned)atoi(given) : 20261122u;
 	srandom(seed);
+	slowness = getenv("SLOWNESS") != NULL && atoi(getenv("SLOWNESS")) > 1 ? (unsigned)atoi(getenv("SLOWNESS")) : 1;
 	snprintf(folder, sizeof folder, "%s/journal-damage-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
 	umask(077);
 	if (!mkdtemp(folder))
@@ -283,6 +284,8 @@ static void restore(const struct files *files)
 static bool is_tried(int which, size_t size)
 {
 	size_t unit = which == LOG ? FRAME : PAGE, past = which == LOG ? (size + unit - LOG_HEADER) % unit : size % unit;
+	if (random() % slowness != 0)
+		return false;
 	return all || which == MARK || past <= 1 || past == unit - 1 || past == 24 || size <= LOG_HEADER || size % STRIDE == seed % STRIDE;
 }
 
@@ -342,7 +345,7 @@ static void flipped_bits(void **state)
 {
 	static const char *const names[FILES] = { "bit of the database", "bit of the log", "bit of the mark" };
 	for (int which = 0; which < FILES; which++) {
-		size_t bits = last->size[which] * 8, count = all ? bits : which == MARK ? 200 : SAMPLED_FLIPS;
+		size_t bits = last->size[which] * 8, count = all ? bits : (which == MARK ? 200 : SAMPLED_FLIPS) / slowness;
 		begin_row(names[which]);
 		restore(last);
 		for (size_t i = 0; i < count; i++)
