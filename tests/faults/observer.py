@@ -320,7 +320,7 @@ class Observer:
         apart = {one.user for one in self.open}
 
         def in_step():
-            apart.difference_update([user for user in apart if len({str(self.record(at, user)[UNICODE_PWD]) for at in self.at}) == 1])
+            apart.difference_update([user for user in apart if len({str(self.record(at, user)) for at in self.at}) == 1])
             return not apart
         try:
             wait_for("the servers to be in step", in_step, 10)
