@@ -1,4 +1,4 @@
-/* A request that may have been applied before: by another agent (first_iat; or while this one waited for it to be delivered again), or by this one before it started, where the journal was lost. The user's record, written since, and one bind with the new
+/* A request that may have been applied before: by another agent (first_iat; or while this one waited for it to be delivered again, or was held up on its way), or by this one before it started, where the journal was lost. The user's record, written since, and one bind with the new
  * password tell; then the same is not written again, and no success becomes a refusal by history or minimum age. */
 #include "agent/request_internal.h"
 #include "base/clock.h"
@@ -10,6 +10,13 @@
 /* A service could send such requests for everybody. */
 #define WRONG_AN_HOUR 1
 
+/* So late that another agent may have been asked meanwhile: who owns the channel can end it towards the service, and bring the request here long after. */
+static bool came_late(const struct request *request)
+{
+	int64_t came_s = (clock_now_ms() - (clock_monotonic_us() - request->started_us) / 1000) / 1000;
+	return request->claims->failover_after && came_s >= request->claims->iat + request->claims->failover_after;
+}
+
 /* 0: this is the first time. */
 static int64_t tried_since(const struct request *request)
 {
@@ -17,7 +24,7 @@ static int64_t tried_since(const struct request *request)
 	int64_t oldest = claims->iat - OPERATION_MAX_S;
 	if (claims->first_iat)
 		return claims->first_iat > oldest ? claims->first_iat : oldest;
-	return request->was_undelivered || claims->iat <= request->all->started_s ? claims->iat : 0;
+	return request->was_undelivered || came_late(request) || claims->iat <= request->all->started_s ? claims->iat : 0;
 }
 
 static bool is_written_since(const struct request *request)

@@ -104,7 +104,8 @@ static void start(struct request *request, struct bytes payload)
 	} else if (reason && status != STATUS_AGENT_INTERNAL)
 		request->result.reason = strdup(reason);
 	if (is_too_far_ahead(request, status)) {
-		log_event(LOG_WARNING, "request.ahead", LOG_FIELDS({ LOG_REQUEST_ID, request->entry.request_id }), "a request is issued more than a day ahead: it gets no answer");
+		if (log_allowed(&requests->lines))
+			log_event(LOG_WARNING, "request.ahead", LOG_FIELDS({ LOG_REQUEST_ID, request->entry.request_id }), "a request is issued more than a day ahead: it gets no answer");
 		requests->counts[status]++;
 		request_free(request);
 		return;

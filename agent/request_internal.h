@@ -6,6 +6,7 @@
 #include "agent/gate/verify.h"
 #include "agent/refusals.h"
 #include "agent/request.h"
+#include "base/log.h"
 
 struct request_stage;
 
@@ -91,6 +92,7 @@ struct requests {
 	int64_t started_s;
 	double unverified_tokens;
 	int64_t unverified_us;
+	struct log_budget lines;          /* whoever owns the channel may bring a request as often as he likes */
 };
 
 /* Operations, as sets. */

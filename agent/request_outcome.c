@@ -201,6 +201,9 @@ void request_finish(struct request *request, enum status status)
 	secret_claims_clear(&request->secret);
 	located_free(request->located);
 	request->located = NULL;
+	/* Settling's: it would tell of an end that is not on disk yet. */
+	if (request->timer)
+		event_del(request->timer);
 	/* Closing: what has not been begun is forgotten; the service delivers it again. */
 	if (request->all->closing && !request->intent) {
 		if (request->admitted)

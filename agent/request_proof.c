@@ -127,6 +127,9 @@ static void handle_marked(enum status status, void *arg)
 	struct proving *proving = arg;
 	if (status == STATUS_OK && !proving->request->all->closing && try(proving) == STATUS_OK)
 		return;
+	/* The row does not say so: a later try has to mark it first. */
+	if (status != STATUS_OK)
+		proving->request->entry.state = JOURNAL_INTENT;
 	give_up(proving);
 	end(proving);
 }
@@ -157,7 +160,7 @@ bool request_prove(struct request *request, struct located *take_located, unsign
 		return false;
 	struct proving *proving = malloc(sizeof *proving);
 	char *dn = strdup(account->dn);
-	if (proving && dn && limits_admit_guess(limits, request->entry.user_guid, guesses ? guesses : account->policy.lockout_threshold, clock_now_ms(), &retry_after_s) == STATUS_OK) {
+	if (proving && dn && limits_admit_proof(limits, request->entry.user_guid, account->policy.lockout_threshold, guesses, clock_now_ms(), &retry_after_s) == STATUS_OK) {
 		*proving = (struct proving){ request, take_located, done, PROOF_NOTHING, *located_password_record(take_located), dn };
 		request->proving = proving;
 		request->proof_spent = true;
@@ -192,8 +195,9 @@ void request_adopt(struct request *request, struct bytes payload, const struct g
 		secret_claims_clear(&request->secret);
 		free(request->result.reason);
 		request->result.reason = NULL;
-		log_event(LOG_WARNING, "request.adopt", LOG_FIELDS({ LOG_REQUEST_ID, request->entry.request_id }, { LOG_CODE, status_code(status) }),
-		          "a request that is being settled was delivered again, and its password cannot be read any more: settling does without");
+		if (log_allowed(&request->all->lines))
+			log_event(LOG_WARNING, "request.adopt", LOG_FIELDS({ LOG_REQUEST_ID, request->entry.request_id }, { LOG_CODE, status_code(status) }),
+			          "a request that is being settled was delivered again, and its password cannot be read any more: settling does without");
 		return;
 	}
 	secret_wipe(&request->secret.old_password);

@@ -247,6 +247,11 @@ static void handle_proof(struct request *request, enum proof proof, struct locat
 		end_applied(request, request->in_doubt);
 		return;
 	}
+	/* It was not made: its connection was lost before, or the disk would not have it. */
+	if (may_wait_for_proof(request)) {
+		schedule_next(request);
+		return;
+	}
 	if (proof == PROOF_WRONG) {
 		note_foreign(request, located_password_record(located));
 		judge_attempts(request, located, request->verdicts);

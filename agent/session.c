@@ -364,7 +364,7 @@ static void handle_rekeyed(struct session *session, struct bytes payload, struct
 	const char *member = NULL;
 	if (rekeyed_parse(payload, &rekeyed, &member) == STATUS_OK && is_ours(session, rekeyed.issuer, rekeyed.agent_id) && strcmp(rekeyed.session, session->id) == 0)
 		session->callbacks.rekeyed(session, &rekeyed, session->callbacks.arg);
-	else
+	else if (log_allowed(&session->lines))
 		log_event(LOG_WARNING, "keys.answer_refused", NULL, "the service's answer to new keys is malformed, or of another channel");
 	rekeyed_clear(&rekeyed);
 }

@@ -330,7 +330,8 @@ static unsigned guesses_of_user(const struct limits *limits, unsigned lockout_th
 	return most && safe < most ? safe : most;
 }
 
-enum status limits_admit_guess(struct limits *limits, const char *guid, unsigned lockout_threshold, int64_t now_ms, int64_t *ret_retry_after_s)
+/* `most`: wrong ones of this user an hour, 0: any number. */
+static enum status admit_guess(struct limits *limits, const char *guid, unsigned most, int64_t now_ms, int64_t *ret_retry_after_s)
 {
 	*ret_retry_after_s = 0;
 	if (limits->latched[LATCH_GUESSES])
@@ -341,12 +342,23 @@ enum status limits_admit_guess(struct limits *limits, const char *guid, unsigned
 		return STATUS_AGENT_INTERNAL;
 	window_expire(&user->wrong, now_ms);
 	window_expire(&limits->wrong, now_ms);
-	int64_t hour = window_wait_s(&user->wrong, guesses_of_user(limits, lockout_threshold), now_ms), minute = window_wait_s(&limits->wrong, limits->settings.wrong_per_minute, now_ms);
+	int64_t hour = window_wait_s(&user->wrong, most, now_ms), minute = window_wait_s(&limits->wrong, limits->settings.wrong_per_minute, now_ms);
 	enum status status = throttle(hour > minute ? hour : minute, ret_retry_after_s);
 	user->wrong.pending += status == STATUS_OK;
 	limits->wrong.pending += status == STATUS_OK;
 	drop_if_idle(limits, guid);
 	return status;
+}
+
+enum status limits_admit_guess(struct limits *limits, const char *guid, unsigned lockout_threshold, int64_t now_ms, int64_t *ret_retry_after_s)
+{
+	return admit_guess(limits, guid, guesses_of_user(limits, lockout_threshold), now_ms, ret_retry_after_s);
+}
+
+enum status limits_admit_proof(struct limits *limits, const char *guid, unsigned lockout_threshold, unsigned most, int64_t now_ms, int64_t *ret_retry_after_s)
+{
+	unsigned guesses = guesses_of_user(limits, lockout_threshold);
+	return admit_guess(limits, guid, most && (!guesses || most < guesses) ? most : guesses, now_ms, ret_retry_after_s);
 }
 
 static void judge_guesses(struct limits *limits)

@@ -46,6 +46,8 @@ void limits_restore(struct limits *limits, const char *guid, bool sets_password,
  * wrong, or may have been, counts, and the one that fills the minute closes LATCH_GUESSES. LATCH_RESETS says nothing here. `lockout_threshold`, of the user's policy, 0: none or not known: a user's ceiling stays two below it (one where it is 3; one try
  * is always let through), unless there is none. */
 enum status limits_admit_guess(struct limits *limits, const char *guid, unsigned lockout_threshold, int64_t now_ms, int64_t *ret_retry_after_s) MUST_USE;
+/* Likewise for a password that the agent itself tries: `most` wrong ones an hour for this user whatever the settings allow, 0: as for a guess. */
+enum status limits_admit_proof(struct limits *limits, const char *guid, unsigned lockout_threshold, unsigned most, int64_t now_ms, int64_t *ret_retry_after_s) MUST_USE;
 /* How many wrong passwords in all an account with this threshold can have without being closer than that to its lockout; UINT32_MAX: it is never locked. */
 unsigned limits_safe_guesses(unsigned lockout_threshold);
 void limits_settle_guess(struct limits *limits, const char *guid, bool wrong, int64_t now_ms);

@@ -1,13 +1,16 @@
 /* The stages of a request, with the real gate, limits and journal and a directory that is played here: what is written, what is answered and what is remembered. */
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <sqlite3.h>
 
 #include "agent/outbox.h"
 #include "agent/request.h"
@@ -68,6 +71,8 @@ static struct played {
 	bool second_writer;            /* an administrator writes behind every write */
 	bool tried;                    /* unsent, but the old password was */
 	bool unsent;                   /* the first write's connection is lost before it is sent */
+	const char *stalls;            /* the journal, from the answer to the second write on: stalling */
+	sqlite3 *stalling;
 	enum { LOST_NOWHERE, LOST_BEFORE_RECHECK, LOST_BEFORE_WRITE } lost; /* the located one's connection is gone when this is begun, once */
 	/* dc2: another controller of the domain. */
 	struct {
@@ -165,6 +170,10 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 			played.unsent = false;
 		}
 		snprintf(answer.server, sizeof answer.server, second ? "dc2" : "dc1");
+		if (second && played.stalls) {
+			assert_int_equal(sqlite3_open(played.stalls, &played.stalling), SQLITE_OK);
+			assert_int_equal(sqlite3_exec(played.stalling, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+		}
 		answer.answered = status != STATUS_DIRECTORY_TIMEOUT && answer.sent;
 		answer.ldap_result = status == STATUS_OK ? 0 : answer.answered ? 53 : -1;
 	}
@@ -449,12 +458,13 @@ struct ask {
 	const char *secret_for;    /* the operation_id in the secret, where it differs */
 	const char *old_password;
 	bool early;                /* issued before the agent's start; else a second behind it */
-	int64_t first_iat;
+	int64_t first_iat, failover_after;
+	unsigned held_s;           /* on its way */
 };
 
 static void ask(struct scene *scene, struct ask ask)
 {
-	struct request_claims claims = { .issuer = (char *)ISSUER, .audience = (char *)AGENT, .iat = clock_now_ms() / 1000 + (ask.early ? 0 : 1), .first_iat = ask.first_iat, .op = ask.op, .must_change = ask.must_change, .unlock = !ask.keep_locked,
+	struct request_claims claims = { .issuer = (char *)ISSUER, .audience = (char *)AGENT, .iat = clock_now_ms() / 1000 + (ask.early ? 0 : 1), .first_iat = ask.first_iat, .failover_after = ask.failover_after, .op = ask.op, .must_change = ask.must_change, .unlock = !ask.keep_locked,
 	                                 .enforce_policy = true, .subject = { SUBJECT_UPN, (char *)(ask.user ? ask.user : "alice@corp.example.com"), NULL } };
 	claims.exp = claims.iat + 30;
 	claims.directory = (char *)ask.directory;
@@ -473,6 +483,7 @@ static void ask(struct scene *scene, struct ask ask)
 	}
 	char *payload = request_build(&claims);
 	/* The frame's bytes stand for the signed message. */
+	sleep(ask.held_s);
 	requests_handle(scene->requests, 0, bytes_of_string(payload), bytes_of_string(payload), clock_monotonic_us());
 	free(scene->asked);
 	scene->asked = payload;
@@ -1200,6 +1211,61 @@ static void test_another_agent_has_done_it(void **state)
 	}
 }
 
+/* Whoever owns the channel has ended it towards the service, which has asked another agent, and brings the request here behind that. */
+static void test_held_up_until_another_agent_has_done_it(void **state)
+{
+	static const struct { int64_t failover_after; unsigned held_s, written; } rows[] = { { 1, 2, 0 }, { 5, 2, 1 }, { 0, 2, 1 }, { 1, 0, 1 } };
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		played.right = GOOD;
+		played.written_at_s = clock_now_ms() / 1000;
+		const struct result *result = ask_one(*state, (struct ask){ OP_RESET, GOOD, .failover_after = rows[i].failover_after, .held_s = rows[i].held_s });
+		assert_int_equal(result->code, STATUS_OK);
+		assert_int_equal(played.written, rows[i].written);
+	}
+}
+
+/* Else whoever has the service's key could try a password as often as he likes, where the directory locks nobody. */
+static void test_one_wrong_one_an_hour_whatever_is_allowed(void **state)
+{
+	struct scene *scene = *state;
+	int64_t now_s = clock_now_ms() / 1000;
+	scene->settings.wrong_per_user_hour = 0;
+	struct limits_settings limits;
+	settings_limits(&scene->settings, &limits);
+	limits_reconfigure(scene->limits, &limits);
+	played.written_at_s = now_s - 2;
+	played.right = "another";
+	for (int i = 0; i < 3; i++)
+		(void)ask_one(scene, (struct ask){ OP_RESET, "Short1!", .first_iat = now_s - 5 });
+	assert_int_equal(played.verified, 1);
+	assert_int_equal(played.written, 0);
+}
+
+/* Where the row cannot say that the bind was made there is none, for after a crash it would be made again; and nothing is told on a guess while it is waited for. */
+static void bind_on_a_full_disk(struct scene *scene, enum writing writing)
+{
+	struct rlimit before, none = { 1, RLIM_INFINITY };
+	scene->settings.settling_limit_ms = 8000;
+	played.right = "somebody-elses";
+	crash_in_settling(scene, writing);
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	none.rlim_max = before.rlim_max;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	ask_again(scene);
+	for (int i = 0; i < 2; i++)
+		run_for(scene, 500);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	assert_int_equal(played.verified, 0);
+	run_until(scene, 1);
+	assert_int_equal(played.verified, 1);
+	assert_int_not_equal(scene->results[scene->count - 1].code, STATUS_OK);
+}
+
+static void test_bind_on_a_full_disk(void **state) { bind_on_a_full_disk(*state, WRITE_LOST_APPLIED); }
+static void test_bind_on_a_full_disk_of_a_replaced_one(void **state) { bind_on_a_full_disk(*state, WRITE_REPLACED); }
+
 /* What was done before would be too recent now. */
 static void test_no_success_becomes_a_refusal(void **state)
 {
@@ -1265,6 +1331,27 @@ static void test_second_write(void **state)
 	played.writing = WRITE_GOOD;
 	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_OK);
 	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD })->code, STATUS_AGENT_THROTTLED);
+}
+
+/* The disk is slow, and the moment comes at which the service would be told of settling. */
+static void test_nothing_is_told_before_it_is_recorded(void **state)
+{
+	struct scene *scene = *state;
+	char path[64];
+	snprintf(path, sizeof path, "%s/journal.db", scene->folder);
+	played.second.up = true;
+	played.writing = WRITE_LOST;
+	played.stalls = path;
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	while (!played.stalling)
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	for (int i = 0; i < 3; i++)
+		run_for(scene, 500);
+	assert_int_equal(scene->count, 0);
+	sqlite3_close(played.stalling);
+	run_until(scene, 1);
+	assert_int_equal(scene->count, 1);
+	assert_int_equal(scene->results[0].code, STATUS_OK);
 }
 
 static void test_second_unlock(void **state)
@@ -1823,13 +1910,13 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		ROW(test_reset), 
 		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
-		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_no_success_becomes_a_refusal), ROW(test_a_refusal_is_held_against_the_record),
+		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_held_up_until_another_agent_has_done_it), ROW(test_one_wrong_one_an_hour_whatever_is_allowed), ROW(test_bind_on_a_full_disk), ROW(test_bind_on_a_full_disk_of_a_replaced_one), ROW(test_no_success_becomes_a_refusal), ROW(test_a_refusal_is_held_against_the_record),
 		ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
 		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_nothing_is_written_before_it_is_delivered_again), ROW(test_it_expires_where_it_is_not_delivered_again), ROW(test_what_nobody_else_is_asked_for_goes_on), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time),
 		ROW(test_one_at_a_time_for_one_user),
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),
 		ROW(test_lost_answer_and_a_later_write), ROW(test_lost_answer_and_two_writes), ROW(test_lost_answer_applied_by_a_clock_of_its_own), ROW(test_lost_answer_of_a_server_that_comes_back), ROW(test_skew_is_seen_while_reading),
-		ROW(test_second_write), ROW(test_second_unlock), ROW(test_second_server_has_the_first_write), ROW(test_first_write_comes_while_the_second_is_prepared), ROW(test_second_server_has_anothers_write), ROW(test_second_server_alone_has_the_first_write), ROW(test_anothers_write_is_anothers_everywhere),
+		ROW(test_second_write), ROW(test_nothing_is_told_before_it_is_recorded), ROW(test_second_unlock), ROW(test_second_server_has_the_first_write), ROW(test_first_write_comes_while_the_second_is_prepared), ROW(test_second_server_has_anothers_write), ROW(test_second_server_alone_has_the_first_write), ROW(test_anothers_write_is_anothers_everywhere),
 		ROW(test_no_second_write_over_another), ROW(test_no_second_write_where_it_would_not_stand), ROW(test_second_write_on_a_stale_server), ROW(test_no_second_write_out_of_scope),
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand),
