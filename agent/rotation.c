@@ -171,9 +171,11 @@ static void finish(struct agent *agent)
 void agent_rotation_answered(struct agent *agent, struct session *session, const struct rekeyed *rekeyed)
 {
 	const struct identity *identity = &agent->identity;
-	agent->rotation.asked &= ~(1u << session_endpoint(session));
-	if (!is_pending(agent))
+	/* The answer to an earlier question, which whoever owns the channel may bring again, refuses nothing. */
+	bool earlier = strcmp(rekeyed->signing_key, jose_key_id(identity->signing)) == 0 && strcmp(rekeyed->decryption_key, jose_key_id(identity->decryption)) == 0;
+	if (!is_pending(agent) || earlier)
 		return;
+	agent->rotation.asked &= ~(1u << session_endpoint(session));
 	if (strcmp(rekeyed->signing_key, jose_key_id(identity->next.signing)) == 0 && strcmp(rekeyed->decryption_key, jose_key_id(identity->next.decryption)) == 0) {
 		finish(agent);
 		return;

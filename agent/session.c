@@ -193,6 +193,7 @@ static enum status send_hello(struct session *session, const char *nonce)
 		.instance_id = (char *)identity->instance_id, .boot = identity->boot, .version = 1, .software = (char *)"writebackd/" WRITEBACKD_VERSION,
 		.directories = (struct hello_directory *)self.directories, .directory_count = self.directory_count, .operations = self.operations,
 		.max_in_flight = self.max_in_flight, .decryption_key = (char *)jose_key_id(decryption),
+		.next_signing_key = identity->next.signing && !session->next_pair ? (char *)jose_key_id(identity->next.signing) : NULL,
 	};
 	AUTO_FREE char *payload = hello_build(&hello);
 	return payload ? send_by(session, session->next_pair ? identity->next.signing : identity->signing, TYP_HELLO, bytes_of_string(payload)) : STATUS_AGENT_INTERNAL;

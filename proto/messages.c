@@ -253,6 +253,7 @@ static const struct field hello_fields[] = {
 	{ "operations", &field_operations, offsetof(struct hello, operations) },
 	{ "max_in_flight", &field_unsigned, offsetof(struct hello, max_in_flight), 1, 65536 },
 	{ "decryption_key", &field_random, offsetof(struct hello, decryption_key) },
+	{ "next_signing_key", &field_random, offsetof(struct hello, next_signing_key), .optional = true },
 };
 static const struct form hello_form = { FORM_FIELDS(hello_fields), STATUS_LOCAL_INPUT };
 

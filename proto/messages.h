@@ -87,6 +87,7 @@ struct hello {
 	unsigned operations;        /* bit 1 << enum operation; words not known are ignored when parsing */
 	unsigned max_in_flight;
 	char *decryption_key;
+	char *next_signing_key;     /* NULL: none, or it is what signs */
 };
 enum status hello_parse(struct bytes payload, struct hello *ret_hello, const char **ret_member) MUST_USE;
 char *hello_build(const struct hello *hello);

@@ -14,6 +14,12 @@ bool session_is_clone(const struct agent_row *seen, const struct hello *newcomer
 	return seen->instance_id[0] != '\0' && (newcomer->boot < seen->boot || (newcomer->boot == seen->boot && !same_instance));
 }
 
+/* Whoever owns the channel may have held this hello up until the agent had started anew. A clone comes again. */
+bool session_is_late(const struct session *session, const struct agent *agent, const struct hello *hello)
+{
+	return session->challenged_us < agent->greeted_us && strcmp(agent->row.instance_id, hello->instance_id) == 0;
+}
+
 /* Those of this agent that wait for their welcome. */
 static void end_admissions(struct agent *agent, unsigned close_code, const char *reason)
 {
@@ -144,7 +150,10 @@ void session_admit(struct session *session, struct agent *agent, struct hello *t
 {
 	const char *why;
 	if (agent->row.clone_seen_at == 0 && session_is_clone(&agent->row, take_hello)) {
-		session_refuse_clone(session, agent);
+		if (session_is_late(session, agent, take_hello))
+			session_end(session, 1008, "an older challenge than that of the hello before");
+		else
+			session_refuse_clone(session, agent);
 		return;
 	}
 	unsigned code = obstacle(session->hub, agent, take_hello, agent->signing_kid, &why);
@@ -155,6 +164,7 @@ void session_admit(struct session *session, struct agent *agent, struct hello *t
 	end_admissions(agent, 1001, "superseded");
 	session_leave_ungreeted(session);
 	agent->key_used = true;
+	agent->greeted_us = clock_monotonic_us();
 	/* In memory at once: the next hello is compared with this one. */
 	agent->boot_unrecorded |= agent->row.boot != take_hello->boot || strcmp(agent->row.instance_id, take_hello->instance_id) != 0;
 	agent->row.boot = take_hello->boot;

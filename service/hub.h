@@ -26,6 +26,7 @@ struct agent {
 	struct jose_keys *verifiers;    /* its one signing key */
 	struct jose_keys *former;       /* those that it had before: nothing is believed that they sign */
 	bool key_used;                  /* something came that is signed by the present key: who signs by a former one now is somebody else */
+	int64_t greeted_us;             /* monotonic: the last good hello */
 	bool rekeying;                  /* new keys are on their way to the store */
 	char signing_kid[JOSE_KID_SIZE];
 	char former_decryption_kid[JOSE_KID_SIZE]; /* what a portal encrypted to it is still good for */

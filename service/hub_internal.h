@@ -23,6 +23,7 @@ struct session {
 	struct upgraded *connection;
 	struct websocket *websocket;
 	struct event *greeting;         /* its deadline */
+	int64_t challenged_us;
 	struct jose_keys *former;       /* the key that greeted, where it was replaced on this channel: good until the first message by the new one */
 	struct admission *admission;    /* from a good hello to the welcome */
 	struct agent *agent;            /* from the welcome until the session ends or is superseded */
@@ -59,6 +60,8 @@ void session_leave_ungreeted(struct session *session);
 /* admission.c: a hello that is good in itself: the welcome, once it is recorded, or the end of the session. */
 void session_admit(struct session *session, struct agent *agent, struct hello *take_hello);
 bool session_is_clone(const struct agent_row *seen, const struct hello *newcomer);
+/* Its challenge is from before the last good hello of the same instance: it proves no clone. */
+bool session_is_late(const struct session *session, const struct agent *agent, const struct hello *hello);
 /* Closes all that this agent has. */
 void session_refuse_clone(struct session *session, struct agent *agent);
 /* Takes the payload; NULL is STATUS_AGENT_INTERNAL. */

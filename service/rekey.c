@@ -140,7 +140,7 @@ static void on_rekeyed(enum status status, void *arg)
 	else if (session != NULL && status != STATUS_OK)
 		session_end(session, 1013, "the store does not take it: try again");
 	else if (session != NULL)
-		refuse(session, "a key that is or was in use");
+		refuse(session, "a key that is or was in use, or too many within the hour");
 	job_free(job);
 }
 

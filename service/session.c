@@ -137,6 +137,7 @@ static void greet(struct session *session)
 {
 	struct hub *hub = session->hub;
 	nonce_random(session->nonce);
+	session->challenged_us = clock_monotonic_us();
 	const struct challenge challenge = { hub->settings->issuer, now_s(), session->nonce };
 	if (websocket_send(session->websocket, bytes_of_string(hub->keys->key_set)) != STATUS_OK ||
 	    session_send_signed(session, TYP_CHALLENGE, challenge_build(&challenge)) != STATUS_OK)
@@ -184,6 +185,12 @@ static struct agent *claimed_agent(struct session *session, struct bytes message
 	return agent;
 }
 
+/* It holds the new key as well, and has not heard that it is in force: whoever owns the channel can keep the welcome from it. */
+static bool knows_next(const struct agent *agent, const struct hello *hello)
+{
+	return hello->next_signing_key != NULL && strcmp(hello->next_signing_key, agent->signing_kid) == 0;
+}
+
 /* Nobody has a former key but who copied it, or was restored from an old backup, once the agent has shown that it has the new one: a clone. Before that, it may be the agent
  * itself that does not know yet (5.3): it is only turned away, and comes by its next key. A hello that somebody has recorded has another challenge's nonce, and says nothing. */
 static bool is_former_clone(struct session *session, struct agent *agent, struct bytes message)
@@ -196,7 +203,7 @@ static bool is_former_clone(struct session *session, struct agent *agent, struct
 		return false;
 	bool clone = hello_parse(bytes_of(payload, size), &hello, &member) == STATUS_OK && strcmp(hello.agent_id, agent->row.agent_id) == 0 &&
 	             strcmp(hello.issuer, session->hub->settings->issuer) == 0 && bytes_equal(bytes_of_string(hello.nonce), bytes_of_string(session->nonce)) &&
-	             (agent->key_used || session_is_clone(&agent->row, &hello));
+	             (session_is_clone(&agent->row, &hello) || (agent->key_used && !knows_next(agent, &hello))) && !session_is_late(session, agent, &hello);
 	hello_clear(&hello);
 	return clone;
 }

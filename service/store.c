@@ -169,6 +169,8 @@ enum status store_agent_boot(sqlite3 *db, void *arg)
 	return found(db, change, sql_run(db, "UPDATE agents SET boot = ?2, instance_id = ?3 WHERE agent_id = ?1", "tit", change->agent_id, change->boot, change->instance_id));
 }
 
+#define REKEYS_AN_HOUR 16 /* an agent does four at most */
+
 /* NULL where the key is not replaced. */
 static const char *replaced(const char *old, const char *fresh)
 {
@@ -181,8 +183,9 @@ enum status store_agent_rekey(sqlite3 *db, void *arg)
 	rekey->accepted = false;
 	/* One statement decides: neither a key that some agent has or had, nor the keys of one that is revoked, stopped or changed meanwhile. */
 	enum status status = sql_run(db, "UPDATE OR IGNORE agents SET signing_key = coalesce(?3, signing_key), decryption_key = coalesce(?4, decryption_key)"
-		" WHERE agent_id = ?1 AND signing_key = ?2 AND revoked_at = 0 AND clone_seen_at = 0 AND NOT EXISTS (SELECT 1 FROM former_keys WHERE signing_key = ?3)", "tttt",
-		rekey->agent_id, rekey->old_signing_key, rekey->signing_key, rekey->decryption_key);
+		" WHERE agent_id = ?1 AND signing_key = ?2 AND revoked_at = 0 AND clone_seen_at = 0 AND NOT EXISTS (SELECT 1 FROM former_keys WHERE signing_key = ?3)"
+		" AND (SELECT count(*) FROM former_keys WHERE agent_id = ?1 AND replaced_at > ?5) < ?6", "ttttii",
+		rekey->agent_id, rekey->old_signing_key, rekey->signing_key, rekey->decryption_key, rekey->now - 3600, (int64_t)REKEYS_AN_HOUR);
 	if (status != STATUS_OK || sqlite3_changes(db) != 1)
 		return status;
 	status = sql_run(db, "INSERT INTO former_keys(agent_id, replaced_at, signing_key, decryption_key) VALUES (?1, ?2, ?3, ?4)", "titt", rekey->agent_id, rekey->now,

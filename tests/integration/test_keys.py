@@ -278,6 +278,27 @@ def test_a_refusal_is_told_and_not_repeated(scene, how, words):
     assert s.keys() == s.service_keys() != before
 
 
+def test_an_earlier_answer_refuses_nothing(scene):
+    """Whoever owns the channel brings again what he has seen: the answer to the rotation before, and one of another channel. No line is written for each."""
+    s = scene()
+
+    def answer(**claims):
+        signing, decryption = s.service_keys()
+        return s.service.sign("wb-rekeyed+jwt", {"iss": s.service.issuer, "aud": s.service.agent_id, "iat": int(time.time()), "session": s.service.session, "signing_key": signing,
+                                                 "decryption_key": decryption, **claims})
+    s.agent.ctl("rotate-keys")
+    earlier, elsewhere = answer(), answer(session="6f9619ff-8b86-4d01-b42d-00c04fc964ff")
+    s.service.on_rekey = "ignore"
+    with s.ask_for_rotation() as call:
+        wait_for("the message", lambda: len(s.service.rekeys) == 2)
+        for frame in [earlier] * 3 + [elsewhere] * 300:
+            s.service.send(frame)
+        s.service.send(s.service.rekey(s.service.rekeys[1], s.service.agent_id, s.service.session))
+        assert call.wait(30) == 0, call.stdout.read()
+    assert s.keys() == s.service_keys()
+    assert not s.agent.writebackd.events(event="keys.rotation_refused") and len(s.agent.writebackd.events(event="keys.answer_refused")) < 100
+
+
 # The service's key set -----------------------------------------------------------------------------------------------------------------------
 
 def show_key_set(s, version, keys=None, lifetime=86400, by=None):

@@ -174,6 +174,71 @@ def test_the_former_key_before_and_after_the_new_one_was_seen(service, agent):
     run(main())
 
 
+def test_not_without_end(service, agent):
+    """Each leaves a row behind for good."""
+    async def main():
+        await agent.connect()
+        for _ in range(16):
+            await agent.ws.send(rekey(agent))
+            await confirmed(agent, agent.next_signing, agent.next_decryption)
+            use_next(agent)
+            agent.next_signing, agent.next_decryption = new_key(), new_key()
+        await agent.ws.send(rekey(agent))
+        await agent.closed(1008)
+        await agent.connect()
+        await agent.close()
+    run(main())
+    assert len(at_service(agent)["former_keys"]) == 16
+
+
+def twin_of(agent, signing, decryption):
+    twin = Agent(agent.service, ticket=False)
+    twin.id, twin.instance, twin.boot, twin.service_keys, twin.signing, twin.decryption = agent.id, agent.instance, agent.boot, agent.service_keys, signing, decryption
+    return twin
+
+
+@pytest.mark.parametrize("named, code", [("the next", 1008), ("nothing", 4003), ("another", 4003)])
+def test_a_welcome_is_kept_from_the_agent(service, agent, named, code):
+    """Whoever owns the channel has brought the hello by the next pair to the service, keeps the welcome and closes with 1008 himself: the agent greets by the former pair again, and is no clone of itself."""
+    async def main():
+        await replaced(agent)
+        former = twin_of(agent, agent.signing, agent.decryption)
+        await agent.close()
+        use_next(agent)
+        await agent.connect()
+        await former.open()
+        await former.hello(**({} if named == "nothing" else {"next_signing_key": (agent.signing if named == "the next" else new_key()).thumbprint()}))
+        await former.closed(code)
+        assert bool(at_service(agent)["clone_seen_at"]) == (code == 4003)
+        if code == 1008:
+            await agent.connect()
+            await agent.close()
+    run(main())
+
+
+@pytest.mark.parametrize("by", ["the same pair", "the former pair"])
+def test_a_hello_that_was_held_up_makes_no_clone(service, agent, by):
+    """Whoever owns the channel keeps a hello until the agent has started anew. Who has a copy comes again."""
+    async def main():
+        if by == "the former pair":
+            await replaced(agent)
+        former = twin_of(agent, agent.signing, agent.decryption)
+        if by == "the former pair":
+            await agent.close()
+            use_next(agent)
+        await former.open()
+        agent.boot += 1
+        await agent.connect()
+        await former.hello()
+        await former.closed(1008)
+        assert not at_service(agent)["clone_seen_at"]
+        await former.open()
+        await former.hello()
+        await former.closed(4003)
+        await agent.closed(4003)
+    run(main())
+
+
 def test_a_thief_who_replaces_it_and_says_nothing_more(service, agent):
     """The real agent is back with a lower boot than his, by the key that he has replaced: that is enough."""
     async def main():

@@ -511,10 +511,26 @@ static void test_pairs_take_turns(void **state)
 	assert_int_equal(scene->next_welcomed, 0);
 }
 
+/* Else the service could take it for a clone that has the former pair alone. */
+static void test_the_former_pair_names_the_next(void **state)
+{
+	struct scene *scene = *state;
+	struct hello hello = { 0 };
+	assert_int_equal(identity_begin_rotation(&scene->identity, NOW), STATUS_OK);
+	greet_to_the_hello(scene);
+	read_hello(scene, &hello);
+	assert_string_equal(hello.next_signing_key, jose_key_id(scene->identity.next.signing));
+	hello_clear(&hello);
+}
+
 static void test_without_new_keys_a_refusal_changes_nothing(void **state)
 {
 	struct scene *scene = *state;
+	struct hello hello = { 0 };
 	greet_to_the_hello(scene);
+	read_hello(scene, &hello);
+	assert_null(hello.next_signing_key);
+	hello_clear(&hello);
 	session_refused(scene->session);
 	session_down(scene->session);
 	memset(scene->sent, 0, sizeof scene->sent);
@@ -566,7 +582,7 @@ int main(void)
 		ROW(test_expired_key_set), ROW(test_older_key_set), ROW(test_same_version_with_other_bytes), ROW(test_challenge_by_unknown_key), ROW(test_challenge_by_root),
 		ROW(test_challenge_of_another_issuer), ROW(test_welcome_with_another_nonce), ROW(test_welcome_for_another_agent), ROW(test_replayed_welcome), ROW(test_garbage), ROW(test_too_late),
 		ROW(test_requests_after_welcome), ROW(test_what_only_agents_say), ROW(test_unknown_type_is_ignored_if_signed), ROW(test_acknowledgement), ROW(test_newer_key_set),
-		ROW(test_expired_keys_verify_nothing), ROW(test_drain), ROW(test_pairs_take_turns), ROW(test_without_new_keys_a_refusal_changes_nothing),
+		ROW(test_expired_keys_verify_nothing), ROW(test_drain), ROW(test_pairs_take_turns), ROW(test_the_former_pair_names_the_next), ROW(test_without_new_keys_a_refusal_changes_nothing),
 		ROW(test_the_welcome_of_the_next_pair_is_told), ROW(test_the_answer_to_new_keys),
 	};
 	return cmocka_run_group_tests_name("session", tests, NULL, NULL);
