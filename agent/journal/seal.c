@@ -188,7 +188,7 @@ enum status seal_check(struct seal *seal, sqlite3 *db, const uint8_t digest[32],
 	struct facts facts;
 	if (!read_seal(db, &facts))
 		return status_because(STATUS_LOCAL_DAMAGED, ret_why, "the row of table seal is missing or damaged");
-	if (memcmp(digest, facts.digest, sizeof facts.digest) != 0)
+	if (!bytes_equal(bytes_of(digest, sizeof facts.digest), bytes_of(facts.digest, sizeof facts.digest)))
 		return status_because(STATUS_LOCAL_DAMAGED, ret_why, "rows are missing, or older than they were: they do not add up to the seal");
 	bool marked = seal->fd >= 0, begun = facts.commits > 0;
 	if (begun && !marked)
