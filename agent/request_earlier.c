@@ -1,5 +1,7 @@
 /* A request that may have been applied before: by another agent (first_iat; or while this one waited for it to be delivered again, or was held up on its way), or by this one before it started, where the journal was lost. The user's record, written since, and one bind with the new
- * password tell; then the same is not written again, and no success becomes a refusal by history or minimum age. */
+ * password tell; then the same is not written again, and no success becomes a refusal by history or minimum age.
+ * Where the record was written since and the bind may not be made, or says nothing, nobody knows whose write that is: outcome.unknown. To write then would be to write twice on one server, if the other one has;
+ * to pass the directory's refusal on would be to call a success refused. */
 #include "agent/request_internal.h"
 #include "base/clock.h"
 
@@ -31,7 +33,7 @@ static bool is_written_since(const struct request *request)
 {
 	const struct replication_record *record = located_password_record(request->located);
 	int64_t since = tried_since(request);
-	return since && record->known && record->time_s >= since - CLOCKS_SLACK_S;
+	return since && record->known && record->time_s >= since - CLOCKS_SLACK_S && !request_same_record(record, &request->told);
 }
 
 static bool is_done(const struct request *request, enum proof proof)
@@ -43,7 +45,9 @@ static void handle_before(struct request *request, enum proof proof, struct loca
 {
 	if (is_done(request, proof))
 		request_skip_the_rest(request);
-	request_resume(request, STATUS_OK);
+	else if (proof != PROOF_NOTHING)
+		request->told = *located_password_record(located);
+	request_resume(request, proof == PROOF_NOTHING ? STATUS_OUTCOME_UNKNOWN : STATUS_OK);
 }
 
 static bool prove(struct request *request, proof_done done)
@@ -58,15 +62,23 @@ static bool prove(struct request *request, proof_done done)
 enum status request_judge_earlier(struct request *request)
 {
 	request->pending = prove(request, handle_before);
-	return STATUS_OK;
+	return request->pending || !is_written_since(request) ? STATUS_OK : STATUS_OUTCOME_UNKNOWN;
 }
 
 /* Refused ----------------------------------------------------------------------------------------------------------------------------- */
 
+static void end_refused(struct request *request, bool untold)
+{
+	if (untold)
+		request_resume(request, STATUS_OUTCOME_UNKNOWN);
+	else
+		request_explain(request, request->refusal);
+}
+
 static void handle_behind(struct request *request, enum proof proof, struct located *located)
 {
 	if (!is_done(request, proof)) {
-		request_explain(request, request->refusal);
+		end_refused(request, proof == PROOF_NOTHING);
 		return;
 	}
 	/* What is told is of the write before. */
@@ -82,7 +94,7 @@ static void handle_read(enum status status, const struct directory_answer *answe
 {
 	struct request *request = arg;
 	if (request->all->closing || status != STATUS_OK || !prove(request, handle_behind))
-		request_explain(request, request->refusal);
+		end_refused(request, !request->all->closing && (status != STATUS_OK || is_written_since(request)));
 }
 
 bool request_hold_refusal(struct request *request, enum status refusal)

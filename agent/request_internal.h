@@ -49,6 +49,7 @@ struct request {
 	int asked;                        /* whose server is read */
 	enum verdict verdicts[ATTEMPTS];  /* of the last reading */
 	struct proving *proving;          /* the one bind is under way */
+	struct replication_record told;   /* known: the one bind has told, before anything was written, that it does not do what is asked */
 	bool proof_spent, proof_lost;     /* it was sent, or may have been; lost: that was before the agent's start, and once more is allowed */
 	int in_doubt;                     /* the attempt that it is to decide */
 	bool record_known;                /* unicodePwd's, before the first write */
@@ -192,6 +193,8 @@ enum provable request_provable(const struct request *request, const struct locat
  * Takes `located`, and `done` gets it for its duration, where true; `done` fires later, but not while the agent ends. */
 typedef void (*proof_done)(struct request *request, enum proof proof, struct located *located);
 bool request_prove(struct request *request, struct located *take_located, unsigned guesses, proof_done done);
+/* Of the same write, on whatever server. */
+bool request_same_record(const struct replication_record *a, const struct replication_record *b);
 /* A secret that nothing more can need is wiped. */
 void request_drop_secret(struct request *request);
 /* The frame of a request that was found in the journal has come again: its secret is taken out of it. */

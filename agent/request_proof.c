@@ -59,7 +59,7 @@ static void end(struct proving *proving)
 	free(proving);
 }
 
-static bool is_same_record(const struct replication_record *a, const struct replication_record *b)
+bool request_same_record(const struct replication_record *a, const struct replication_record *b)
 {
 	return a->known && b->known && a->version == b->version && a->originating_usn == b->originating_usn && memcmp(a->originator, b->originator, 16) == 0;
 }
@@ -68,7 +68,7 @@ static bool is_same_record(const struct replication_record *a, const struct repl
 static void handle_same(enum status status, const struct directory_answer *answer, void *arg)
 {
 	struct proving *proving = arg;
-	bool same = status == STATUS_OK && is_same_record(&proving->record, located_password_record(proving->located)) && strcmp(proving->dn, located_account(proving->located)->dn) == 0;
+	bool same = status == STATUS_OK && request_same_record(&proving->record, located_password_record(proving->located)) && strcmp(proving->dn, located_account(proving->located)->dn) == 0;
 	proving->proof = same ? PROOF_WRONG : PROOF_NOTHING;
 	end(proving);
 }

@@ -113,7 +113,7 @@ bool attempts_next(struct task *task, int64_t now_ms)
 	struct attempt_job *job = calloc(1, sizeof *job);
 	int64_t failover_after = attempts_failover_after(task);
 	enum status status = job != NULL ? request_make_again(task->request.frame, spare.agent, spare.jwe, task->prior_server, operations->keys->signing, now_ms / 1000,
-		operations->settings->request_lifetime_ms / 1000, failover_after, &job->request) : STATUS_AGENT_INTERNAL;
+		operations->settings->request_lifetime_ms / 1000, failover_after, task->request_sent, &job->request) : STATUS_AGENT_INTERNAL;
 	free(spare.jwe);
 	if (status == STATUS_OK) {
 		job->task = task;

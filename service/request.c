@@ -88,7 +88,7 @@ enum status request_make(const struct operation_question *question, const struct
 }
 
 enum status request_make_again(const char *frame, const struct agent *agent, const char *jwe, const char *prior_server, struct jose_key *signing, int64_t now,
-                               int64_t lifetime_s, int64_t failover_after, struct request_row *ret_request)
+                               int64_t lifetime_s, int64_t failover_after, bool former_sent, struct request_row *ret_request)
 {
 	char kid[JOSE_KID_SIZE];
 	json_t *json = NULL;
@@ -101,7 +101,7 @@ enum status request_make_again(const char *frame, const struct agent *agent, con
 	enum status status = payload != NULL ? request_parse(bytes_of_string(payload), &claims, &member) : STATUS_AGENT_INTERNAL;
 	if (status == STATUS_OK) {
 		struct request_claims again = claims;
-		again.first_iat = claims.first_iat != 0 ? claims.first_iat : claims.iat;
+		again.first_iat = claims.first_iat != 0 ? claims.first_iat : former_sent ? claims.iat : 0;
 		again.iat = now;
 		again.exp = now + lifetime_s;
 		again.audience = (char *)agent->row.agent_id;

@@ -231,6 +231,22 @@ def test_an_agent_is_cut_off_after_it_has_written(site, user, back):
     assert site.service.operation(operation.id) == final
 
 
+@pytest.mark.parametrize("user", ["bench091"])
+def test_nobody_can_tell_whose_write_it_is(site, user):
+    """As above, but the policy cannot be read and a wrong password is counted: one more might lock the account, so no agent tries any. The second one does not write again either; the
+    outcome is what the first one says once it is back."""
+    operation = site.ask_later(user, fresh(), fault="on=modify swallow")
+    wait_for("the write", lambda: site.directory.password_record(user)[0] == operation.version + 1)
+    operation.relay.refuse()
+    operation.relay.reset()
+    assert site.directory.bind_error(user, "mistyped")
+    wait_for("the second agent's end of it", lambda: operation.ended(operation.others[0]), 15)
+    assert operation.ended(operation.others[0]) == ["outcome.unknown"]
+    assert site.service.operation(operation.id)["status"] in ("pending", "settling")
+    operation.relay.forward()
+    assert operation.is_applied_once()["agent_id"] == operation.first.id
+
+
 def test_what_an_agent_that_drains_has_not_been_sent_goes_to_another(site):
     """An agent is restarted under load: nobody notices."""
     answers, stop = [], time.monotonic() + 4

@@ -1195,7 +1195,6 @@ static void test_another_agent_has_done_it(void **state)
 		{ GOOD, 3600, 86400, false, false, STATUS_OK, 0, 1 },                      /* no operation lasts so long */
 		{ GOOD, 2, 5, true, false, STATUS_OK, 1, 1 },                              /* the password, and not that it must be changed */
 		{ GOOD, 2, 5, true, false, STATUS_CREDENTIAL_MUST_CHANGE, 1, 0 },
-		{ GOOD, 2, 5, false, false, STATUS_USER_LOGON_HOURS, 1, 1 },
 	};
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		assert_int_equal(teardown(state) | setup(state), 0);
@@ -1280,8 +1279,43 @@ static void test_no_success_becomes_a_refusal(void **state)
 	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD, .first_iat = now_s - 5 })->code, STATUS_POLICY_TOO_RECENT);
 	/* One wrong one an hour. */
 	assert_int_equal(played.verified, 2);
-	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD, .first_iat = now_s - 5 })->code, STATUS_POLICY_TOO_RECENT);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD, .first_iat = now_s - 5 })->code, STATUS_OUTCOME_UNKNOWN);
 	assert_int_equal(played.verified, 2);
+	/* And where nobody has written since, none is wanted. */
+	played.alice.pwd_last_set_s = played.written_at_s = now_s - 3600;
+	assert_int_equal(ask_one(scene, (struct ask){ OP_RESET, GOOD, .first_iat = now_s - 5 })->code, STATUS_POLICY_TOO_RECENT);
+	assert_int_equal(played.written, 0);
+}
+
+/* Another agent may have written, and no bind may tell: not written once more, nor called refused. */
+static void test_nobody_can_tell_what_was_done_before(void **state)
+{
+	int64_t now_s = clock_now_ms() / 1000;
+	static const struct {
+		enum policy_source policy;
+		int bad_passwords;
+		enum status says, code;
+		unsigned verified, written;
+	} rows[] = {
+		{ POLICY_DOMAIN, 0, STATUS_OK, STATUS_OK, 1, 0 }, { POLICY_DOMAIN, 3, STATUS_OK, STATUS_OUTCOME_UNKNOWN, 0, 0 }, { POLICY_DOMAIN, 0, STATUS_USER_LOGON_HOURS, STATUS_OUTCOME_UNKNOWN, 1, 0 },
+		{ POLICY_UNKNOWN, 0, STATUS_OK, STATUS_OK, 1, 0 }, { POLICY_UNKNOWN, 1, STATUS_OK, STATUS_OUTCOME_UNKNOWN, 0, 0 }, { POLICY_UNKNOWN, -1, STATUS_OK, STATUS_OUTCOME_UNKNOWN, 0, 0 },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		for (unsigned since = 0; since < 2; since++) {
+			assert_int_equal(teardown(state) | setup(state), 0);
+			played.alice.policy.source = rows[i].policy;
+			played.alice.policy.lockout_threshold = 5;
+			played.alice.bad_passwords = rows[i].bad_passwords;
+			played.says = rows[i].says;
+			played.right = GOOD;
+			played.written_at_s = now_s - (since ? 2 : 3600);
+			const struct result *result = ask_one(*state, (struct ask){ OP_RESET, GOOD, .first_iat = now_s - 5 });
+			assert_int_equal(result->code, since ? rows[i].code : STATUS_OK);
+			assert_int_equal(played.verified, since ? rows[i].verified : 0);
+			assert_int_equal(played.written, since ? rows[i].written : 1);
+			assert_int_equal(entry_of(*state, result)->counts, played.written);
+		}
+	}
 }
 
 /* The other agent's write comes by replication between our reading and our write. */
@@ -1910,7 +1944,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		ROW(test_reset), 
 		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
-		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_held_up_until_another_agent_has_done_it), ROW(test_one_wrong_one_an_hour_whatever_is_allowed), ROW(test_bind_on_a_full_disk), ROW(test_bind_on_a_full_disk_of_a_replaced_one), ROW(test_no_success_becomes_a_refusal), ROW(test_a_refusal_is_held_against_the_record),
+		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_held_up_until_another_agent_has_done_it), ROW(test_one_wrong_one_an_hour_whatever_is_allowed), ROW(test_bind_on_a_full_disk), ROW(test_bind_on_a_full_disk_of_a_replaced_one), ROW(test_no_success_becomes_a_refusal), ROW(test_nobody_can_tell_what_was_done_before), ROW(test_a_refusal_is_held_against_the_record),
 		ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
 		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_nothing_is_written_before_it_is_delivered_again), ROW(test_it_expires_where_it_is_not_delivered_again), ROW(test_what_nobody_else_is_asked_for_goes_on), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time),
 		ROW(test_one_at_a_time_for_one_user),
