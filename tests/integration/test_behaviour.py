@@ -170,7 +170,7 @@ def test_history_and_age(lab, unchanged, can, second_agent):
         answer = lab.ask("reset", "erin", new_password=NEW)
         assert (answer["code"], answer["warnings"]) == ("ok", ["policy_not_enforced"])
         record = lab.directory.password_record("erin")
-        assert second_agent(directory_settings={"policy_hints": "require"}).operate("reset", lab.directory.subject("erin"), new_password=NEW)["code"] == "directory.no_policy_control"
+        assert second_agent(directory_settings={"policy_hints": "require"}).operate("reset", lab.directory.subject("erin"), new_password=NEW + "-2")["code"] == "directory.no_policy_control"
         assert lab.directory.password_record("erin") == record
         return
     answer = unchanged("reset", "bob", new_password=lab.directory.password("bob"))

@@ -293,7 +293,7 @@ class SambaSite(Site):
 
     def close(self):
         self.lab.directory = None
-        lab_module.stop_all([super().close, *(c.close for c in (*self.cables, *reversed(self.controllers)))])
+        lab_module.stop_all([*(a.close for a in self.agents), *(r.close for r in (*self.relays, *self.cables)), *(c.close for c in reversed(self.controllers)), self.lab.close])
 
 
 @pytest.mark.skipif(not os.path.exists("/usr/sbin/samba"), reason="Samba is not installed")
