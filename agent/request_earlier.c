@@ -1,7 +1,7 @@
 /* A request that may have been applied before: by another agent (first_iat; or while this one waited for it to be delivered again, or was held up on its way), or by this one before it started, where the journal was lost. The user's record, written since, and one bind with the new
  * password tell; then the same is not written again, and no success becomes a refusal by history or minimum age.
- * Where the record was written since and the bind may not be made, or says nothing, nobody knows whose write that is: outcome.unknown. To write then would be to write twice on one server, if the other one has;
- * to pass the directory's refusal on would be to call a success refused. */
+ * Where another agent may have been asked, the record was written since, and the bind may not be made or says nothing, nobody knows whose write that is: outcome.unknown. To write then would be to write twice on one
+ * server, if the other one has; to pass the directory's refusal on would be to call a success refused. Of what this agent itself did before its start the journal knows: a whole one is believed (journal.h). */
 #include "agent/request_internal.h"
 #include "base/clock.h"
 
@@ -19,6 +19,11 @@ static bool came_late(const struct request *request)
 	return request->claims->failover_after && came_s >= request->claims->iat + request->claims->failover_after;
 }
 
+static bool may_be_anothers(const struct request *request)
+{
+	return request->claims->first_iat || request->was_undelivered || came_late(request);
+}
+
 /* 0: this is the first time. */
 static int64_t tried_since(const struct request *request)
 {
@@ -26,7 +31,7 @@ static int64_t tried_since(const struct request *request)
 	int64_t oldest = claims->iat - OPERATION_MAX_S;
 	if (claims->first_iat)
 		return claims->first_iat > oldest ? claims->first_iat : oldest;
-	return request->was_undelivered || came_late(request) || claims->iat <= request->all->started_s ? claims->iat : 0;
+	return may_be_anothers(request) || claims->iat <= request->all->started_s ? claims->iat : 0;
 }
 
 static bool is_written_since(const struct request *request)
@@ -34,6 +39,12 @@ static bool is_written_since(const struct request *request)
 	const struct replication_record *record = located_password_record(request->located);
 	int64_t since = tried_since(request);
 	return since && record->known && record->time_s >= since - CLOCKS_SLACK_S && !request_same_record(record, &request->told);
+}
+
+/* No bind has told, or will. */
+static bool is_untold(const struct request *request)
+{
+	return may_be_anothers(request) && is_written_since(request);
 }
 
 static bool is_done(const struct request *request, enum proof proof)
@@ -47,7 +58,7 @@ static void handle_before(struct request *request, enum proof proof, struct loca
 		request_skip_the_rest(request);
 	else if (proof != PROOF_NOTHING)
 		request->told = *located_password_record(located);
-	request_resume(request, proof == PROOF_NOTHING ? STATUS_OUTCOME_UNKNOWN : STATUS_OK);
+	request_resume(request, proof == PROOF_NOTHING && may_be_anothers(request) ? STATUS_OUTCOME_UNKNOWN : STATUS_OK);
 }
 
 static bool prove(struct request *request, proof_done done)
@@ -62,7 +73,7 @@ static bool prove(struct request *request, proof_done done)
 enum status request_judge_earlier(struct request *request)
 {
 	request->pending = prove(request, handle_before);
-	return request->pending || !is_written_since(request) ? STATUS_OK : STATUS_OUTCOME_UNKNOWN;
+	return request->pending || !is_untold(request) ? STATUS_OK : STATUS_OUTCOME_UNKNOWN;
 }
 
 /* Refused ----------------------------------------------------------------------------------------------------------------------------- */
@@ -78,7 +89,7 @@ static void end_refused(struct request *request, bool untold)
 static void handle_behind(struct request *request, enum proof proof, struct located *located)
 {
 	if (!is_done(request, proof)) {
-		end_refused(request, proof == PROOF_NOTHING);
+		end_refused(request, proof == PROOF_NOTHING && may_be_anothers(request));
 		return;
 	}
 	/* What is told is of the write before. */
@@ -94,7 +105,7 @@ static void handle_read(enum status status, const struct directory_answer *answe
 {
 	struct request *request = arg;
 	if (request->all->closing || status != STATUS_OK || !prove(request, handle_behind))
-		end_refused(request, !request->all->closing && (status != STATUS_OK || is_written_since(request)));
+		end_refused(request, !request->all->closing && (status != STATUS_OK ? may_be_anothers(request) : is_untold(request)));
 }
 
 bool request_hold_refusal(struct request *request, enum status refusal)
