@@ -6,6 +6,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 sys.path.insert(0, os.path.dirname(__file__))
 import lab as lab_module
 import table
+from line import Line
 from observer import Observer
 
 BUILD = os.path.abspath(os.environ.get("BUILD_ROOT", os.path.join(lab_module.ROOT, "build")))
@@ -17,6 +18,14 @@ tables = []  # (title, lines), printed at the end
 @pytest.fixture(scope="session")
 def build():
     return BUILD
+
+
+@pytest.fixture(scope="module")
+def module_line():
+    """A Line for all tests of a module, of which each puts back what it changed."""
+    made = Line()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,15 +5,8 @@ import pytest
 
 import lab as lab_module
 from lab import wait_for
-from line import BUILD, Line, memory_kb
+from line import BUILD, memory_kb
 from raw_service import RawService
-
-
-@pytest.fixture(scope="module")
-def module_line():
-    made = Line()
-    yield made
-    made.close()
 
 
 @pytest.fixture

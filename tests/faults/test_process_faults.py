@@ -4,16 +4,8 @@ import os, signal, time
 import pytest
 
 from lab import wait_for
-from line import Line
 
 SOAK = bool(os.environ.get("SOAK"))
-
-
-@pytest.fixture(scope="module")
-def module_line():
-    made = Line()
-    yield made
-    made.close()
 
 
 @pytest.fixture

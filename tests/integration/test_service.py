@@ -630,16 +630,22 @@ def test_least_loaded_agent(service, agent):
     run(main())
 
 
+async def first_asked(agents):
+    """(the agent that gets a frame first, that frame, {the other receives}, {receive: agent})."""
+    waiting = {asyncio.ensure_future(agent.ws.recv()): agent for agent in agents}
+    done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+    got = done.pop()
+    return waiting[got], got.result(), rest, waiting
+
+
 async def another_agent(service, agents, soonest, latest):
     """The first agent is lost with the request: some seconds later, or behind its expiry, another one is asked, by a request of its own."""
     for agent in agents:
         await agent.connect()
     operation_id = str(uuid.uuid4())
     asked = asyncio.ensure_future(service.ask_later(operation_id=operation_id, must_change=True))
-    waiting = {asyncio.ensure_future(a.ws.recv()): a for a in agents}
-    done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
-    lost, other = waiting[(got := done.pop())], waiting[(later := rest.pop())]
-    first = peek(got.result())[1]
+    lost, frame, rest, waiting = await first_asked(agents)
+    other, first = waiting[(later := rest.pop())], peek(frame)[1]
     await lost.ws.send(lost.result(first, status="settling", code="settling"))
     while service.http("GET", f"/v1/operations/{operation_id}")[1]["status"] != "settling":
         await asyncio.sleep(0.02)
@@ -669,11 +675,8 @@ async def a_later_refusal_does_not_hide_an_earlier_write(service, agents, last):
         await agent.connect()
     operation_id = str(uuid.uuid4())
     asked = asyncio.ensure_future(service.ask_later(operation_id=operation_id))
-    waiting = {asyncio.ensure_future(a.ws.recv()): a for a in agents}
-    done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
-    lost, other = waiting[(got := done.pop())], waiting[(later := rest.pop())]
-    frame = got.result()
-    first = peek(frame)[1]
+    lost, frame, rest, waiting = await first_asked(agents)
+    other, first = waiting[(later := rest.pop())], peek(frame)[1]
     await lost.close()
     second = peek(await asyncio.wait_for(later, 9))[1]
     await other.answer(second, status="refused", code="policy.history_or_filter")
@@ -700,10 +703,8 @@ async def a_word_while_another_agent_is_being_asked(service, agents):
     for agent in agents:
         await agent.connect()
     asked = asyncio.ensure_future(service.ask_later())
-    waiting = {asyncio.ensure_future(a.ws.recv()): a for a in agents}
-    done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
-    lost = waiting[(got := done.pop())]
-    first = peek(got.result())[1]
+    lost, frame, rest, _ = await first_asked(agents)
+    first = peek(frame)[1]
     await lost.close()
     await asyncio.sleep(0.5)
     with contextlib.closing(sqlite3.connect(service.path("state/store.sqlite"), isolation_level=None)) as db:
@@ -726,10 +727,7 @@ async def the_first_agent_is_back_in_time(service, agents):
     for agent in agents:
         await agent.connect()
     asked = asyncio.ensure_future(service.ask_later())
-    waiting = {asyncio.ensure_future(a.ws.recv()): a for a in agents}
-    done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
-    lost = waiting[(got := done.pop())]
-    frame = got.result()
+    lost, frame, rest, _ = await first_asked(agents)
     for _ in range(2):
         await lost.close()
         await asyncio.sleep(1.8)  # twice this is longer than failover_after
@@ -749,12 +747,10 @@ async def every_agent_is_lost_but_one(service, agents):
         await agent.connect()
     asked, requests = asyncio.ensure_future(service.ask_later()), []
     while everyone:
-        waiting = {asyncio.ensure_future(a.ws.recv()): a for a in everyone}
-        done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        agent, frame, rest, _ = await first_asked(everyone)
         for left in rest:
             left.cancel()
-        agent = waiting[(got := done.pop())]
-        requests.append(peek(got.result())[1])
+        requests.append(peek(frame)[1])
         everyone.remove(agent)
         if everyone:
             await agent.close()

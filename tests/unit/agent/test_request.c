@@ -1049,23 +1049,6 @@ static void test_others_are_busy_while_one_is_settled(void **state)
 	assert_int_equal(played.written, 1);
 }
 
-static void test_intent_of_a_crash_is_settled(void **state)
-{
-	struct scene *scene = *state;
-	played.writing = WRITE_LOST_APPLIED;
-	ask(scene, (struct ask){ OP_RESET, GOOD });
-	while (scene->count == 0)
-		event_base_loop(scene->base, EVLOOP_ONCE);
-	assert_int_equal(scene->results[0].code, STATUS_SETTLING);
-	close_scene(scene);
-	open_scene(scene);
-	assert_int_equal(requests_settling(scene->requests), 1);
-	run_until(scene, 1);
-	assert_int_equal(scene->results[1].code, STATUS_OK);
-	assert_string_equal(scene->results[1].request_id, scene->results[0].request_id);
-	assert_int_equal(played.written, 1);
-}
-
 static void crash_in_settling(struct scene *scene, enum writing writing)
 {
 	played.writing = writing;
@@ -1076,6 +1059,16 @@ static void crash_in_settling(struct scene *scene, enum writing writing)
 	close_scene(scene);
 	open_scene(scene);
 	assert_int_equal(requests_settling(scene->requests), 1);
+}
+
+static void test_intent_of_a_crash_is_settled(void **state)
+{
+	struct scene *scene = *state;
+	crash_in_settling(scene, WRITE_LOST_APPLIED);
+	run_until(scene, 1);
+	assert_int_equal(scene->results[1].code, STATUS_OK);
+	assert_string_equal(scene->results[1].request_id, scene->results[0].request_id);
+	assert_int_equal(played.written, 1);
 }
 
 /* Whose password it is can be seen as soon as the service has delivered the request again. */
