@@ -1,4 +1,4 @@
-/* Asking another agent (proto/README.md section 7, "Another agent"). */
+/* Asking the same agent again on a channel that stands, and asking another one (proto/README.md section 7, "Delivery again", "Another agent"). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +8,22 @@
 #include "service/request.h"
 
 #define GRACE_MS 5000 /* behind exp: what the first agent began in time it has answered, or its channel is truly gone */
+
+#define FIRST_PAUSE_MS 250
+#define MAX_DOUBLINGS 4 /* 4 s */
+
+void attempts_again_later(struct task *task, int64_t now_ms)
+{
+	if (task->again_us != 0 || now_ms >= task->request.expires * 1000)
+		return;
+	task->again_us = clock_monotonic_us() + INT64_C(1000) * FIRST_PAUSE_MS * (1 << task->pauses);
+	task->pauses += task->pauses < MAX_DOUBLINGS;
+}
+
+bool attempts_again_due(const struct task *task)
+{
+	return task->life == LIFE_SENT && task->again_us != 0 && task->agent->session != NULL && !task->agent->draining && clock_monotonic_us() >= task->again_us;
+}
 
 static bool is_spare(const struct task *task, const struct agent *agent)
 {

@@ -169,18 +169,27 @@ static void finish(struct operations *operations, struct task *task, const struc
 
 /* To the agent ----------------------------------------------------------------------------------------------------------------------- */
 
-static void send_task(struct task *task)
+static bool send_frame(struct task *task)
 {
 	struct agent *agent = task->agent;
 	if (hub_send(agent, task->request.frame) != STATUS_OK)
-		return;
+		return false;
 	CRASH_POINT(REQUEST_SENT);
 	log_event(LOG_INFO, "request.sent", LOG_FIELDS({ LOG_OPERATION_ID, task->row.operation_id }, { LOG_REQUEST_ID, task->request.request_id },
 		{ LOG_AGENT_ID, agent->row.agent_id }, { LOG_OP, task->row.op }), "%s%s to %s", task->row.op, task->sent_before ? ", again," : "", agent->row.name);
+	task->again_us = 0;
+	return true;
+}
+
+static void send_task(struct task *task)
+{
+	if (!send_frame(task))
+		return;
 	task_set_life(task, LIFE_SENT);
 	task->sent_before = task->request_sent = true;
+	task->pauses = 0;
 	task->on_wire = true;
-	agent->on_wire++;
+	task->agent->on_wire++;
 }
 
 void operations_advance(struct operations *operations, struct agent *agent)
@@ -258,8 +267,11 @@ static void on_result(struct agent *agent, const struct result *result, void *ar
 	log_event(LOG_INFO, "result.received", LOG_FIELDS({ LOG_OPERATION_ID, task != NULL ? task->row.operation_id : NULL },
 		{ LOG_REQUEST_ID, result->request_id[0] ? result->request_id : NULL },
 		{ LOG_AGENT_ID, agent->row.agent_id }, { LOG_CODE, status_code(result->code) }), "%s from %s", status_code(result->code), agent->row.name);
-	if (!counts(result, task))
+	if (!counts(result, task)) {
+		if (task != NULL && result->code == STATUS_AGENT_INTERNAL)
+			attempts_again_later(task, clock_now_ms());
 		return;
+	}
 	if (task != NULL && !fits(task, outcome)) {
 		log_event(LOG_WARNING, "result.malformed", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { LOG_REQUEST_ID, task->request.request_id },
 			{ LOG_CODE, status_code(result->code) }), "%s is no outcome of %s: not recorded", outcome_name(outcome), task->row.op);
@@ -464,6 +476,8 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 		next = task->next;
 		if ((task->life != LIFE_QUEUED && task->life != LIFE_SENT) || task->words > 0 || attempts_next(task, now))
 			continue;
+		if (attempts_again_due(task))
+			(void)send_frame(task); /* not sent: the channel ends, and it goes to the next one */
 		if (task->life == LIFE_QUEUED && !task->sent_before) {
 			if (now > task->queue_until_ms)
 				finish(operations, task, NULL, NULL, task->agent->session != NULL ? STATUS_SERVICE_OVERLOADED : STATUS_SERVICE_NO_AGENT);

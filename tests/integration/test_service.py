@@ -530,6 +530,59 @@ def test_unverifiable_frame_settles_its_request(service, agent):
     run(main())
 
 
+def failed_at(agent, text):
+    return sign(agent.signing, "wb-result+jwt", {"iss": agent.id, "aud": agent.service.issuer, "iat": int(time.time()), "status": "failed", "code": "agent.internal",
+                                                 "frame_sha256": hashlib.sha256(text.encode()).hexdigest()})
+
+
+def test_what_the_agent_failed_at_is_sent_again(service, agent):
+    """On the same channel, after a pause that grows; a copy of the agent's word, or one about another frame, has nothing sent."""
+    async def main():
+        await agent.connect()
+        asked = asyncio.ensure_future(service.ask_later())
+        text, request = await agent.request()
+        await agent.ws.send(failed_at(agent, text + "x"))
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(agent.ws.recv(), 0.8)
+        for least in (0.25, 0.5, 1):
+            failed = time.monotonic()
+            for _ in range(3):
+                await agent.ws.send(failed_at(agent, text))
+            assert (await agent.request())[0] == text
+            assert least <= time.monotonic() - failed < least + 0.8
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(agent.ws.recv(), 0.3)
+        assert not asked.done()
+        await agent.answer(request)
+        assert (await asked)[1]["code"] == "ok"
+        await agent.close()
+    run(main())
+
+
+def test_what_the_agent_goes_on_failing_at(tmp_path):
+    """It is sent until it has expired, and once behind that, when the agent that has never taken it says so; then on the next channel only."""
+    async def main(service):
+        agent = await Agent(service).connect()
+        asked = asyncio.ensure_future(service.ask_later())
+        text, request = await agent.receive("wb-request+jwt")
+        times = []
+        with pytest.raises(asyncio.TimeoutError):
+            while True:
+                await agent.ws.send(failed_at(agent, text))
+                assert await asyncio.wait_for(agent.ws.recv(), 3) == text
+                times.append(time.time())
+        assert len(times) in (3, 4) and times[-2] < request["exp"] <= times[-1]
+        agent.cut()
+        await agent.connect()
+        assert (await agent.receive("wb-request+jwt"))[0] == text
+        await agent.answer(request, status="failed", code="request.expired")
+        assert (await asked)[1]["code"] == "request.expired"
+        await agent.close()
+    service = Service(tmp_path, "request_lifetime: 2s\n")
+    run(main(service))
+    service.stop()
+
+
 def test_settling_then_final(service, agent):
     async def main():
         await agent.connect()
