@@ -8,6 +8,8 @@
 int64_t clock_now_ms(void);
 /* CLOCK_MONOTONIC in microseconds: for durations and deadlines. */
 int64_t clock_monotonic_us(void);
+/* When this host booted, by the wall clock in milliseconds: the same until it boots again or the clock is set, within a second. */
+int64_t clock_booted_ms(void);
 /* "2026-11-22T16:40:01.123Z" */
 #define CLOCK_TEXT_SIZE 25
 void clock_format(int64_t ms, char out[CLOCK_TEXT_SIZE]);

@@ -46,6 +46,40 @@ void attempts_prepare(struct task *task, const struct operation_question *questi
 	}
 }
 
+void attempts_list_spares(const struct task *task, struct spare_row ret_spares[MAX_SPARES])
+{
+	for (size_t i = 0; i < MAX_SPARES; i++) {
+		const struct spare *spare = &task->spares[i];
+		if (spare->agent == NULL)
+			continue;
+		memcpy(ret_spares[i].agent_id, spare->agent->row.agent_id, UUID_SIZE);
+		ret_spares[i].jwe = spare->jwe;
+	}
+}
+
+/* The server that a provisional result has named, which is all the answer that an open operation has. */
+static char *named_server(const struct operation_row *row)
+{
+	json_t *answer = row->answer != NULL ? json_loads(row->answer, 0, NULL) : NULL;
+	const char *server = json_string_value(json_object_get(json_object_get(answer, "directory"), "server"));
+	char *copy = server != NULL ? strdup(server) : NULL;
+	json_decref(answer);
+	return copy;
+}
+
+void attempts_restore(struct task *task, struct spare_row spares[MAX_SPARES])
+{
+	task->failover_us = request_failover_after(task->request.frame) * 1000000;
+	task->prior_server = named_server(&task->row);
+	for (size_t i = 0; i < MAX_SPARES; i++) {
+		struct agent *agent = hub_find(task->owner->hub, spares[i].agent_id);
+		if (agent == NULL)
+			continue;
+		task->spares[i] = (struct spare){ agent, spares[i].jwe };
+		spares[i].jwe = NULL;
+	}
+}
+
 int64_t attempts_failover_after(const struct task *task)
 {
 	bool spare = false;

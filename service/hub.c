@@ -108,6 +108,7 @@ void hub_remember_seen(struct hub *hub, struct agent *agent)
 	change->boot = agent->row.boot;
 	change->now = agent->row.last_seen;
 	change->connected = agent->session != NULL;
+	change->ended = agent->session == NULL && agent->ended_us != 0;
 	change->software = copy(agent->hello.software);
 	if (database_submit(hub->database, store_agent_seen, change_done, job) != STATUS_OK)
 		change_done(STATUS_AGENT_OVERLOADED, job);
@@ -165,6 +166,7 @@ bool hub_update(struct hub *hub, const struct agent_rows *rows)
 			continue;
 		}
 		agent->hub = hub;
+		agent->ended_us = row->ended ? clock_monotonic_us() : 0; /* at the latest */
 		agent->next = hub->agents;
 		hub->agents = agent;
 	}

@@ -402,6 +402,7 @@ static enum status begin(struct task *task, const struct operation_question *que
 		status = job != NULL ? describe(task, question, now_ms) : STATUS_AGENT_INTERNAL;
 	if (status == STATUS_OK) {
 		*job = (struct create_job){ { .operation = &task->row, .request = agent != NULL ? &task->request : NULL }, task };
+		attempts_list_spares(task, job->store.spares);
 		status = database_submit(operations->database, store_operation_create, on_created, job);
 		CRASH_POINT(OPERATION_ASKED);
 	}
@@ -533,7 +534,9 @@ static enum status restore_one(struct operations *operations, struct open_operat
 	}
 	task->row = open->operation;
 	task->request = open->request;
-	*open = (struct open_operation){ 0 };
+	open->operation = (struct operation_row){ 0 };
+	open->request = (struct request_row){ 0 };
+	attempts_restore(task, open->spares);
 	task_bind(task, agent);
 	/* Whether it was sent before the end is not recorded: the agent knows. */
 	task->sent_before = task->request_sent = true;

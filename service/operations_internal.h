@@ -19,7 +19,6 @@ struct waiter {
 };
 
 /* Another agent that may be asked where the first is lost: its JWE is made while the password is here. NULL agent: none. */
-#define MAX_SPARES 2
 struct spare {
 	struct agent *agent;
 	char *jwe;                      /* NULL where the operation has no secret */
@@ -75,6 +74,10 @@ void task_drop_spares(struct task *task);
 /* attempts.c */
 /* Keeps what is needed to ask up to MAX_SPARES other agents that are connected now. Failure only means that there are fewer. */
 void attempts_prepare(struct task *task, const struct operation_question *question);
+/* For the store; borrowed. */
+void attempts_list_spares(const struct task *task, struct spare_row ret_spares[MAX_SPARES]);
+/* What a former run has left, from the request's frame, the operation's row and the spares, whose JWEs are taken. */
+void attempts_restore(struct task *task, struct spare_row spares[MAX_SPARES]);
 /* The claim of the request that is made next: 0 where nobody else could be asked. Seconds. */
 int64_t attempts_failover_after(const struct task *task);
 /* Where the task's agent is lost and may no longer act on the request (or never got it), makes a request for a spare one. False where there is nothing to do. */

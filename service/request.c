@@ -87,18 +87,32 @@ enum status request_make(const struct operation_question *question, const struct
 	return status == STATUS_OK ? seal(&claims, signing, ret_request) : status;
 }
 
-enum status request_make_again(const char *frame, const struct agent *agent, const char *jwe, const char *prior_server, struct jose_key *signing, int64_t now,
-                               int64_t lifetime_s, int64_t failover_after, bool former_sent, struct request_row *ret_request)
+/* Our own frame: nothing to verify. */
+static enum status read_claims(const char *frame, struct request_claims *ret_claims)
 {
 	char kid[JOSE_KID_SIZE];
 	json_t *json = NULL;
 	const char *member;
-	struct request_claims claims = { 0 };
-	if (jose_peek_unverified(bytes_of_string(frame), TYP_REQUEST, kid, &json) != JOSE_OK) /* our own signature */
+	if (jose_peek_unverified(bytes_of_string(frame), TYP_REQUEST, kid, &json) != JOSE_OK)
 		return STATUS_AGENT_INTERNAL;
 	AUTO_FREE char *payload = json_dumps(json, JSON_COMPACT);
 	json_decref(json);
-	enum status status = payload != NULL ? request_parse(bytes_of_string(payload), &claims, &member) : STATUS_AGENT_INTERNAL;
+	return payload != NULL ? request_parse(bytes_of_string(payload), ret_claims, &member) : STATUS_AGENT_INTERNAL;
+}
+
+int64_t request_failover_after(const char *frame)
+{
+	struct request_claims claims = { 0 };
+	int64_t seconds = read_claims(frame, &claims) == STATUS_OK ? claims.failover_after : 0;
+	request_claims_clear(&claims);
+	return seconds;
+}
+
+enum status request_make_again(const char *frame, const struct agent *agent, const char *jwe, const char *prior_server, struct jose_key *signing, int64_t now,
+                               int64_t lifetime_s, int64_t failover_after, bool former_sent, struct request_row *ret_request)
+{
+	struct request_claims claims = { 0 };
+	enum status status = read_claims(frame, &claims);
 	if (status == STATUS_OK) {
 		struct request_claims again = claims;
 		again.first_iat = claims.first_iat != 0 ? claims.first_iat : former_sent ? claims.iat : 0;

@@ -13,6 +13,8 @@ enum status request_secret(const struct operation_question *question, const stru
 /* The same operation for another agent: new jti and times, `jwe` for that agent, prior_server where one is known; first_iat unless no attempt before it, nor the one of `frame` (`former_sent`), has left. */
 enum status request_make_again(const char *frame, const struct agent *agent, const char *jwe, const char *prior_server, struct jose_key *signing, int64_t now,
                                int64_t lifetime_s, int64_t failover_after, bool former_sent, struct request_row *ret_request) MUST_USE;
+/* The claim of this frame; 0: none. */
+int64_t request_failover_after(const char *frame);
 /* The passwords that this operation carries: REQUEST_ bits; 0: it has no secret. */
 enum { REQUEST_NEW_PASSWORD = 1, REQUEST_OLD_PASSWORD = 2 };
 unsigned request_passwords(enum operation op);

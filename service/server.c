@@ -3,6 +3,7 @@
 #include <openssl/err.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <sys/resource.h>
 #include <sysexits.h>
 
@@ -246,9 +247,12 @@ static int open_state(struct server *server)
 static int restore(struct server *server)
 {
 	struct agent_rows agents = { 0 };
+	struct utsname host = { 0 };
+	(void)uname(&host);
+	struct store_start start = { host.nodename, clock_booted_ms() };
 	enum status status = database_run(server->database, store_hash_key, server->content_key);
 	if (status == STATUS_OK)
-		status = database_run(server->database, store_agents_gone, NULL);
+		status = database_run(server->database, store_agents_gone, &start);
 	if (status == STATUS_OK)
 		status = database_run(server->database, store_version, &server->store_version);
 	if (status == STATUS_OK)

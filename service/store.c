@@ -6,7 +6,7 @@
 #include "service/sql.h"
 
 #define STORE_APPLICATION_ID 0x77627376 /* "wbsv" */
-#define STORE_VERSION 4
+#define STORE_VERSION 5
 
 static const char *const migrations[STORE_VERSION] = {
 	"CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;"
@@ -39,6 +39,10 @@ static const char *const migrations[STORE_VERSION] = {
 	/* What an agent had before it replaced it: the public signing key as a JWK, NULL where that stayed, and the thumbprint of the decryption key, likewise. */
 	"CREATE TABLE former_keys(agent_id TEXT NOT NULL REFERENCES agents(agent_id), replaced_at INTEGER NOT NULL, signing_key TEXT UNIQUE, decryption_key TEXT) STRICT;"
 	"CREATE INDEX former_keys_agent ON former_keys(agent_id, replaced_at);",
+	/* Who else may be asked, also after a restart. */
+	"CREATE TABLE spares(operation_id TEXT NOT NULL REFERENCES operations(operation_id), place INTEGER NOT NULL, agent_id TEXT NOT NULL, jwe TEXT,"
+	" PRIMARY KEY(operation_id, place)) STRICT, WITHOUT ROWID;"
+	"ALTER TABLE agents ADD COLUMN ended INTEGER NOT NULL DEFAULT 0;",
 };
 
 /* A flag of the connection, not of the file: removed frames are overwritten. */
@@ -102,7 +106,7 @@ enum status store_agents(sqlite3 *db, void *arg)
 	AUTO_STATEMENT sqlite3_stmt *statement = sql_prepare(db,
 		"SELECT agent_id, name, software, signing_key, decryption_key, enrolled_at, revoked_at, last_seen, boot, instance_id,"
 		" clone_seen_at, connected, (SELECT json_group_array(json_object('replaced_at', replaced_at, 'signing_key', json(signing_key), 'decryption_key', decryption_key))"
-		" FROM (SELECT * FROM former_keys WHERE former_keys.agent_id = agents.agent_id ORDER BY replaced_at DESC, rowid DESC LIMIT 16)) FROM agents ORDER BY name, agent_id", "");
+		" FROM (SELECT * FROM former_keys WHERE former_keys.agent_id = agents.agent_id ORDER BY replaced_at DESC, rowid DESC LIMIT 16)), ended FROM agents ORDER BY name, agent_id", "");
 	if (statement == NULL)
 		return STATUS_AGENT_JOURNAL;
 	int result;
@@ -123,6 +127,7 @@ enum status store_agents(sqlite3 *db, void *arg)
 		row->clone_seen_at = sqlite3_column_int64(statement, 10);
 		row->connected = sqlite3_column_int64(statement, 11) != 0;
 		row->former_keys = sql_text_new(statement, 12);
+		row->ended = sqlite3_column_int64(statement, 13) != 0;
 	}
 	return result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
 }
@@ -160,7 +165,8 @@ enum status store_agent_seen(sqlite3 *db, void *arg)
 {
 	struct store_agent_change *change = arg;
 	return found(db, change, sql_run(db, "UPDATE agents SET last_seen = ?2, software = coalesce(?3, software), boot = ?4, instance_id = ?5,"
-		" connected = ?6 WHERE agent_id = ?1", "tititi", change->agent_id, change->now, change->software, change->boot, change->instance_id, (int64_t)change->connected));
+		" connected = ?6, ended = ?7 WHERE agent_id = ?1", "tititii", change->agent_id, change->now, change->software, change->boot, change->instance_id,
+		(int64_t)change->connected, (int64_t)change->ended));
 }
 
 enum status store_agent_boot(sqlite3 *db, void *arg)
@@ -194,9 +200,30 @@ enum status store_agent_rekey(sqlite3 *db, void *arg)
 	return status;
 }
 
+#define SAME_BOOT_MS 2000 /* the clock is steered a little */
+
+/* `meta` has when the host of the last start had booted, and its name. */
+static bool runs_on(sqlite3 *db, const struct store_start *start)
+{
+	AUTO_STATEMENT sqlite3_stmt *statement = sql_prepare(db, "SELECT CAST(value AS TEXT) FROM meta WHERE name = 'host'", "");
+	if (statement == NULL || sqlite3_step(statement) != SQLITE_ROW)
+		return false;
+	char *name;
+	const char *text = (const char *)sqlite3_column_text(statement, 0);
+	int64_t apart = strtoll(text, &name, 10) - start->booted_ms;
+	return apart >= -SAME_BOOT_MS && apart <= SAME_BOOT_MS && *name == ' ' && strcmp(name + 1, start->host) == 0;
+}
+
 enum status store_agents_gone(sqlite3 *db, void *arg)
 {
-	return sql_run(db, "UPDATE agents SET connected = 0 WHERE connected <> 0", "");
+	const struct store_start *start = arg;
+	bool same = runs_on(db, start);
+	AUTO_FREE char *text = NULL;
+	if (asprintf(&text, "%lld %s", (long long)start->booted_ms, start->host) < 0)
+		return STATUS_AGENT_INTERNAL;
+	struct bytes host = bytes_of_string(text);
+	enum status status = sql_run(db, "INSERT INTO meta(name, value) VALUES ('host', ?1) ON CONFLICT(name) DO UPDATE SET value = ?1", "b", &host);
+	return status == STATUS_OK ? sql_run(db, "UPDATE agents SET ended = ?1 AND (ended OR connected), connected = 0 WHERE connected OR ended", "i", (int64_t)same) : status;
 }
 
 enum status store_agent_clone(sqlite3 *db, void *arg)

@@ -3,7 +3,7 @@
  *
  * No secret is in here: of tickets and API keys there is the SHA-256; of passwords nothing but, until the outcome is final, a
  * hash by a key of its own; an operation's request frame, whose
- * password only the agent can decrypt, is removed (secure_delete) once the outcome is final. */
+ * password only the agent can decrypt, and the same password encrypted to the agents that may be asked instead, are removed (secure_delete) once the outcome is final. */
 #ifndef SERVICE_STORE_H
 #define SERVICE_STORE_H
 
@@ -26,6 +26,7 @@ struct agent_row {
 	int64_t boot;                       /* the highest that was seen, and the installation that had it; 0 and "": none yet */
 	char instance_id[UUID_SIZE];
 	int64_t clone_seen_at;              /* 0: not, or released */
+	bool ended;                         /* its last channel ended so that the agent saw it too */
 	bool connected;                     /* as the service has recorded it: since last_seen; after a crash until the next start */
 	char *former_keys;                  /* JSON array, the newest first, at most 16: {"replaced_at", "signing_key": JWK or null, "decryption_key": thumbprint or null} */
 };
@@ -51,12 +52,12 @@ struct store_agent_change {
 	char *software;                     /* or NULL */
 	int64_t boot;
 	char instance_id[UUID_SIZE];
-	bool connected;
+	bool connected, ended;
 	bool found;                         /* out */
 };
 /* arg: struct store_agent_change *. */
 enum status store_agent_revoke(sqlite3 *db, void *arg);
-/* last_seen, software, boot, instance_id, connected. */
+/* last_seen, software, boot, instance_id, connected, ended. */
 enum status store_agent_seen(sqlite3 *db, void *arg);
 /* boot, instance_id. */
 enum status store_agent_boot(sqlite3 *db, void *arg);
@@ -69,7 +70,12 @@ struct store_agent_rekey {
 };
 /* arg: struct store_agent_rekey *. The old ones go to former_keys in the same transaction. */
 enum status store_agent_rekey(sqlite3 *db, void *arg);
-/* No argument: at the service's start no agent is connected. */
+struct store_start {
+	const char *host;                   /* its name */
+	int64_t booted_ms;                  /* clock_booted_ms() */
+};
+/* arg: const struct store_start *. At the service's start no agent is connected. Where the host has run on since the last start, its kernel has ended the channels of a service that was killed, and the
+ * agents have seen that. Where it has not, nothing is known of how any channel ended. */
 enum status store_agents_gone(sqlite3 *db, void *arg);
 /* clone_seen_at. */
 enum status store_agent_clone(sqlite3 *db, void *arg);
@@ -129,9 +135,17 @@ struct request_row {
 };
 void request_row_clear(struct request_row *row);
 
+/* Another agent that may be asked where the first is lost. */
+#define MAX_SPARES 2
+struct spare_row {
+	char agent_id[UUID_SIZE];           /* "": none */
+	char *jwe;                          /* NULL where the operation has no secret */
+};
+
 struct store_create {
 	const struct operation_row *operation;
 	const struct request_row *request;  /* NULL where no request is made (no agent) */
+	struct spare_row spares[MAX_SPARES]; /* borrowed */
 	bool exists;                        /* out: an operation of this id stands already: nothing was written, it is in `existing` */
 	struct operation_row existing;      /* out */
 };
@@ -142,7 +156,7 @@ struct store_attempt {
 	const struct request_row *request;
 	bool former_unsent;                 /* the request that the operation was bound to has not left this service */
 };
-/* arg: const struct store_attempt *: one more attempt of its operation, which is bound to it now. STATUS_LOCAL_INPUT where the operation is finished. */
+/* arg: const struct store_attempt *: one more attempt of its operation, which is bound to it now; its agent is no spare one any more. STATUS_LOCAL_INPUT where the operation is finished. */
 enum status store_request_add(sqlite3 *db, void *arg);
 
 struct store_finish {
@@ -178,7 +192,7 @@ void operation_rows_clear(struct operation_rows *rows);
 /* arg: struct operation_rows *: the newest first. */
 enum status store_operations(sqlite3 *db, void *arg);
 
-struct open_operation { struct operation_row operation; struct request_row request; };
+struct open_operation { struct operation_row operation; struct request_row request; struct spare_row spares[MAX_SPARES]; };
 struct open_operations { struct open_operation *items; size_t count; };
 void open_operations_clear(struct open_operations *rows);
 /* arg: struct open_operations *: those without a final outcome, the oldest first. */

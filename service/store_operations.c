@@ -24,6 +24,14 @@ void request_row_clear(struct request_row *row)
 	*row = (struct request_row){ 0 };
 }
 
+static void clear_spares(struct spare_row spares[MAX_SPARES])
+{
+	for (size_t i = 0; i < MAX_SPARES; i++) {
+		free(spares[i].jwe);
+		spares[i] = (struct spare_row){ 0 };
+	}
+}
+
 void operation_rows_clear(struct operation_rows *rows)
 {
 	for (size_t i = 0; i < rows->count; i++)
@@ -38,6 +46,7 @@ void open_operations_clear(struct open_operations *rows)
 	for (size_t i = 0; i < rows->count; i++) {
 		operation_row_clear(&rows->items[i].operation);
 		request_row_clear(&rows->items[i].request);
+		clear_spares(rows->items[i].spares);
 	}
 	free(rows->items);
 	*rows = (struct open_operations){ 0 };
@@ -114,6 +123,22 @@ static enum status insert_request(sqlite3 *db, const struct request_row *request
 		"tttiibt", request->request_id, request->operation_id, request->agent_id, request->created_ms, request->expires, &hash, request->frame);
 }
 
+static enum status insert_spares(sqlite3 *db, const struct store_create *create)
+{
+	enum status status = STATUS_OK;
+	for (size_t i = 0; status == STATUS_OK && i < MAX_SPARES; i++)
+		if (create->spares[i].agent_id[0] != '\0')
+			status = sql_run(db, "INSERT INTO spares(operation_id, place, agent_id, jwe) VALUES (?1, ?2, ?3, ?4)", "titt", create->operation->operation_id, (int64_t)i,
+				create->spares[i].agent_id, create->spares[i].jwe);
+	return status;
+}
+
+/* Nobody else is asked any more. */
+static enum status forget_spares(sqlite3 *db, const char *operation_id)
+{
+	return sql_run(db, "DELETE FROM spares WHERE operation_id = ?1", "t", operation_id);
+}
+
 enum status store_operation_create(sqlite3 *db, void *arg)
 {
 	struct store_create *create = arg;
@@ -134,7 +159,9 @@ enum status store_operation_create(sqlite3 *db, void *arg)
 	status = sql_run(db, "INSERT INTO operations(" OPERATION_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)", "tttbiitttttbb",
 		operation->operation_id, operation->op, operation->subject, &content, operation->created_ms, operation->finished_ms, operation->status,
 		operation->code, operation->answer, operation->agent_id, operation->request_id, compare ? &key : NULL, compare ? &hash : NULL);
-	return status == STATUS_OK && request != NULL ? insert_request(db, request) : status;
+	if (status == STATUS_OK && request != NULL)
+		status = insert_request(db, request);
+	return status == STATUS_OK ? insert_spares(db, create) : status;
 }
 
 enum status store_request_add(sqlite3 *db, void *arg)
@@ -148,9 +175,11 @@ enum status store_request_add(sqlite3 *db, void *arg)
 	if (status == STATUS_OK)
 		status = sql_run(db, "UPDATE operations SET agent_id = ?2, request_id = ?3 WHERE operation_id = ?1 AND finished_ms = 0", "ttt",
 			request->operation_id, request->agent_id, request->request_id);
-	if (status != STATUS_OK)
-		return status;
-	return sqlite3_changes(db) == 1 ? insert_request(db, request) : STATUS_LOCAL_INPUT;
+	if (status == STATUS_OK && sqlite3_changes(db) != 1)
+		status = STATUS_LOCAL_INPUT;
+	if (status == STATUS_OK)
+		status = sql_run(db, "DELETE FROM spares WHERE operation_id = ?1 AND agent_id = ?2", "tt", request->operation_id, request->agent_id);
+	return status == STATUS_OK ? insert_request(db, request) : status;
 }
 
 /* The final word ---------------------------------------------------------------------------------------------------------------------- */
@@ -205,17 +234,20 @@ static enum status conclude(sqlite3 *db, struct store_finish *finish)
 		"UPDATE operations SET status = ?2, code = ?3, answer = ?4, finished_ms = ?5, agent_id = CASE WHEN ?6 = '' THEN agent_id ELSE ?6 END,"
 		" request_id = CASE WHEN ?7 = '' THEN request_id ELSE ?7 END, " FORGET_SECRET " WHERE operation_id = ?1", "ttttitt",
 		finish->operation_id, finish->status, finish->code, finish->answer, finish->now_ms, finish->agent_id, finish->request_id);
-	return status == STATUS_OK ? sql_run(db, "UPDATE requests SET frame = NULL WHERE operation_id = ?1", "t", finish->operation_id) : status;
+	if (status == STATUS_OK)
+		status = sql_run(db, "UPDATE requests SET frame = NULL WHERE operation_id = ?1", "t", finish->operation_id);
+	return status == STATUS_OK ? forget_spares(db, finish->operation_id) : status;
 }
 
 /* Every attempt has had its last word, and none is `applied`: where one does not know, nobody knows; else the latest attempt's is the operation's. */
 static enum status conclude_from_all(sqlite3 *db, struct store_finish *finish)
 {
 	finish->changed = true;
-	return sql_run(db, "UPDATE operations SET finished_ms = ?2, " FORGET_SECRET ", (status, code, answer, agent_id, request_id) = (SELECT status, code, answer, agent_id,"
+	enum status status = sql_run(db, "UPDATE operations SET finished_ms = ?2, " FORGET_SECRET ", (status, code, answer, agent_id, request_id) = (SELECT status, code, answer, agent_id,"
 		" request_id FROM requests WHERE operation_id = ?1 AND status NOT IN ('', 'unsent')"
 		" ORDER BY CASE status WHEN 'unknown' THEN 0 WHEN 'answered' THEN 1 ELSE 2 END, created_ms DESC, rowid DESC LIMIT 1) WHERE operation_id = ?1", "ti",
 		finish->operation_id, finish->now_ms);
+	return status == STATUS_OK ? forget_spares(db, finish->operation_id) : status;
 }
 
 /* A request whose last word is still to come. Of what only asks the latest attempt alone matters: it changes nothing. */
@@ -239,8 +271,9 @@ static enum status find_open(sqlite3 *db, const struct store_finish *finish, con
 static enum status wait_for(sqlite3 *db, struct store_finish *finish)
 {
 	finish->waits = true;
-	return sql_run(db, "UPDATE operations SET status = 'settling', code = 'settling', answer = NULL, agent_id = ?2, request_id = ?3 WHERE operation_id = ?1", "ttt",
+	enum status status = sql_run(db, "UPDATE operations SET status = 'settling', code = 'settling', answer = NULL, agent_id = ?2, request_id = ?3 WHERE operation_id = ?1", "ttt",
 		finish->operation_id, finish->open.agent_id, finish->open.request_id);
+	return status == STATUS_OK ? forget_spares(db, finish->operation_id) : status;
 }
 
 static enum status record(sqlite3 *db, struct store_finish *finish, const struct standing *standing)
@@ -323,6 +356,17 @@ enum status store_operations(sqlite3 *db, void *arg)
 	return result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
 }
 
+static enum status read_spares(sqlite3 *db, struct open_operation *open)
+{
+	AUTO_STATEMENT sqlite3_stmt *statement = sql_prepare(db, "SELECT agent_id, jwe FROM spares WHERE operation_id = ?1 ORDER BY place", "t", open->operation.operation_id);
+	int result = SQLITE_ERROR;
+	for (size_t i = 0; statement != NULL && (result = sqlite3_step(statement)) == SQLITE_ROW && i < MAX_SPARES; i++) {
+		sql_text(statement, 0, open->spares[i].agent_id, UUID_SIZE);
+		open->spares[i].jwe = sql_text_new(statement, 1);
+	}
+	return result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
+}
+
 enum status store_operations_open(sqlite3 *db, void *arg)
 {
 	struct open_operations *rows = arg;
@@ -344,5 +388,8 @@ enum status store_operations_open(sqlite3 *db, void *arg)
 		memcpy(open->request.operation_id, open->operation.operation_id, UUID_SIZE);
 		read_request(statement, 13, &open->request);
 	}
-	return result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
+	enum status status = result == SQLITE_DONE ? STATUS_OK : STATUS_AGENT_JOURNAL;
+	for (size_t i = 0; status == STATUS_OK && i < rows->count; i++)
+		status = read_spares(db, &rows->items[i]);
+	return status;
 }

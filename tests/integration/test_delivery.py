@@ -381,6 +381,20 @@ def test_the_service_dies_between_the_record_and_the_acknowledgement(site):
     assert final["request_id"] in {e.get("request_id") for e in again}
 
 
+@pytest.mark.parametrize("written", [False, True])
+def test_the_service_dies_and_then_the_agent(site, written):
+    """The first agent has the request, the service is killed, and when it is back the first agent is gone for good: the other one is asked, as if the service had never been away."""
+    operation = site.ask_later(next(users), fresh(), fault="on=modify swallow" if written else "on=search delay=1000")
+    if written:
+        wait_for("the write", lambda: site.directory.password_record(operation.user)[0] == operation.version + 1)
+    site.service.program.kill()
+    operation.first.writebackd.kill()
+    operation.first.channel.kill()
+    site.service.start()
+    final = operation.is_applied_once()
+    assert final["agent_id"] == operation.others[0].id and operation.took < FAILOVER + 6, operation.took
+
+
 def test_both_ends_die_with_everything_open(site):
     """Agents and service are killed while requests of ten users are on their way; each has one true outcome."""
     operations = [site.ask_later(next(users), fresh(), wait=0, fault="on=modify delay=300") for _ in range(10)]

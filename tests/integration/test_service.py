@@ -813,7 +813,70 @@ async def every_agent_is_lost_but_one(service, agents):
     await agent.close()
 
 
+async def killed(service, host=None):
+    """The service is killed and starts anew, perhaps on a host that has booted meanwhile."""
+    await asyncio.get_running_loop().run_in_executor(None, service.stop, signal.SIGKILL)
+    with contextlib.closing(sqlite3.connect(service.path("state/store.sqlite"), isolation_level=None)) as db:
+        assert db.execute("SELECT count(*) FROM agents WHERE connected").fetchone() == (2,)
+        if host:
+            db.execute("UPDATE meta SET value = ? WHERE name = 'host'", (host.encode(),))
+    await asyncio.get_running_loop().run_in_executor(None, service.start)
+
+
+async def another_agent_after_a_restart(service, agents, host, soonest, latest):
+    """The first agent has taken the request, the service is killed, the first agent never comes back: what is needed to ask another one has outlived the service. Of a service whose host
+    has booted the agents may not know yet that it is gone: nobody else is asked before `exp`."""
+    for agent in agents:
+        await agent.connect()
+    operation_id = str(uuid.uuid4())
+    await service.ask_later(operation_id=operation_id, must_change=True, wait=0)
+    lost, frame, rest, waiting = await first_asked(agents)
+    other, first = waiting[rest.pop()], peek(frame)[1]
+    await lost.ws.send(lost.result(first, status="settling", code="settling"))
+    while service.http("GET", f"/v1/operations/{operation_id}")[1]["status"] != "settling":
+        await asyncio.sleep(0.02)
+    await killed(service, host)
+    started = time.time()
+    await other.connect()
+    text = await asyncio.wait_for(other.ws.recv(), 9)
+    second = verify(text, other.service_keys[peek(text)[0]["kid"]])
+    assert soonest < time.time() - started < latest, time.time() - started
+    assert second["jti"] != first["jti"] and second["operation_id"] == operation_id and second["first_iat"] == first["iat"] and second["must_change"] is True
+    assert second["prior_server"] == "dc1.corp.example.test" and "failover_after" not in second
+    assert other.decrypt(second)["new_password"] == PASSWORD
+    await other.answer(second)
+    assert service.http("GET", f"/v1/operations/{operation_id}")[1]["code"] == "ok"
+    with contextlib.closing(sqlite3.connect(service.path("state/store.sqlite"))) as db:
+        assert db.execute("SELECT count(*) FROM spares").fetchone() == (0,)
+    await other.close()
+
+
+async def the_first_agent_is_back_after_a_restart(service, agents):
+    """The same bytes go to the agent that had them, though another one is there first, and to nobody else."""
+    for agent in agents:
+        await agent.connect()
+    operation_id = str(uuid.uuid4())
+    await service.ask_later(operation_id=operation_id, wait=0)
+    lost, frame, rest, waiting = await first_asked(agents)
+    other = waiting[rest.pop()]
+    await killed(service)
+    await other.connect()
+    heard = asyncio.ensure_future(other.ws.recv())
+    await asyncio.sleep(1)
+    await lost.connect()
+    assert await asyncio.wait_for(lost.ws.recv(), 5) == frame
+    assert (await asyncio.wait([heard], timeout=3))[0] == set()  # longer than failover_after
+    await lost.answer(peek(frame)[1])
+    assert service.http("GET", f"/v1/operations/{operation_id}")[1]["agent_id"] == lost.id and "operation.other_agent" not in service.log_text()
+    heard.cancel()
+    for agent in agents:
+        await agent.close()
+
+
 LOST = {
+    "restart": (another_agent_after_a_restart, [None, 0.5, 3.5], "failover_after: 1s\n"),
+    "host booted": (another_agent_after_a_restart, ["1000000 another", 3, 8], "failover_after: 1s\nrequest_lifetime: 1s\n"),
+    "back after a restart": (the_first_agent_is_back_after_a_restart, [], "failover_after: 3s\n"),
     "another agent": (another_agent, [0.8, 3], "failover_after: 1s\n"),
     "behind exp": (another_agent, [4.5, 8], "failover_after: 60s\nrequest_lifetime: 1s\n"),
     "applied": (a_later_refusal_does_not_hide_an_earlier_write, ["applied"], "failover_after: 1s\ndiagnostics:\n  no_answer_after: 6s\n"),

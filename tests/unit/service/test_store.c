@@ -110,7 +110,7 @@ static bool create(const char *id, uint8_t content)
 	snprintf(request.operation_id, UUID_SIZE, "%s", id);
 	snprintf(request.request_id, UUID_SIZE, "request-%s", id);
 	memcpy(operation.request_id, request.request_id, UUID_SIZE);
-	struct store_create job = { .operation = &operation, .request = &request };
+	struct store_create job = { .operation = &operation, .request = &request, .spares = { { "other", (char *)"the-spare-secret" }, { "third", NULL } } };
 	assert_int_equal(database_run(database, store_operation_create, &job), STATUS_OK);
 	if (job.exists)
 		assert_string_equal(job.existing.operation_id, id);
@@ -161,6 +161,110 @@ static size_t open_count(void)
 		assert_int_equal(strlen(rows.items[i].request.frame), 6400);
 	open_operations_clear(&rows);
 	return count;
+}
+
+/* "other third" */
+static void assert_spares(const char *id, const char *expected)
+{
+	struct open_operations rows = { 0 };
+	char found[256] = "none";
+	assert_int_equal(database_run(database, store_operations_open, &rows), STATUS_OK);
+	for (size_t i = 0; i < rows.count; i++) {
+		struct spare_row *spares = rows.items[i].spares;
+		if (strcmp(rows.items[i].operation.operation_id, id) != 0)
+			continue;
+		snprintf(found, sizeof found, "%s %s", spares[0].agent_id, spares[1].agent_id);
+		for (size_t n = 0; n < MAX_SPARES; n++)
+			assert_true((spares[n].jwe != NULL) == (strcmp(spares[n].agent_id, "other") == 0));
+	}
+	open_operations_clear(&rows);
+	assert_string_equal(found, expected);
+}
+
+static int64_t count_spares(void)
+{
+	sqlite3 *db = NULL;
+	sqlite3_stmt *statement = NULL;
+	char path[128];
+	snprintf(path, sizeof path, "%s/store.sqlite", folder);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(db, "SELECT count(*) FROM spares", -1, &statement, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+	int64_t count = sqlite3_column_int64(statement, 0);
+	sqlite3_finalize(statement);
+	sqlite3_close(db);
+	return count;
+}
+
+/* Who else may be asked is known after a restart, as long as anybody may be. */
+static void spare_agents(void **state)
+{
+	assert_true(create("a", 1));
+	assert_true(create("b", 1));
+	assert_true(create("c", 1));
+	assert_true(create("d", 1));
+	assert_spares("a", "other third");
+	attempt("a", "other", "second-a", false, STATUS_OK);
+	assert_spares("a", "third ");
+	attempt("a", "third", "third-a", false, STATUS_OK);
+	assert_spares("a", " ");
+	assert_spares("b", "other third");
+	say("", "agent", "request-b", "settling", "settling");
+	assert_spares("b", "other third");
+	say("", "agent", "request-b", "refused", "policy.history");
+	say("c", "", "", "unknown", "service.no_answer");
+	assert_int_equal(count_spares(), 2);
+	attempt("d", "other", "second-d", false, STATUS_OK);
+	assert_true(say("", "other", "second-d", "refused", "policy.history").waits); /* for the first one's word */
+	assert_spares("d", " ");
+	assert_int_equal(count_spares(), 0);
+}
+
+static bool ended_at_start(const char *host, int64_t booted_ms)
+{
+	struct store_start start = { host, booted_ms };
+	struct agent_rows rows = { 0 };
+	assert_int_equal(database_run(database, store_agents_gone, &start), STATUS_OK);
+	assert_int_equal(database_run(database, store_agents, &rows), STATUS_OK);
+	assert_int_equal(rows.count, 1);
+	assert_false(rows.items[0].connected);
+	bool ended = rows.items[0].ended;
+	agent_rows_clear(&rows);
+	return ended;
+}
+
+static void seen(bool connected, bool ended)
+{
+	struct store_agent_change change = { .agent_id = "a", .now = 2000, .boot = 1, .instance_id = "i", .connected = connected, .ended = ended };
+	assert_int_equal(database_run(database, store_agent_seen, &change), STATUS_OK);
+	assert_true(change.found);
+}
+
+/* A channel that stood when the service was killed has ended for the agent too where the host, and with it the kernel, runs on. */
+static void how_the_channels_ended(void **state)
+{
+	add_ticket(1, 1000, 1900);
+	assert_true(enroll(1, "a", "key-a", 1000));
+	assert_false(ended_at_start("one", 1000000)); /* the first start */
+	assert_false(ended_at_start("one", 1000000)); /* it was never connected */
+	seen(true, false);
+	assert_true(ended_at_start("one", 1001500));
+	assert_true(ended_at_start("one", 1003000)); /* a second start before it is back */
+	seen(true, false);
+	assert_false(ended_at_start("one", 1005100)); /* it has booted */
+	assert_false(ended_at_start("one", 1005100)); /* and is not back since */
+	seen(true, false);
+	assert_false(ended_at_start("other", 1005100));
+	seen(true, false);
+	assert_true(ended_at_start("other", 1005100));
+	seen(true, false);
+	assert_false(ended_at_start("othe", 1005100));
+	seen(false, true);
+	assert_true(ended_at_start("othe", 1005100));
+	seen(false, false); /* it fell silent */
+	assert_false(ended_at_start("othe", 1005100));
+	seen(false, true);
+	assert_false(ended_at_start("othe", 900000000));
 }
 
 static void first_final_outcome_stands(void **state)
@@ -314,8 +418,10 @@ static void frames_are_removed(void **state)
 	FILE *file = fopen(path, "rb");
 	assert_non_null(file);
 	size_t size;
-	while ((size = fread(text, 1, sizeof text, file)) > 0)
+	while ((size = fread(text, 1, sizeof text, file)) > 0) {
 		assert_null(memmem(text, size, "the-frame-itself", 16));
+		assert_null(memmem(text, size, "the-spare-secret", 16));
+	}
 	fclose(file);
 	char *why = NULL;
 	assert_int_equal(store_open(NULL, folder, &database, &why), STATUS_OK);
@@ -325,6 +431,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(tickets, set_up, tear_down), cmocka_unit_test_setup_teardown(api_keys, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(spare_agents, set_up, tear_down), cmocka_unit_test_setup_teardown(how_the_channels_ended, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(content_key_stays, set_up, tear_down), cmocka_unit_test_setup_teardown(first_final_outcome_stands, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_agents_word_replaces_no_answer, set_up, tear_down), cmocka_unit_test_setup_teardown(frames_are_removed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(old_operations_are_forgotten, set_up, tear_down), cmocka_unit_test_setup_teardown(earlier_attempts, set_up, tear_down),
