@@ -101,15 +101,16 @@ static void handle_session_changed(struct session *session, void *arg)
 static void handle_request(struct session *session, struct bytes payload, struct bytes frame, int64_t started_us, void *arg)
 {
 	struct agent *agent = arg;
-	/* Stopping: not taken in; the service delivers it again. */
-	if (!agent->stopping)
+	/* Stopping, or about to be another agent: not taken in; the service delivers it again. */
+	if (!agent->stopping && !agent->enrolling)
 		requests_handle(agent->requests, session_endpoint(session), payload, frame, started_us);
 }
 
 static void handle_unverified(struct session *session, struct bytes frame, enum jose_reason reason, void *arg)
 {
 	struct agent *agent = arg;
-	requests_handle_unverified(agent->requests, session_endpoint(session), frame, reason);
+	if (!agent->enrolling)
+		requests_handle_unverified(agent->requests, session_endpoint(session), frame, reason);
 }
 
 static void handle_acknowledged(struct session *session, const char *request_id, void *arg)
@@ -538,6 +539,9 @@ enum status agent_open(struct agent *agent, char *why, size_t capacity)
 	snprintf(why, capacity, "out of memory");
 	enum status status = open_identity(agent, why, capacity);
 	if (status == STATUS_OK)
+		status = worker_new(loop_base(agent->loop), &agent->writer);
+	agent->identity.store.worker = agent->writer;
+	if (status == STATUS_OK)
 		status = open_journal(agent, why, capacity);
 	if (status == STATUS_OK)
 		status = open_limits(agent);
@@ -570,6 +574,9 @@ static void free_event(struct event *event)
 
 void agent_close(struct agent *agent)
 {
+	/* What is being written ends first, and who waits for it is still there. */
+	agent->identity.store.worker = NULL;
+	worker_free(agent->writer);
 	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
 		session_free(agent->sessions[i]);
 	memset(agent->sessions, 0, sizeof agent->sessions);

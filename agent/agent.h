@@ -17,8 +17,10 @@ struct agent {
 	struct settings *settings;      /* as last loaded */
 	struct settings *first_settings;/* as at the start: directories borrow from it */
 	struct identity identity;
+	struct worker *writer;          /* of its files */
 	int lock_fd;                    /* of the state directory; -1: none */
 	struct enrolment enrolment;     /* begun and not finished; issuer NULL: none */
+	struct control_call *enrolling; /* is being written; NULL: none */
 	struct journal *journal;
 	struct limits *limits;
 	struct realms *realms;

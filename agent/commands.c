@@ -296,26 +296,41 @@ static void run_enroll_begin(struct control_call *call, const json_t *input, voi
 	wipe(jws, strlen(jws)); /* the ticket is in it */
 }
 
+static void handle_enrolled(enum status status, void *arg)
+{
+	struct agent *agent = arg;
+	struct control_call *call = agent->enrolling;
+	char why[512], text[640];
+	agent->enrolling = NULL;
+	if (status == STATUS_OK) {
+		journal_abandon(agent->journal);
+		agent_identity_changed(agent);
+		control_reply(call, describe_identity(agent));
+		return;
+	}
+	identity_describe_unwritten(&agent->identity, why, sizeof why);
+	snprintf(text, sizeof text, "the enrolment is not kept, and what was before it stays: %s", why);
+	control_refuse(call, status, text);
+}
+
 static void run_enroll_finish(struct control_call *call, const json_t *input, void *arg)
 {
 	struct agent *agent = arg;
-	const char *agent_id = json_string_value(json_object_get(input, "agent_id"));
-	const char *key_set = json_string_value(json_object_get(input, "key_set"));
-	char why[512] = "the enrolment was not begun, or its answer is malformed";
-	enum status status = STATUS_LOCAL_INPUT;
+	struct enrolment_answer answer = { json_string_value(json_object_get(input, "agent_id")), json_string_value(json_object_get(input, "key_set")) };
 	if (requests_running(agent->requests) + requests_settling(agent->requests) > 0) {
 		control_refuse(call, STATUS_AGENT_OVERLOADED, "requests are in flight for the present enrolment: try again when they are done");
 		return;
 	}
-	if (agent_id && key_set && agent->enrolment.issuer)
-		status = enrolment_finish(&agent->enrolment, &agent->identity, agent_id, key_set, clock_now_ms() / 1000, why, sizeof why);
-	if (status != STATUS_OK) {
-		control_refuse(call, status, why);
+	if (!answer.agent_id || !answer.key_set || !agent->enrolment.issuer || agent->enrolling) {
+		control_refuse(call, STATUS_LOCAL_INPUT, "the enrolment was not begun, or its answer is malformed");
 		return;
 	}
-	journal_abandon(agent->journal);
-	agent_identity_changed(agent);
-	control_reply(call, describe_identity(agent));
+	agent->enrolling = call;
+	enum status status = enrolment_finish(&agent->enrolment, &agent->identity, &answer, clock_now_ms() / 1000, handle_enrolled, agent);
+	if (status != STATUS_OK) {
+		agent->enrolling = NULL;
+		control_refuse(call, status, "the service's key set is not signed by its root key, expired or for another issuer");
+	}
 }
 
 /* The rest ---------------------------------------------------------------------------------------------------------------------------- */

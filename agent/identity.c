@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/identity_store.h"
 #include "agent/key_file.h"
 
 #define FILE_MAX 131072
@@ -50,41 +51,6 @@ static enum status read_file(const struct identity *identity, const char *name, 
 	text[size] = 0;
 	*ret_text = text;
 	return STATUS_OK;
-}
-
-static bool write_all(int fd, const char *text, size_t size)
-{
-	while (size > 0) {
-		ssize_t written = write(fd, text, size);
-		if (written < 0)
-			return false;
-		text += written;
-		size -= written;
-	}
-	return true;
-}
-
-static enum status sync_folder(const char *folder)
-{
-	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	bool good = fd >= 0 && fsync(fd) == 0;
-	if (fd >= 0)
-		close(fd);
-	return good ? STATUS_OK : STATUS_LOCAL_SYSTEM;
-}
-
-static enum status write_file(const struct identity *identity, const char *name, const char *text, bool durable)
-{
-	char path[4096], fresh[4096 + 8];
-	join_path(identity, name, path, sizeof path);
-	snprintf(fresh, sizeof fresh, "%s.new", path);
-	unlink(fresh);
-	int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return STATUS_LOCAL_SYSTEM;
-	bool good = write_all(fd, text, strlen(text)) && (!durable || fsync(fd) == 0);
-	good = close(fd) == 0 && good && rename(fresh, path) == 0;
-	return !good ? STATUS_LOCAL_SYSTEM : durable ? sync_folder(identity->folder) : STATUS_OK;
 }
 
 /* Loading --------------------------------------------------------------------------------------------------------------------------- */
@@ -174,25 +140,12 @@ static void load_key_set(struct identity *identity)
 	char *text = NULL, why[256];
 	if (read_file(identity, "key-set.jws", &text, why, sizeof why) != STATUS_OK)
 		return;
+	text[strcspn(text, "\n")] = 0;
 	if (key_set_verify(bytes_of_string(text), identity->root, identity->issuer, 0, &identity->key_set) == STATUS_OK) {
 		identity->key_set_floor = identity->key_set.version;
 		identity->key_set_jws = text;
 	} else
 		free(text);
-}
-
-/* What a crash left over, and what is not needed any more. */
-static void destroy_others(const struct identity *identity)
-{
-	const char *kids[4 + IDENTITY_RETIRED] = { jose_key_id(identity->signing), jose_key_id(identity->decryption) };
-	if (identity->next.signing) {
-		kids[2] = jose_key_id(identity->next.signing);
-		kids[3] = jose_key_id(identity->next.decryption);
-	}
-	for (size_t i = 0; i < IDENTITY_RETIRED; i++)
-		if (identity->retired[i].key)
-			kids[4 + i] = jose_key_id(identity->retired[i].key);
-	key_file_keep_only(identity->folder, kids, sizeof kids / sizeof kids[0]);
 }
 
 enum status identity_load(const char *folder, const char *wrap_key_file, struct identity *ret_identity, char *why, size_t capacity)
@@ -217,7 +170,7 @@ enum status identity_load(const char *folder, const char *wrap_key_file, struct 
 	json_decref(json);
 	if (status == STATUS_OK) {
 		load_key_set(ret_identity);
-		destroy_others(ret_identity);
+		identity_store_tidy(ret_identity);
 	}
 	return status;
 }
@@ -237,6 +190,13 @@ enum status identity_lock(const struct identity *identity, int *ret_fd, char *wh
 	return STATUS_LOCAL_SYSTEM;
 }
 
+void identity_pair_clear(struct identity_pair *pair)
+{
+	jose_key_free(pair->signing);
+	jose_key_free(pair->decryption);
+	memset(pair, 0, sizeof *pair);
+}
+
 void identity_clear(struct identity *identity)
 {
 	free(identity->issuer);
@@ -246,8 +206,8 @@ void identity_clear(struct identity *identity)
 	jose_key_free(identity->root);
 	jose_key_free(identity->signing);
 	jose_key_free(identity->decryption);
-	jose_key_free(identity->next.signing);
-	jose_key_free(identity->next.decryption);
+	identity_pair_clear(&identity->next);
+	identity_pair_clear(&identity->making);
 	for (size_t i = 0; i < IDENTITY_RETIRED; i++)
 		jose_key_free(identity->retired[i].key);
 	secret_wipe(&identity->wrap_key);
@@ -262,7 +222,7 @@ bool identity_trusts(const struct identity *identity, int64_t now_s)
 	return identity->enrolled && identity->key_set.keys && identity->key_set.exp > now_s;
 }
 
-enum status identity_adopt_key_set(struct identity *identity, struct bytes jws, int64_t now_s, bool *ret_changed)
+enum status identity_adopt_key_set(struct identity *identity, struct bytes jws, int64_t now_s, bool *ret_changed, identity_done done, void *arg)
 {
 	struct key_set fresh = { 0 };
 	*ret_changed = false;
@@ -281,38 +241,9 @@ enum status identity_adopt_key_set(struct identity *identity, struct bytes jws, 
 	identity->key_set_floor = fresh.version;
 	identity->key_set_jws = strndup((const char *)jws.data, jws.size);
 	*ret_changed = true;
-	/* Not durable on purpose: an fsync would hold up the loop; a torn file is replaced at the next greeting and the floor is in the journal. */
-	return identity->folder ? write_file(identity, "key-set.jws", identity->key_set_jws, false) : STATUS_OK;
-}
-
-/* Saving ----------------------------------------------------------------------------------------------------------------------------- */
-
-static json_t *describe_retired(const struct identity *identity)
-{
-	json_t *array = json_array();
-	for (size_t i = 0; i < IDENTITY_RETIRED; i++)
-		if (identity->retired[i].key)
-			json_array_append_new(array, json_pack("{s:s,s:I}", "decryption_key", jose_key_id(identity->retired[i].key), "until", (json_int_t)identity->retired[i].until));
-	return array;
-}
-
-enum status identity_save(struct identity *identity)
-{
-	if (!identity->folder)
-		return STATUS_OK;
-	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:o,s:o}", "agent_id", identity->agent_id, "instance_id", identity->instance_id, "issuer", identity->issuer, "name",
-	                         identity->name, "signing_key", jose_key_id(identity->signing), "decryption_key", jose_key_id(identity->decryption), "made_at",
-	                         (json_int_t)identity->made_at, "retired", describe_retired(identity), "root_key", jose_key_public_jwk(identity->root));
-	if (json && identity->next.signing)
-		json_object_set_new(json, "next", json_pack("{s:s,s:s,s:I,s:b}", "signing_key", jose_key_id(identity->next.signing), "decryption_key", jose_key_id(identity->next.decryption),
-		                                            "made_at", (json_int_t)identity->next.made_at, "first", identity->next.first));
-	AUTO_FREE char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
-	json_decref(json);
-	enum status status = text ? write_file(identity, "identity.json", text, true) : STATUS_AGENT_INTERNAL;
-	identity->unwritten = status != STATUS_OK;
-	if (status == STATUS_OK)
-		destroy_others(identity);
-	return status;
+	identity->key_set_unwritten = true;
+	identity_save(identity, done, arg);
+	return STATUS_OK;
 }
 
 /* Rotation --------------------------------------------------------------------------------------------------------------------------- */
@@ -338,33 +269,24 @@ static size_t free_place(const struct identity *identity)
 	return place;
 }
 
-static void forget_next(struct identity *identity)
+enum status identity_begin_rotation(struct identity *identity, int64_t now_s, identity_done done, void *arg)
 {
-	jose_key_free(identity->next.signing);
-	jose_key_free(identity->next.decryption);
-	memset(&identity->next, 0, sizeof identity->next);
-}
-
-enum status identity_begin_rotation(struct identity *identity, int64_t now_s)
-{
-	if (identity->next.signing || free_place(identity) == IDENTITY_RETIRED)
+	struct identity_pair *making = &identity->making;
+	if (identity->next.signing || making->signing || free_place(identity) == IDENTITY_RETIRED)
 		return STATUS_LOCAL_INPUT;
-	enum status status = jose_key_generate(JOSE_SIGN, &identity->next.signing);
+	enum status status = jose_key_generate(JOSE_SIGN, &making->signing);
 	if (status == STATUS_OK)
-		status = jose_key_generate(JOSE_DECRYPT, &identity->next.decryption);
-	identity->next.made_at = now_s;
-	if (status == STATUS_OK && identity->folder)
-		status = key_file_store(identity->folder, identity->next.signing, &identity->wrap_key);
-	if (status == STATUS_OK && identity->folder)
-		status = key_file_store(identity->folder, identity->next.decryption, &identity->wrap_key);
-	if (status == STATUS_OK)
-		status = identity_save(identity);
-	if (status != STATUS_OK)
-		forget_next(identity);
-	return status;
+		status = jose_key_generate(JOSE_DECRYPT, &making->decryption);
+	if (status != STATUS_OK) {
+		identity_pair_clear(making);
+		return status;
+	}
+	making->made_at = now_s;
+	identity_save(identity, done, arg);
+	return STATUS_OK;
 }
 
-enum status identity_finish_rotation(struct identity *identity, int64_t now_s)
+enum status identity_finish_rotation(struct identity *identity, int64_t now_s, identity_done done, void *arg)
 {
 	size_t place = free_place(identity);
 	if (!identity->next.signing || place == IDENTITY_RETIRED)
@@ -376,18 +298,20 @@ enum status identity_finish_rotation(struct identity *identity, int64_t now_s)
 	identity->decryption = identity->next.decryption;
 	identity->made_at = identity->next.made_at;
 	memset(&identity->next, 0, sizeof identity->next);
-	return identity_save(identity);
+	identity_save(identity, done, arg);
+	return STATUS_OK;
 }
 
-enum status identity_set_turn(struct identity *identity, bool next)
+void identity_set_turn(struct identity *identity, bool next, identity_done done, void *arg)
 {
 	if (!identity->next.signing || identity->next.first == next)
-		return STATUS_OK;
+		return;
 	identity->next.first = next;
-	return identity_save(identity);
+	identity->turn_unwritten = true;
+	identity_save(identity, done, arg);
 }
 
-enum status identity_drop_retired(struct identity *identity, int64_t now_s)
+void identity_drop_retired(struct identity *identity, int64_t now_s, identity_done done, void *arg)
 {
 	bool dropped = false;
 	for (size_t i = 0; i < IDENTITY_RETIRED; i++) {
@@ -400,90 +324,6 @@ enum status identity_drop_retired(struct identity *identity, int64_t now_s)
 		identity->retired[i].key = NULL;
 		dropped = true;
 	}
-	return dropped ? identity_save(identity) : STATUS_OK;
-}
-
-/* Enrolment ------------------------------------------------------------------------------------------------------------------------- */
-
-enum status enrolment_begin(const char *issuer, const json_t *root_key, const char *name, const char *ticket, int64_t now_s,
-                            struct enrolment *ret_enrolment, char **ret_jws)
-{
-	memset(ret_enrolment, 0, sizeof *ret_enrolment);
-	enum status status = jose_key_from_jwk(root_key, JOSE_SIGN, false, &ret_enrolment->root);
-	if (status == STATUS_OK)
-		status = jose_key_generate(JOSE_SIGN, &ret_enrolment->signing);
-	if (status == STATUS_OK)
-		status = jose_key_generate(JOSE_DECRYPT, &ret_enrolment->decryption);
-	if (status == STATUS_OK) {
-		ret_enrolment->issuer = strdup(issuer);
-		ret_enrolment->name = strdup(name);
-		struct enroll enroll = { .issuer = (char *)issuer, .iat = now_s, .exp = now_s + 300, .ticket = (char *)ticket, .name = (char *)name,
-		                         .signing_key = ret_enrolment->signing, .decryption_key = ret_enrolment->decryption };
-		AUTO_FREE char *payload = enroll_build(&enroll);
-		status = payload ? jose_sign(ret_enrolment->signing, TYP_ENROLL, bytes_of_string(payload), ret_jws) : STATUS_AGENT_INTERNAL;
-		if (payload)
-			wipe(payload, strlen(payload));
-	}
-	if (status != STATUS_OK)
-		enrolment_clear(ret_enrolment);
-	return status;
-}
-
-/* identity.json last, since it is what makes the others count: until then what was there before stays what counts. */
-static enum status store(struct identity *identity)
-{
-	enum status status = key_file_store(identity->folder, identity->signing, &identity->wrap_key);
-	if (status == STATUS_OK)
-		status = key_file_store(identity->folder, identity->decryption, &identity->wrap_key);
-	if (status == STATUS_OK)
-		status = write_file(identity, "key-set.jws", identity->key_set_jws, true);
-	return status == STATUS_OK ? identity_save(identity) : status;
-}
-
-enum status enrolment_finish(struct enrolment *enrolment, struct identity *identity, const char *agent_id, const char *key_set, int64_t now_s, char *why, size_t capacity)
-{
-	struct identity fresh = { .boot = identity->boot };
-	enum status status = key_set_verify(bytes_of_string(key_set), enrolment->root, enrolment->issuer, now_s, &fresh.key_set);
-	if (status != STATUS_OK || !uuid_valid(agent_id)) {
-		snprintf(why, capacity, "the service's key set is not signed by its root key, expired or for another issuer");
-		key_set_clear(&fresh.key_set);
-		return status != STATUS_OK ? status : STATUS_LOCAL_INPUT;
-	}
-	strcpy(fresh.agent_id, agent_id);
-	uuid_random(fresh.instance_id);
-	fresh.folder = strdup(identity->folder);
-	fresh.key_set_jws = strdup(key_set);
-	fresh.key_set_floor = fresh.key_set.version;
-	fresh.issuer = enrolment->issuer;
-	fresh.name = enrolment->name;
-	fresh.root = enrolment->root;
-	fresh.signing = enrolment->signing;
-	fresh.decryption = enrolment->decryption;
-	fresh.enrolled = true;
-	fresh.made_at = now_s;
-	memset(enrolment, 0, sizeof *enrolment);
-	if (identity->wrap_key.size > 0 && secret_from(secret_bytes(&identity->wrap_key), &fresh.wrap_key) != STATUS_OK) {
-		snprintf(why, capacity, "out of memory");
-		identity_clear(&fresh);
-		return STATUS_AGENT_INTERNAL;
-	}
-	status = store(&fresh);
-	if (status != STATUS_OK) {
-		snprintf(why, capacity, "the identity cannot be written to %s: %s", fresh.folder, strerror(errno));
-		identity_clear(&fresh);
-		return status;
-	}
-	identity_clear(identity);
-	*identity = fresh;
-	return STATUS_OK;
-}
-
-void enrolment_clear(struct enrolment *enrolment)
-{
-	free(enrolment->issuer);
-	free(enrolment->name);
-	jose_key_free(enrolment->root);
-	jose_key_free(enrolment->signing);
-	jose_key_free(enrolment->decryption);
-	memset(enrolment, 0, sizeof *enrolment);
+	if (dropped)
+		identity_save(identity, done, arg);
 }

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/disk.h"
 #include "base/log.h"
 
 #define CURE "restore it, or revoke this agent at the service, move identity.json away and enroll again"
@@ -69,15 +70,33 @@ static void path_of(const char *folder, enum jose_use use, const char *kid, char
 	snprintf(path, PATH_MAX, "%s/%s.%s.jwk", folder, USES[use], kid);
 }
 
-enum status key_file_store(const char *folder, const struct jose_key *key, const struct secret *wrap_key)
+enum status key_file_prepare(const char *folder, const struct jose_key *key, const struct secret *wrap_key, struct key_file *ret_file)
 {
 	char path[PATH_MAX];
 	AUTO_FREE char *jwe = NULL;
+	enum status status;
 	path_of(folder, jose_key_use(key), jose_key_id(key), path);
+	*ret_file = (struct key_file){ .path = strdup(path) };
 	if (wrap_key->size == 0)
-		return jose_key_store(key, path);
-	enum status status = jose_key_wrap(key, wrap_key, &jwe);
-	return status == STATUS_OK ? jose_file_write(path, bytes_of_string(jwe)) : status;
+		status = jose_key_private_jwk(key, &ret_file->text);
+	else if ((status = jose_key_wrap(key, wrap_key, &jwe)) == STATUS_OK)
+		status = secret_from(bytes_of_string(jwe), &ret_file->text);
+	if (status == STATUS_OK && ret_file->path)
+		return STATUS_OK;
+	key_file_clear(ret_file);
+	return STATUS_AGENT_INTERNAL;
+}
+
+enum status key_file_write(const struct key_file *file)
+{
+	return file->path ? jose_file_write(file->path, secret_bytes(&file->text)) : STATUS_OK;
+}
+
+void key_file_clear(struct key_file *file)
+{
+	free(file->path);
+	file->path = NULL;
+	secret_wipe(&file->text);
 }
 
 static bool is_kept(const char *name, const char *const *kids, size_t count)
@@ -168,13 +187,18 @@ static enum status read_key(const char *path, enum jose_use use, const struct se
 static enum status store_again(const char *folder, const char *old_path, bool renamed, const struct jose_key *key, const struct secret *wrap_key, char *why, size_t capacity)
 {
 	int old = open_to_overwrite(old_path);
-	enum status status = key_file_store(folder, key, wrap_key);
+	struct key_file file;
+	enum status status = key_file_prepare(folder, key, wrap_key, &file);
+	if (status == STATUS_OK)
+		status = key_file_write(&file);
 	if (status != STATUS_OK) {
-		snprintf(why, capacity, "%s cannot be written again: %s", old_path, strerror(errno));
+		snprintf(why, capacity, "%s cannot be written again: %s%s", old_path, strerror(errno), disk_advice(errno));
+		key_file_clear(&file);
 		if (old >= 0)
 			close(old);
 		return status;
 	}
+	key_file_clear(&file);
 	if (wrap_key->size > 0)
 		log_event(LOG_NOTICE, "keys.wrapped", LOG_FIELDS({ "key", jose_key_id(key) }), "%s was plain and is wrapped now", old_path);
 	overwrite(old);

@@ -12,8 +12,15 @@ enum status key_file_read_wrap(const char *path, struct secret *ret_wrap_key, ch
 /* The key `kid` of the folder. `wrap_key` may be empty. A plain file is wrapped where there is a key for it, and one of an older version (signing.jwk) gets its name; both are logged.
  * STATUS_LOCAL_CONFIG: wrapped, and there is no key to unwrap it, or another; STATUS_LOCAL_TRUST: no such key; STATUS_LOCAL_INPUT: damaged; STATUS_LOCAL_PERMISSION: owner or mode. */
 enum status key_file_load(const char *folder, enum jose_use use, const char *kid, const struct secret *wrap_key, struct jose_key **ret_key, char *why, size_t capacity) MUST_USE;
-/* Durable when it returns. errno says why on STATUS_LOCAL_SYSTEM. */
-enum status key_file_store(const char *folder, const struct jose_key *key, const struct secret *wrap_key) MUST_USE;
+/* A file that is to be: what it will hold is in memory, so that who writes it needs neither the key nor what it is wrapped with. */
+struct key_file {
+	char *path;                     /* NULL: none */
+	struct secret text;
+};
+enum status key_file_prepare(const char *folder, const struct jose_key *key, const struct secret *wrap_key, struct key_file *ret_file) MUST_USE;
+/* Waits for the disk; durable when it returns. errno says why on STATUS_LOCAL_SYSTEM. */
+enum status key_file_write(const struct key_file *file) MUST_USE;
+void key_file_clear(struct key_file *file);
 /* Overwrites and removes every key of the folder whose thumbprint is none of `kids` (`count` of them, NULL for none). */
 void key_file_keep_only(const char *folder, const char *const *kids, size_t count);
 

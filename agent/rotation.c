@@ -4,6 +4,7 @@
 
 #include "agent/agent.h"
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/log.h"
 
 #define DAY_S 86400
@@ -42,12 +43,28 @@ static void handle_deadline(evutil_socket_t fd, short what, void *arg)
 	refuse_call(arg, STATUS_CHANNEL_TIMEOUT, "the service has not confirmed the new keys yet: they stay ready, and it is told again on each new channel; 'writebackctl status' shows it");
 }
 
+/* For what is mended by the next minute. */
+static void handle_written(enum status status, void *arg)
+{
+	struct agent *agent = arg;
+	char why[512];
+	identity_describe_unwritten(&agent->identity, why, sizeof why);
+	if (status != STATUS_OK && status != STATUS_LOCAL_INPUT)
+		log_event(LOG_ERR, "keys.unwritten", NULL, "%s; it is tried again each minute", why);
+}
+
+static void handle_mended(enum status status, void *arg)
+{
+	if (status == STATUS_OK)
+		log_event(LOG_NOTICE, "keys.written", NULL, "identity.json is written");
+}
+
 enum status agent_open_rotation(struct agent *agent)
 {
 	agent->rotation.deadline = event_new(loop_base(agent->loop), -1, 0, handle_deadline, agent);
 	agent->rotation.begun_s = is_pending(agent) ? agent->identity.next.made_at : 0;
-	if (agent->identity.enrolled && identity_drop_retired(&agent->identity, now_s()) != STATUS_OK)
-		log_event(LOG_ERR, "keys.unwritten", NULL, "identity.json cannot be written; it is tried again each minute");
+	if (agent->identity.enrolled)
+		identity_drop_retired(&agent->identity, now_s(), handle_written, agent);
 	return agent->rotation.deadline ? STATUS_OK : STATUS_AGENT_INTERNAL;
 }
 
@@ -74,6 +91,7 @@ static void send_rekey(struct agent *agent, struct session *session)
 	AUTO_FREE char *payload = rekey_build(&rekey);
 	if (payload && session_send(session, TYP_REKEY, bytes_of_string(payload)) == STATUS_OK)
 		agent->rotation.asked |= 1u << session_endpoint(session);
+	CRASH_POINT(REKEY_SENT);
 }
 
 static struct session *any_ready(struct agent *agent)
@@ -86,7 +104,7 @@ static struct session *any_ready(struct agent *agent)
 
 static bool is_due(const struct agent *agent)
 {
-	return agent->identity.enrolled && !is_pending(agent) && now_s() - agent->identity.made_at >= agent->settings->rotate_after_ms / 1000;
+	return agent->identity.enrolled && !is_pending(agent) && !agent->identity.making.signing && now_s() - agent->identity.made_at >= agent->settings->rotate_after_ms / 1000;
 }
 
 /* What cannot be done is told once a day. */
@@ -98,36 +116,44 @@ static void warn(struct agent *agent, const char *event, const char *text)
 	log_event(LOG_WARNING, event, NULL, "%s", text);
 }
 
-static enum status begin(struct agent *agent)
-{
-	enum status status = identity_begin_rotation(&agent->identity, now_s());
-	if (status == STATUS_OK) {
-		agent->rotation.begun_s = now_s();
-		agent->rotation.refused_s = 0;
-		log_event(LOG_NOTICE, "keys.rotating", LOG_FIELDS({ "signing_key", jose_key_id(agent->identity.next.signing) }, { "decryption_key", jose_key_id(agent->identity.next.decryption) }),
-		          "new keys are made; the service is told");
-	}
-	return status;
-}
-
 /* One that was refused is not repeated on each channel that it would close. */
 static bool may_ask(const struct agent *agent)
 {
 	return !agent->rotation.refused_s || now_s() - agent->rotation.refused_s >= DAY_S || now_s() < agent->rotation.refused_s;
 }
 
+static void handle_begun(enum status status, void *arg)
+{
+	struct agent *agent = arg;
+	char why[512], text[640];
+	if (status != STATUS_OK) {
+		identity_describe_unwritten(&agent->identity, why, sizeof why);
+		snprintf(text, sizeof text, "new keys cannot be written, and the present ones stay in use: %s", why);
+		warn(agent, "keys.not_rotated", text);
+		refuse_call(agent, status, text);
+		return;
+	}
+	CRASH_POINT(KEYS_NAMED);
+	agent->rotation.begun_s = now_s();
+	agent->rotation.refused_s = 0;
+	log_event(LOG_NOTICE, "keys.rotating", LOG_FIELDS({ "signing_key", jose_key_id(agent->identity.next.signing) }, { "decryption_key", jose_key_id(agent->identity.next.decryption) }),
+	          "new keys are made; the service is told");
+	struct session *session = any_ready(agent);
+	if (session)
+		send_rekey(agent, session);
+}
+
 static void begin_where_due(struct agent *agent)
 {
-	if (!is_due(agent) || begin(agent) == STATUS_OK)
-		return;
-	warn(agent, "keys.not_rotated", "the agent's keys are due to be replaced, and new ones cannot be written to the state directory");
+	if (is_due(agent) && identity_begin_rotation(&agent->identity, now_s(), handle_begun, agent) != STATUS_OK)
+		warn(agent, "keys.not_rotated", "the agent's keys are due to be replaced, and were so several times within the hour already: it is tried again");
 }
 
 void agent_rotation_ready(struct agent *agent, struct session *session)
 {
-	begin_where_due(agent);
 	if (is_pending(agent) && may_ask(agent))
 		send_rekey(agent, session);
+	begin_where_due(agent);
 }
 
 void agent_rotation_minute(struct agent *agent)
@@ -135,37 +161,44 @@ void agent_rotation_minute(struct agent *agent)
 	struct session *session = any_ready(agent);
 	if (!agent->identity.enrolled)
 		return;
-	if (agent->identity.unwritten && identity_save(&agent->identity) == STATUS_OK)
-		log_event(LOG_NOTICE, "keys.written", NULL, "identity.json is written");
-	if (identity_drop_retired(&agent->identity, now_s()) != STATUS_OK)
-		log_event(LOG_ERR, "keys.unwritten", NULL, "identity.json cannot be written; it is tried again each minute");
-	if (session && is_due(agent))
-		begin_where_due(agent);
+	if (agent->identity.unwritten)
+		identity_save(&agent->identity, handle_mended, agent);
+	identity_drop_retired(&agent->identity, now_s(), handle_written, agent);
 	if (session && is_pending(agent) && may_ask(agent) && !(agent->rotation.asked & 1u << session_endpoint(session)))
 		send_rekey(agent, session);
+	if (session)
+		begin_where_due(agent);
 	if (is_pending(agent) && now_s() - agent->rotation.begun_s >= DAY_S)
 		warn(agent, "keys.rotation_pending", "the service has not confirmed the agent's new keys since more than a day; the old ones stay in use");
 }
 
 /* What comes back ------------------------------------------------------------------------------------------------------------------------ */
 
+static void handle_finished(enum status status, void *arg)
+{
+	struct agent *agent = arg;
+	const struct identity *identity = &agent->identity;
+	CRASH_POINT(KEYS_DESTROYED);
+	handle_written(status, arg);
+	struct control_call *call = status == STATUS_LOCAL_INPUT ? NULL : take_call(agent);
+	if (call)
+		control_reply(call, json_pack("{s:{s:s,s:s},s:{s:s,s:s}}", "old", "signing_key", agent->rotation.old_signing, "decryption_key", agent->rotation.old_decryption, "new",
+		                              "signing_key", jose_key_id(identity->signing), "decryption_key", jose_key_id(identity->decryption)));
+}
+
 static void finish(struct agent *agent)
 {
 	struct identity *identity = &agent->identity;
-	char old_signing[JOSE_KID_SIZE], old_decryption[JOSE_KID_SIZE];
-	snprintf(old_signing, sizeof old_signing, "%s", jose_key_id(identity->signing));
-	snprintf(old_decryption, sizeof old_decryption, "%s", jose_key_id(identity->decryption));
-	enum status status = identity_finish_rotation(identity, now_s());
+	const char *old_signing = agent->rotation.old_signing, *old_decryption = agent->rotation.old_decryption;
+	snprintf(agent->rotation.old_signing, JOSE_KID_SIZE, "%s", jose_key_id(identity->signing));
+	snprintf(agent->rotation.old_decryption, JOSE_KID_SIZE, "%s", jose_key_id(identity->decryption));
 	agent->rotation.asked = 0;
 	agent->rotation.begun_s = agent->rotation.refused_s = agent->rotation.warned_s = 0;
-	log_event(LOG_NOTICE, "keys.rotated", LOG_FIELDS({ LOG_AGENT_ID, identity->agent_id }, { "old_signing_key", old_signing }, { "signing_key", jose_key_id(identity->signing) },
-	          { "old_decryption_key", old_decryption }, { "decryption_key", jose_key_id(identity->decryption) }), "the service has taken the agent's new keys");
-	if (status != STATUS_OK)
-		log_event(LOG_ERR, "keys.unwritten", NULL, "the new keys are in force, but identity.json cannot be written: %s; it is tried again each minute", status_admin_text(status));
-	struct control_call *call = take_call(agent);
-	if (call)
-		control_reply(call, json_pack("{s:{s:s,s:s},s:{s:s,s:s}}", "old", "signing_key", old_signing, "decryption_key", old_decryption, "new", "signing_key",
-		                              jose_key_id(identity->signing), "decryption_key", jose_key_id(identity->decryption)));
+	log_event(LOG_NOTICE, "keys.rotated", LOG_FIELDS({ LOG_AGENT_ID, identity->agent_id }, { "old_signing_key", old_signing }, { "signing_key", jose_key_id(identity->next.signing) },
+	          { "old_decryption_key", old_decryption }, { "decryption_key", jose_key_id(identity->next.decryption) }), "the service has taken the agent's new keys");
+	if (identity_finish_rotation(identity, now_s(), handle_finished, agent) != STATUS_OK)
+		handle_finished(STATUS_AGENT_INTERNAL, agent);
+	CRASH_POINT(KEYS_SWITCHED);
 }
 
 void agent_rotation_answered(struct agent *agent, struct session *session, const struct rekeyed *rekeyed)
@@ -175,6 +208,7 @@ void agent_rotation_answered(struct agent *agent, struct session *session, const
 	bool earlier = strcmp(rekeyed->signing_key, jose_key_id(identity->signing)) == 0 && strcmp(rekeyed->decryption_key, jose_key_id(identity->decryption)) == 0;
 	if (!is_pending(agent) || earlier)
 		return;
+	CRASH_POINT(REKEYED);
 	agent->rotation.asked &= ~(1u << session_endpoint(session));
 	if (strcmp(rekeyed->signing_key, jose_key_id(identity->next.signing)) == 0 && strcmp(rekeyed->decryption_key, jose_key_id(identity->next.decryption)) == 0) {
 		finish(agent);
@@ -234,14 +268,13 @@ void agent_rotate_keys(struct control_call *call, const json_t *input, void *arg
 		control_refuse(call, STATUS_CHANNEL_CLOSED, session ? "the keys are being replaced at this moment" : "there is no channel, and the service must be told of new keys: try again when 'writebackctl status' shows it ready");
 		return;
 	}
-	enum status status = is_pending(agent) ? STATUS_OK : begin(agent);
-	if (status != STATUS_OK) {
-		control_refuse(call, status, status == STATUS_LOCAL_INPUT ? "the keys were replaced several times within the hour, for which old decryption keys are kept: try again later"
-		                                                          : "new keys cannot be written to the state directory; the present ones stay in use");
+	if (is_pending(agent))
+		send_rekey(agent, session);
+	else if (!agent->identity.making.signing && identity_begin_rotation(&agent->identity, now_s(), handle_begun, agent) != STATUS_OK) {
+		control_refuse(call, STATUS_LOCAL_INPUT, "the keys were replaced several times within the hour, for which old decryption keys are kept: try again later");
 		return;
 	}
 	agent->rotation.call = call;
 	agent->rotation.refused_s = 0;
 	event_add(agent->rotation.deadline, &(struct timeval){ ANSWER_S, 0 });
-	send_rekey(agent, session);
 }

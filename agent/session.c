@@ -17,6 +17,7 @@ struct session {
 	struct event *deadline;
 	enum session_state state;
 	bool next_pair;                /* the hello was by the next keys */
+	char challenge[NONCE_SIZE];    /* the service's; "": none yet */
 	char nonce[NONCE_SIZE];        /* our own */
 	char id[UUID_SIZE];            /* the service's name for the channel */
 	int64_t clock_difference_s;
@@ -57,6 +58,8 @@ static const struct message {
 	{ TYP_REKEY, 0, NULL },
 	{ TYP_REKEY_PROOF, 0, NULL },
 };
+
+static void greet(struct session *session);
 
 static const struct state {
 	const char *name;
@@ -136,19 +139,27 @@ void session_up(struct session *session)
 		session->callbacks.close(session, 1001, "the agent is not enrolled", session->callbacks.arg);
 		return;
 	}
-	session->id[0] = 0;
+	session->id[0] = session->challenge[0] = 0;
 	set_state(session, SESSION_KEYS);
 	event_add(session->deadline, &(struct timeval){ GREETING_S, 0 });
 }
 
+static void handle_turn_written(enum status status, void *arg)
+{
+	struct session *session = arg;
+	char why[512];
+	identity_describe_unwritten(session->identity, why, sizeof why);
+	/* The hello is what it should be all the same; only a crash would forget whose turn it is. */
+	if (status != STATUS_OK && status != STATUS_LOCAL_INPUT)
+		log_event(LOG_ERR, "keys.unwritten", NULL, "which keys are to greet is not kept: %s", why);
+	if (session->state == SESSION_CHALLENGE && session->challenge[0])
+		greet(session);
+}
+
 void session_refused(struct session *session)
 {
-	if (session->state != SESSION_WELCOME)
-		return;
-	enum status status = identity_set_turn(session->identity, !session->next_pair);
-	/* The next greeting is what it should be all the same; only a crash would forget whose turn it is. */
-	if (status != STATUS_OK)
-		log_event(LOG_ERR, "keys.unwritten", NULL, "which keys are to greet cannot be written: %s", status_admin_text(status));
+	if (session->state == SESSION_WELCOME)
+		identity_set_turn(session->identity, !session->next_pair, handle_turn_written, session);
 }
 
 void session_down(struct session *session)
@@ -232,16 +243,23 @@ static void cannot_verify(struct session *session, struct bytes frame, enum jose
 		session->callbacks.unverified(session, frame, reason, session->callbacks.arg);
 }
 
+/* In force already; the next minute, or the next greeting, mends it. */
+static void handle_key_set_written(enum status status, void *arg)
+{
+	struct session *session = arg;
+	char why[512];
+	identity_describe_unwritten(session->identity, why, sizeof why);
+	if (status != STATUS_OK && status != STATUS_LOCAL_INPUT)
+		log_event(LOG_ERR, "keys.unwritten", NULL, "the new key set is in force but not kept: %s", why);
+}
+
 static void handle_keys(struct session *session, struct bytes frame)
 {
 	bool changed;
-	enum status status = identity_adopt_key_set(session->identity, frame, session->now_s, &changed);
+	enum status status = identity_adopt_key_set(session->identity, frame, session->now_s, &changed, handle_key_set_written, session);
 	if (changed)
 		session->callbacks.key_set(session, session->callbacks.arg);
-	/* Already in force; that it could not be kept on disk is told, and mended by the next greeting. */
-	if (changed && status != STATUS_OK)
-		log_event(LOG_ERR, "keys.unwritten", NULL, "the new key set is in force but cannot be written: %s", status_admin_text(status));
-	else if (status != STATUS_OK && session->state != SESSION_KEYS) {
+	if (status != STATUS_OK && session->state != SESSION_KEYS) {
 		if (log_allowed(&session->lines))
 			log_event(LOG_ERR, "keys.refused", LOG_FIELDS({ LOG_CODE, status_code(status) }), "the service's new key set is not accepted: not signed by the pinned root, older, or expired");
 	} else if (status != STATUS_OK)
@@ -287,16 +305,30 @@ void session_frame(struct session *session, struct bytes frame, int64_t now_s)
 	/* else: a newer service's message, correctly signed: ignored */
 }
 
+static void greet(struct session *session)
+{
+	if (send_hello(session, session->challenge) != STATUS_OK)
+		refuse_peer(session, "the hello could not be sent");
+	else
+		set_state(session, SESSION_WELCOME);
+}
+
+/* A pair that the service has dropped is not shown to it again: a crash behind the hello has to find whose turn it was. */
 static void handle_challenge(struct session *session, struct bytes payload, struct bytes frame)
 {
 	struct challenge challenge = { 0 };
 	const char *member = NULL;
 	if (challenge_parse(payload, &challenge, &member) != STATUS_OK || strcmp(challenge.issuer, session->identity->issuer) != 0)
 		refuse_peer(session, "the challenge is malformed or of another issuer");
-	else if (send_hello(session, challenge.nonce) != STATUS_OK)
-		refuse_peer(session, "the hello could not be sent");
-	else
-		set_state(session, SESSION_WELCOME);
+	else if (session->challenge[0])
+		refuse_peer(session, "a second challenge came");
+	else {
+		snprintf(session->challenge, sizeof session->challenge, "%s", challenge.nonce);
+		if (session->identity->turn_unwritten)
+			identity_save(session->identity, handle_turn_written, session);
+		else
+			greet(session);
+	}
 	challenge_clear(&challenge);
 }
 

@@ -1,4 +1,4 @@
-/* crash: points at which a test lets a process die by SIGKILL, to see what is left of a request wherever it ends. Only in a build with -Dcrash_points=true; else a point is
+/* crash: points at which a test lets a process die by SIGKILL, to see what is left of a request, or of new keys, wherever it ends. Only in a build with -Dcrash_points=true; else a point is
  * nothing at all.
  *
  * The environment variable WRITEBACK_CRASH_FILE names a file; while that says "NAME 3 kill", the third passing of the point NAME removes it and kills. So the test sees that the
@@ -34,6 +34,13 @@ enum crash_point {
 	CRASH_SETTLING_RESTORED = 23,     /* found in the journal at the start | read */
 	CRASH_SETTLING_READ = 24,         /* the server that was written to was read | judged */
 	CRASH_SETTLED = 25,               /* judged | the outcome */
+	CRASH_KEYS_MADE = 26,             /* the new keys' files are on disk | identity.json names them */
+	CRASH_KEYS_NAMED = 27,            /* as the next ones | the service told */
+	CRASH_REKEY_SENT = 28,            /* told | answered */
+	CRASH_REKEYED = 29,               /* its answer was read | in force */
+	CRASH_KEYS_SWITCHED = 30,         /* in force | identity.json names them as the present ones */
+	CRASH_KEYS_REPLACED = 31,         /* named | the old signing key's file destroyed */
+	CRASH_KEYS_DESTROYED = 32,        /* destroyed | whoever asked for it told */
 	/* writebackd-channel */
 	CRASH_FRAME_RECEIVED = 40,        /* the service's frame is here | with the agent's socket */
 	CRASH_FRAME_HANDED_OVER = 41,     /* with the agent's socket */

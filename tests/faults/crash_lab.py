@@ -1,6 +1,6 @@
 """crash_lab: several agents, each with a service of its own, at one pair of domain controllers; what dies is started again at once, as systemd would; and any of their processes can
 be made to die at a point of base/crash.h (build with -Dcrash_points=true)."""
-import collections, contextlib, os, random, re, shutil, signal, sqlite3, tempfile, threading, time
+import collections, contextlib, glob, json, os, random, re, shutil, signal, sqlite3, subprocess, tempfile, threading, time
 
 import lab as lab_module
 from lab import Late, wait_for
@@ -13,6 +13,7 @@ Point = collections.namedtuple("Point", "number process name what")
 PROCESSES = ("writebackd", "writebackd-channel", "reset-service")
 TWO = ("SETTLING_BEGUN", "SECOND_INTENT_GIVEN", "SECOND_INTENT_RECORDED", "SECOND_MODIFY_MADE", "SECOND_MODIFY_ANSWERED")  # reached where the first server's answer is lost
 RESTART = ("SETTLING_RESTORED", "SETTLING_READ", "SETTLED")  # reached by who finds an intent at its start
+KEYS = ("KEYS_MADE", "KEYS_NAMED", "REKEY_SENT", "REKEYED", "KEYS_SWITCHED", "KEYS_REPLACED", "KEYS_DESTROYED")  # reached where the agent's own keys are replaced; no directory is asked
 
 
 def points():
@@ -98,6 +99,7 @@ class Cell:
         self.files = {process: os.path.join(self.folder, process + ".crash") for process in PROCESSES}
         env = {process: {"WRITEBACK_CRASH_FILE": path} for process, path in self.files.items()}
         self.parts, self.watching, self.held, self.forgotten, self.deaths, self.restarts, self.slow_channel = [], True, False, 0, collections.Counter(), 0, 0.0
+        self.rekeyed = 0
         try:
             self.relays = [Relay(c.host, c.port) for c in world.controllers]
             self.parts += self.relays
@@ -168,15 +170,14 @@ class Cell:
 
     def crash(self, point, rng):
         """Lets the process die at the point while a request passes it; what was asked, settled. Raises Late where it never came there."""
+        if point.name in KEYS:
+            return self._crash_rotating(point)
         second = point.name.split()[0] in TWO or point.name.endswith("second")
         with self.world.held() if second else contextlib.nullcontext():
             return self._crash(point, rng, second)
 
     def _crash(self, point, rng, second):
-        # A service that ends again and again within a minute is called at longer and longer intervals, up to a minute: a channel that has just begun knows nothing of that.
-        if self.killed("reset-service") > self.forgotten:
-            self.forgotten = self.killed("reset-service")
-            self.agent.channel.stop()
+        self._calm_down()
         name, process = point.name.split()[0], point.process
         self.wait_ready()
         kinds = ["reset", "reset", "unlocking"] if second or name == "DECRYPTED" else ["reset", "reset", "unlocking", "unlock"]
@@ -205,6 +206,51 @@ class Cell:
             for relay in self.relays:
                 relay.forward()
         self.slow_channel = 0.0
+        return self._outcome(one, point)
+
+    def _calm_down(self):
+        # A service that ends again and again within a minute is called at longer and longer intervals, up to a minute: a channel that has just begun knows nothing of that.
+        if self.killed("reset-service") > self.forgotten:
+            self.forgotten = self.killed("reset-service")
+            self.agent.channel.stop()
+
+    def _crash_rotating(self, point):
+        """The agent is told to replace its keys and dies at the point; started again it has one pair, the service's, and no other file; and works by it."""
+        self._calm_down()
+        self.wait_ready()
+        self.held = True
+        self.arm("writebackd", point.name)
+        self.rekeyed += 1
+        with subprocess.Popen([os.path.join(self.world.build, "agent/ctl/writebackctl"), "--socket", self.agent.control, "rotate-keys"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as call:
+            self.passed("writebackd")
+            wait_for("it to be dead", lambda: self.agent.writebackd.process.poll() is not None)
+            call.wait(10)
+        self._let_the_overlap_pass()
+        self.held = False
+        self.agent.channel.stop()  # its pause after so many cuts is not what is tested
+        wait_for(f"both ends of {self.name} to agree on the keys", self._keys_agree, 30)
+        return self._outcome(self.observer.ask(self.world.user(), op="reset"), point)
+
+    def _let_the_overlap_pass(self):
+        """An hour: old decryption keys are kept for it, and no more than four."""
+        path = os.path.join(self.agent.settings["state_directory"], "identity.json")
+        with open(path, encoding="utf-8") as f:
+            found = json.load(f)
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump({**found, "retired": [{**retired, "until": 1} for retired in found["retired"]]}, f)
+
+    def _keys_agree(self):
+        """True where the service has the agent's one pair, and identity.json and the key files are of that, and of what is retired."""
+        status, at_service = self.ready(), json.loads(self.service.command("agents", "--json"))[0]
+        if not status or status["identity"]["keys"]["pending"]:
+            return False
+        with open(os.path.join(self.agent.settings["state_directory"], "identity.json"), encoding="utf-8") as f:
+            found = json.load(f)
+        named = sorted([f"signing.{found['signing_key']}.jwk"] + [f"decryption.{k['decryption_key']}.jwk" for k in [found] + found["retired"]])
+        files = sorted(os.path.basename(path) for path in glob.glob(os.path.join(self.agent.settings["state_directory"], "*.jwk*")))
+        return "next" not in found and files == named and all(status["identity"][k] == at_service[k] == found[k] for k in ("signing_key", "decryption_key"))
+
+    def _outcome(self, one, point):
         end = time.monotonic() + 45
         while (outcome := self.observer.service.outcome(one))["status"] not in FINAL:
             if time.monotonic() > end:
@@ -284,6 +330,9 @@ def run_points(world, jobs, cells, seed, tally=None, deadline=None):
                     if not queue:
                         break
                     point = queue.popleft()
+                if cell and cell.rekeyed >= 15:  # a service takes sixteen an hour
+                    end(cell, of, point)
+                    of, cell = {}, None
                 cell = cell or Cell(world, f"cell{number}-{time.monotonic_ns()}")
                 try:
                     one = cell.crash(point, rng)

@@ -75,6 +75,38 @@ static void refuse(const char *wrap, enum status expected, const char *words)
 	identity_clear(&identity);
 }
 
+/* Without a worker all is written in the call. */
+static void keep_status(enum status status, void *arg)
+{
+	*(enum status *)arg = status;
+}
+
+static enum status begin(struct identity *identity, int64_t now_s)
+{
+	enum status done = STATUS_AGENT_INTERNAL, status = identity_begin_rotation(identity, now_s, keep_status, &done);
+	return status == STATUS_OK ? done : status;
+}
+
+static enum status finish(struct identity *identity, int64_t now_s)
+{
+	enum status done = STATUS_AGENT_INTERNAL, status = identity_finish_rotation(identity, now_s, keep_status, &done);
+	return status == STATUS_OK ? done : status;
+}
+
+static void drop_retired(struct identity *identity, int64_t now_s)
+{
+	enum status done = STATUS_OK;
+	identity_drop_retired(identity, now_s, keep_status, &done);
+	assert_int_equal(done, STATUS_OK);
+}
+
+static void save(struct identity *identity)
+{
+	enum status done = STATUS_AGENT_INTERNAL;
+	identity_save(identity, keep_status, &done);
+	assert_int_equal(done, STATUS_OK);
+}
+
 static void enroll(struct identity *identity)
 {
 	struct jose_key *root, *online, *keys[1];
@@ -90,7 +122,9 @@ static void enroll(struct identity *identity)
 	assert_int_equal(enrolment_begin(ISSUER, jwk, "host", ticket, NOW, &enrolment, &jws), STATUS_OK);
 	char *payload = key_set_build(ISSUER, NOW, NOW + 86400, 1, keys, 1);
 	assert_int_equal(jose_sign(root, TYP_KEYS, bytes_of_string(payload), &set), STATUS_OK);
-	assert_int_equal(enrolment_finish(&enrolment, identity, AGENT, set, NOW, why, sizeof why), STATUS_OK);
+	enum status done = STATUS_AGENT_INTERNAL;
+	assert_int_equal(enrolment_finish(&enrolment, identity, &(struct enrolment_answer){ AGENT, set }, NOW, keep_status, &done), STATUS_OK);
+	assert_int_equal(done, STATUS_OK);
 	free(jws);
 	free(set);
 	free(payload);
@@ -140,8 +174,8 @@ static void step_by_step(void **state)
 	char signing[2][JOSE_KID_SIZE], decryption[2][JOSE_KID_SIZE];
 	copy_id(signing[0], identity->signing);
 	copy_id(decryption[0], identity->decryption);
-	assert_int_equal(identity_begin_rotation(identity, NOW + 10), STATUS_OK);
-	assert_int_equal(identity_begin_rotation(identity, NOW + 10), STATUS_LOCAL_INPUT);
+	assert_int_equal(begin(identity, NOW + 10), STATUS_OK);
+	assert_int_equal(begin(identity, NOW + 10), STATUS_LOCAL_INPUT);
 	copy_id(signing[1], identity->next.signing);
 	copy_id(decryption[1], identity->next.decryption);
 	reload(identity, NULL);
@@ -151,11 +185,13 @@ static void step_by_step(void **state)
 	assert_false(identity->next.first);
 	assert_int_equal(count_keys(identity), 2);
 
-	assert_int_equal(identity_set_turn(identity, true), STATUS_OK);
+	enum status turned = STATUS_AGENT_INTERNAL;
+	identity_set_turn(identity, true, keep_status, &turned);
+	assert_int_equal(turned, STATUS_OK);
 	reload(identity, NULL);
 	assert_true(identity->next.first);
 
-	assert_int_equal(identity_finish_rotation(identity, NOW + 20), STATUS_OK);
+	assert_int_equal(finish(identity, NOW + 20), STATUS_OK);
 	assert_false(exists("signing.%s.jwk", signing[0]));
 	assert_true(exists("decryption.%s.jwk", decryption[0]));
 	reload(identity, NULL);
@@ -164,12 +200,12 @@ static void step_by_step(void **state)
 	assert_string_equal(jose_key_id(identity->decryption), decryption[1]);
 	assert_int_equal(identity->made_at, NOW + 10);
 	assert_int_equal(count_keys(identity), 2);
-	assert_int_equal(identity_finish_rotation(identity, NOW), STATUS_LOCAL_INPUT);
+	assert_int_equal(finish(identity, NOW), STATUS_LOCAL_INPUT);
 
-	assert_int_equal(identity_drop_retired(identity, NOW + 20 + IDENTITY_OVERLAP_S - 1), STATUS_OK);
+	drop_retired(identity, NOW + 20 + IDENTITY_OVERLAP_S - 1);
 	assert_true(exists("decryption.%s.jwk", decryption[0]));
 	reload(identity, NULL);
-	assert_int_equal(identity_drop_retired(identity, NOW + 20 + IDENTITY_OVERLAP_S), STATUS_OK);
+	drop_retired(identity, NOW + 20 + IDENTITY_OVERLAP_S);
 	assert_false(exists("decryption.%s.jwk", decryption[0]));
 	assert_int_equal(count_keys(identity), 1);
 	reload(identity, NULL);
@@ -179,11 +215,11 @@ static void step_by_step(void **state)
 static void a_clock_set_back_keeps_nothing_for_years(void **state)
 {
 	struct identity *identity = *state;
-	assert_int_equal(identity_begin_rotation(identity, NOW), STATUS_OK);
-	assert_int_equal(identity_finish_rotation(identity, NOW), STATUS_OK);
-	assert_int_equal(identity_drop_retired(identity, NOW - 400 * 86400), STATUS_OK);
+	assert_int_equal(begin(identity, NOW), STATUS_OK);
+	assert_int_equal(finish(identity, NOW), STATUS_OK);
+	drop_retired(identity, NOW - 400 * 86400);
 	assert_int_equal(count_keys(identity), 2);
-	assert_int_equal(identity_drop_retired(identity, NOW - 400 * 86400 + IDENTITY_OVERLAP_S), STATUS_OK);
+	drop_retired(identity, NOW - 400 * 86400 + IDENTITY_OVERLAP_S);
 	assert_int_equal(count_keys(identity), 1);
 }
 
@@ -191,15 +227,15 @@ static void so_many_in_an_hour(void **state)
 {
 	struct identity *identity = *state;
 	for (unsigned i = 0; i < IDENTITY_RETIRED; i++) {
-		assert_int_equal(identity_begin_rotation(identity, NOW + i), STATUS_OK);
-		assert_int_equal(identity_finish_rotation(identity, NOW + i), STATUS_OK);
+		assert_int_equal(begin(identity, NOW + i), STATUS_OK);
+		assert_int_equal(finish(identity, NOW + i), STATUS_OK);
 	}
 	assert_int_equal(count_keys(identity), IDENTITY_RETIRED + 1);
-	assert_int_equal(identity_begin_rotation(identity, NOW), STATUS_LOCAL_INPUT);
+	assert_int_equal(begin(identity, NOW), STATUS_LOCAL_INPUT);
 	reload(identity, NULL);
 	assert_int_equal(count_keys(identity), IDENTITY_RETIRED + 1);
-	assert_int_equal(identity_drop_retired(identity, NOW + IDENTITY_OVERLAP_S + 1), STATUS_OK);
-	assert_int_equal(identity_begin_rotation(identity, NOW), STATUS_OK);
+	drop_retired(identity, NOW + IDENTITY_OVERLAP_S + 1);
+	assert_int_equal(begin(identity, NOW), STATUS_OK);
 }
 
 /* Between the files and identity.json, in either direction. */
@@ -223,17 +259,17 @@ static void a_folder_that_takes_nothing(void **state)
 	copy_id(old, identity->signing);
 	/* A folder in the way of the file stops root too. */
 	mkdir(path_of("%s", "identity.json.new"), 0700);
-	assert_int_equal(identity_begin_rotation(identity, NOW), STATUS_LOCAL_SYSTEM);
+	assert_int_equal(begin(identity, NOW), STATUS_LOCAL_SYSTEM);
 	assert_null(identity->next.signing);
 	rmdir(path_of("%s", "identity.json.new"));
-	assert_int_equal(identity_begin_rotation(identity, NOW), STATUS_OK);
+	assert_int_equal(begin(identity, NOW), STATUS_OK);
 	mkdir(path_of("%s", "identity.json.new"), 0700);
-	assert_int_equal(identity_finish_rotation(identity, NOW), STATUS_LOCAL_SYSTEM);
+	assert_int_equal(finish(identity, NOW), STATUS_LOCAL_SYSTEM);
 	assert_true(identity->unwritten);
 	assert_string_not_equal(jose_key_id(identity->signing), old);
 	assert_true(exists("signing.%s.jwk", old));
 	rmdir(path_of("%s", "identity.json.new"));
-	assert_int_equal(identity_save(identity), STATUS_OK);
+	save(identity);
 	assert_false(identity->unwritten);
 	assert_false(exists("signing.%s.jwk", old));
 }
@@ -275,7 +311,7 @@ static void wrapped(void **state)
 	assert_string_equal(jose_key_id(identity->signing), signing);
 	size_t size = read_file(path, text, sizeof text);
 	assert_int_equal(text[0], 'e');
-	assert_int_equal(identity_begin_rotation(identity, NOW), STATUS_OK);
+	assert_int_equal(begin(identity, NOW), STATUS_OK);
 	read_file(path_of("signing.%s.jwk", jose_key_id(identity->next.signing)), text + 2048, 1024);
 	assert_int_equal(text[2048], 'e');
 	reload(identity, wrap);
@@ -322,7 +358,7 @@ static void enrolled_again(void **state)
 	struct identity *identity = *state;
 	char old[JOSE_KID_SIZE];
 	copy_id(old, identity->signing);
-	assert_int_equal(identity_begin_rotation(identity, NOW), STATUS_OK);
+	assert_int_equal(begin(identity, NOW), STATUS_OK);
 	enroll(identity);
 	assert_null(identity->next.signing);
 	assert_false(exists("signing.%s.jwk", old));

@@ -1,4 +1,5 @@
 /* The greeting with a scripted service: right order, wrong order, wrong nonce, wrong key, too late; and who may say what afterwards. */
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -66,6 +67,17 @@ static void count_unverified(struct session *session, struct bytes frame, enum j
 static void keep_ack(struct session *session, const char *request_id, void *arg)
 {
 	snprintf(((struct scene *)arg)->acknowledged, 64, "%s", request_id);
+}
+
+static void keep_status(enum status status, void *arg)
+{
+	*(enum status *)arg = status;
+}
+
+static enum status begin(struct identity *identity, int64_t now_s)
+{
+	enum status done = STATUS_AGENT_INTERNAL, status = identity_begin_rotation(identity, now_s, keep_status, &done);
+	return status == STATUS_OK ? done : status;
 }
 
 static int setup(void **state)
@@ -486,7 +498,7 @@ static void test_pairs_take_turns(void **state)
 {
 	struct scene *scene = *state;
 	struct identity *identity = &scene->identity;
-	assert_int_equal(identity_begin_rotation(identity, NOW), STATUS_OK);
+	assert_int_equal(begin(identity, NOW), STATUS_OK);
 	greet_to_the_hello(scene);
 	assert_true(greeted_by(scene, identity->signing));
 	/* A cut is no refusal. */
@@ -511,12 +523,52 @@ static void test_pairs_take_turns(void **state)
 	assert_int_equal(scene->next_welcomed, 0);
 }
 
+static void wait_at_gate(void *arg)
+{
+	while (sem_wait(arg) != 0)
+		;
+}
+
+static void pass(void *arg) {}
+
+/* Whose turn it is is on disk before the hello goes out. */
+static void test_the_hello_waits_for_the_disk(void **state)
+{
+	struct scene *scene = *state;
+	struct identity *identity = &scene->identity;
+	sem_t gate;
+	sem_init(&gate, 0, 0);
+	assert_int_equal(begin(identity, NOW), STATUS_OK);
+	assert_int_equal(worker_new(scene->base, &identity->store.worker), STATUS_OK);
+	greet_to_the_hello(scene);
+	assert_int_equal(worker_submit(identity->store.worker, wait_at_gate, pass, &gate), STATUS_OK);
+	session_refused(scene->session);
+	session_down(scene->session);
+	scene->sent_count = 0;
+	memset(scene->sent, 0, sizeof scene->sent);
+	greet_to_the_hello(scene);
+	assert_int_equal(scene->sent_count, 0);
+	assert_int_equal(session_state(scene->session), SESSION_CHALLENGE);
+	/* One that comes twice is not waited for twice. */
+	say_challenge(scene, scene->signing, ISSUER);
+	assert_int_equal(session_state(scene->session), SESSION_DOWN);
+	greet_to_the_hello(scene);
+	assert_int_equal(scene->sent_count, 0);
+	sem_post(&gate);
+	while (session_state(scene->session) == SESSION_CHALLENGE)
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	assert_true(greeted_by(scene, identity->next.signing));
+	worker_free(identity->store.worker);
+	identity->store.worker = NULL;
+	sem_destroy(&gate);
+}
+
 /* Else the service could take it for a clone that has the former pair alone. */
 static void test_the_former_pair_names_the_next(void **state)
 {
 	struct scene *scene = *state;
 	struct hello hello = { 0 };
-	assert_int_equal(identity_begin_rotation(&scene->identity, NOW), STATUS_OK);
+	assert_int_equal(begin(&scene->identity, NOW), STATUS_OK);
 	greet_to_the_hello(scene);
 	read_hello(scene, &hello);
 	assert_string_equal(hello.next_signing_key, jose_key_id(scene->identity.next.signing));
@@ -543,8 +595,9 @@ static void test_the_welcome_of_the_next_pair_is_told(void **state)
 {
 	struct scene *scene = *state;
 	struct hello hello = { 0 };
-	assert_int_equal(identity_begin_rotation(&scene->identity, NOW), STATUS_OK);
-	assert_int_equal(identity_set_turn(&scene->identity, true), STATUS_OK);
+	assert_int_equal(begin(&scene->identity, NOW), STATUS_OK);
+	enum status turned;
+	identity_set_turn(&scene->identity, true, keep_status, &turned);
 	greet_to_the_hello(scene);
 	/* read_hello verifies by the present key. */
 	struct jose_key *present = scene->identity.signing;
@@ -582,7 +635,7 @@ int main(void)
 		ROW(test_expired_key_set), ROW(test_older_key_set), ROW(test_same_version_with_other_bytes), ROW(test_challenge_by_unknown_key), ROW(test_challenge_by_root),
 		ROW(test_challenge_of_another_issuer), ROW(test_welcome_with_another_nonce), ROW(test_welcome_for_another_agent), ROW(test_replayed_welcome), ROW(test_garbage), ROW(test_too_late),
 		ROW(test_requests_after_welcome), ROW(test_what_only_agents_say), ROW(test_unknown_type_is_ignored_if_signed), ROW(test_acknowledgement), ROW(test_newer_key_set),
-		ROW(test_expired_keys_verify_nothing), ROW(test_drain), ROW(test_pairs_take_turns), ROW(test_the_former_pair_names_the_next), ROW(test_without_new_keys_a_refusal_changes_nothing),
+		ROW(test_expired_keys_verify_nothing), ROW(test_drain), ROW(test_pairs_take_turns), ROW(test_the_hello_waits_for_the_disk), ROW(test_the_former_pair_names_the_next), ROW(test_without_new_keys_a_refusal_changes_nothing),
 		ROW(test_the_welcome_of_the_next_pair_is_told), ROW(test_the_answer_to_new_keys),
 	};
 	return cmocka_run_group_tests_name("session", tests, NULL, NULL);
