@@ -59,6 +59,7 @@ static void welcome(struct session *session, struct admission *admission)
 	admission->hello = (struct hello){ 0 };
 	session->agent = agent;
 	agent->session = session;
+	turned_away_forget(&agent->turned_away);
 	agent->draining = false;
 	free(agent->row.software);
 	agent->row.software = agent->hello.software != NULL ? strdup(agent->hello.software) : NULL;

@@ -14,6 +14,7 @@
 #include "service/keys.h"
 #include "service/settings.h"
 #include "service/store.h"
+#include "service/turned_away.h"
 
 struct hub;
 struct session;
@@ -36,6 +37,7 @@ struct agent {
 	int64_t ended_us;               /* monotonic: when its last channel ended so that the agent saw it too; 0: it fell silent, and the agent may not know */
 	bool boot_unrecorded;           /* row.boot and row.instance_id are not in the store yet, and nobody was welcomed by them */
 	bool clone_unrecorded;          /* row.clone_seen_at is not in the store yet */
+	struct turned_away turned_away; /* channels closed before they were let in whose hello named this agent, right or wrong */
 	struct hello hello;             /* of the present or last session */
 	unsigned on_wire;               /* requests sent on this session that have no final result: counted by operations */
 	unsigned queued;                /* operations bound to it that are not sent yet: likewise */

@@ -26,6 +26,7 @@ struct session {
 	int64_t challenged_us;
 	struct jose_keys *former;       /* the key that greeted, where it was replaced on this channel: good until the first message by the new one */
 	struct admission *admission;    /* from a good hello to the welcome */
+	struct agent *claimed;          /* whom its hello has named, proven or not: for the log alone */
 	struct agent *agent;            /* from the welcome until the session ends or is superseded */
 	char nonce[NONCE_SIZE];
 	char id[UUID_SIZE];
@@ -49,6 +50,7 @@ struct hub {
 	struct agent *agents;
 	struct session *sessions;
 	unsigned session_count;
+	struct turned_away turned_away; /* channels that no agent is named for */
 	unsigned ungreeted;             /* of those, the ones that wait for a good hello */
 	bool draining;
 };

@@ -90,6 +90,19 @@ void session_free(struct session *session)
 	free(session);
 }
 
+static void log_turned_away(struct session *session, unsigned close_code, const char *reason)
+{
+	struct agent *claimed = session->claimed;
+	const char *peer = upgraded_peer(session->connection);
+	char more[40] = "";
+	unsigned times;
+	if (!turned_away_is_news(claimed != NULL ? &claimed->turned_away : &session->hub->turned_away, close_code, reason, peer, clock_monotonic_us(), &times))
+		return;
+	if (times > 1)
+		snprintf(more, sizeof more, ", %u times within the hour", times);
+	log_event(LOG_NOTICE, "agent.turned_away", LOG_FIELDS({ "peer", peer }, { "claims", claimed != NULL ? claimed->row.agent_id : NULL }), "closed with %u: %s%s", close_code, reason, more);
+}
+
 void session_end(struct session *session, unsigned close_code, const char *reason)
 {
 	if (session->closing)
@@ -97,7 +110,7 @@ void session_end(struct session *session, unsigned close_code, const char *reaso
 	session_acknowledge(session);
 	session->closing = true;
 	if (session->agent == NULL)
-		log_event(LOG_NOTICE, "agent.turned_away", LOG_FIELDS({ "peer", upgraded_peer(session->connection) }), "closed with %u: %s", close_code, reason);
+		log_turned_away(session, close_code, reason);
 	lose_agent(session, reason, false);
 	websocket_close(session->websocket, close_code, reason);
 }
@@ -177,6 +190,7 @@ static struct agent *claimed_agent(struct session *session, struct bytes message
 	const char *iss = json_string_value(json_object_get(payload, "iss"));
 	struct agent *agent = iss != NULL ? hub_find(session->hub, iss) : NULL;
 	json_decref(payload);
+	session->claimed = agent;
 	if (agent == NULL || agent->row.revoked_at != 0) {
 		*ret_code = 4001;
 		*ret_why = "unknown or revoked";
@@ -210,8 +224,10 @@ static bool is_former_clone(struct session *session, struct agent *agent, struct
 
 static void refuse_former(struct session *session, struct agent *agent)
 {
-	log_event(LOG_CRIT, "agent.former_key", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "peer", upgraded_peer(session->connection) }, { "signing_key", agent->signing_kid }),
-		"somebody greets as %s with a key that was replaced: either he has copied it, or it was somebody else who replaced it", agent->row.name);
+	unsigned times;
+	if (turned_away_is_news(&agent->turned_away, 0, "a former key", upgraded_peer(session->connection), clock_monotonic_us(), &times))
+		log_event(LOG_CRIT, "agent.former_key", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "peer", upgraded_peer(session->connection) }, { "signing_key", agent->signing_kid }),
+			"somebody greets as %s with a key that was replaced: either he has copied it, or it was somebody else who replaced it", agent->row.name);
 	if (agent->row.clone_seen_at != 0)
 		session_end(session, 4003, "a clone of this agent was seen; an administrator of the service must decide");
 	else

@@ -37,6 +37,8 @@ struct endpoint {
 	struct backoff backoff;
 	int64_t up_at_us;             /* 0: it was not up */
 	enum status last_status;      /* what `down` said last */
+	unsigned heard;               /* messages since it is up: a third one comes to whoever was let in (proto/README.md 5.1) */
+	char refusal[160];            /* how the last channel was refused by the service behind its opening; "": it was not */
 	int64_t since_ms;
 };
 
@@ -125,6 +127,20 @@ static void finish_stopping(struct endpoint *endpoint)
 		endpoint->callbacks.down(endpoint, &down, endpoint->callbacks.arg);
 }
 
+#define MESSAGES_BEFORE_WELCOME 2
+
+/* An agent that is revoked or taken for a clone opens its channel every few minutes and is refused each time: that is said once, until it is something else. */
+static bool is_news(struct endpoint *endpoint, const struct websocket_closed *closed, enum status status)
+{
+	bool was_up = endpoint->up_at_us != 0;
+	char refusal[sizeof endpoint->refusal] = "";
+	if (was_up && endpoint->heard <= MESSAGES_BEFORE_WELCOME && backoff_pace_of(closed->close_code, 0) == BACKOFF_SLOW)
+		snprintf(refusal, sizeof refusal, "%u %.140s", closed->close_code, closed->close_code == 4005 ? "" : closed->reason); /* 4005: the time */
+	bool same = *refusal ? strcmp(refusal, endpoint->refusal) == 0 : !was_up && status == endpoint->last_status;
+	strcpy(endpoint->refusal, refusal);
+	return !same;
+}
+
 /* Every way a connection or a try ends comes by here. */
 static void lose(struct endpoint *endpoint, const struct websocket_closed *closed, enum status status)
 {
@@ -132,11 +148,12 @@ static void lose(struct endpoint *endpoint, const struct websocket_closed *close
 	bool was_up = endpoint->up_at_us != 0;
 	int64_t up_ms = was_up ? (clock_monotonic_us() - endpoint->up_at_us) / 1000 : 0;
 	struct endpoint_down down = { .status = status, .close_code = was_up ? closed->close_code : 0, .reason = closed->reason, .http_status = closed->http_status,
-		                      .retry_after = closed->retry_after, .was_up = was_up, .changed = was_up || status != endpoint->last_status };
+		                      .retry_after = closed->retry_after, .was_up = was_up };
 	if (endpoint->state == CLOSING) {
 		finish_stopping(endpoint);
 		return;
 	}
+	down.changed = is_news(endpoint, closed, status);
 	drop_parts(endpoint);
 	random_bytes(&random, sizeof random);
 	down.next_try_ms = backoff_next_ms(&endpoint->backoff, backoff_pace_of(closed->close_code, closed->http_status), up_ms, closed->retry_after, random);
@@ -178,15 +195,21 @@ static void on_websocket_open(struct websocket *websocket, void *arg)
 	endpoint->up_at_us = clock_monotonic_us();
 	endpoint->since_ms = clock_now_ms();
 	endpoint->last_status = STATUS_OK;
+	endpoint->heard = 0;
 	set_state(endpoint, UP);
-	endpoint->callbacks.up(endpoint, &endpoint->peer, endpoint->callbacks.arg);
+	endpoint->callbacks.up(endpoint, &endpoint->peer, !*endpoint->refusal, endpoint->callbacks.arg);
 }
 
 static void on_websocket_message(struct websocket *websocket, struct bytes message, void *arg)
 {
 	struct endpoint *endpoint = arg;
-	if (endpoint->state == UP)
-		endpoint->callbacks.message(endpoint, message, endpoint->callbacks.arg);
+	if (endpoint->state != UP)
+		return;
+	if (++endpoint->heard == MESSAGES_BEFORE_WELCOME + 1 && *endpoint->refusal) {
+		*endpoint->refusal = 0;
+		endpoint->callbacks.let_in(endpoint, &endpoint->peer, endpoint->callbacks.arg);
+	}
+	endpoint->callbacks.message(endpoint, message, endpoint->callbacks.arg);
 }
 
 static void on_websocket_closed(struct websocket *websocket, const struct websocket_closed *closed, void *arg)

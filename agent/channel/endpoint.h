@@ -21,7 +21,9 @@ struct endpoint_down {
 };
 
 struct endpoint_callbacks {
-	void (*up)(struct endpoint *endpoint, const struct tls_peer *peer, void *arg);
+	/* `news`: worth a line. It is not where the service has refused this agent the last time: then `let_in` says when it does not any more. */
+	void (*up)(struct endpoint *endpoint, const struct tls_peer *peer, bool news, void *arg);
+	void (*let_in)(struct endpoint *endpoint, const struct tls_peer *peer, void *arg);
 	void (*message)(struct endpoint *endpoint, struct bytes message, void *arg);
 	/* After each try that failed and each loss. */
 	void (*down)(struct endpoint *endpoint, const struct endpoint_down *down, void *arg);

@@ -66,12 +66,22 @@ static void send_json(struct relay *relay, enum packet_kind kind, uint8_t endpoi
 	json_decref(take_json);
 }
 
-static void on_up(struct endpoint *endpoint, const struct tls_peer *peer, void *arg)
+static void log_up(const struct endpoint *endpoint, const struct tls_peer *peer, int level, const struct relay *relay)
+{
+	log_event(level, "channel.up", LOG_FIELDS({ "endpoint", endpoint_url(endpoint) }, { "tls", peer->version }, { "cipher", peer->cipher },
+	          { "peer_sha256", peer->sha256 }, { "proxy", relay->settings->proxy_address }), "the channel to %s is up", endpoint_url(endpoint));
+}
+
+static void on_let_in(struct endpoint *endpoint, const struct tls_peer *peer, void *arg)
+{
+	log_up(endpoint, peer, LOG_NOTICE, arg);
+}
+
+static void on_up(struct endpoint *endpoint, const struct tls_peer *peer, bool news, void *arg)
 {
 	struct relay *relay = arg;
 	const char *proxy = relay->settings->proxy_address;
-	log_event(LOG_NOTICE, "channel.up", LOG_FIELDS({ "endpoint", endpoint_url(endpoint) }, { "tls", peer->version }, { "cipher", peer->cipher },
-	          { "peer_sha256", peer->sha256 }, { "proxy", proxy }), "the channel to %s is up", endpoint_url(endpoint));
+	log_up(endpoint, peer, news ? LOG_NOTICE : LOG_DEBUG, relay);
 	send_json(relay, PACKET_UP, endpoint_number(endpoint),
 	          json_pack("{so ss so ss sI so so ss?}", "url", text(endpoint_url(endpoint)), "tls", peer->version, "cipher", text(peer->cipher), "peer_sha256", peer->sha256,
 	                    "peer_not_after", (json_int_t)peer->not_after, "peer_names", text(peer->subject_alt_name), "peer_issuer", text(peer->issuer), "proxy", proxy));
@@ -107,7 +117,7 @@ static void on_down(struct endpoint *endpoint, const struct endpoint_down *down,
 	send_json(relay, PACKET_DOWN, endpoint_number(endpoint),
 	          json_pack("{so ss sI so sI sI sI}", "url", text(endpoint_url(endpoint)), "code", status_code(down->status), "close_code", (json_int_t)down->close_code, "reason", text(down->reason),
 	                    "http_status", (json_int_t)down->http_status, "retry_after", (json_int_t)down->retry_after, "next_try_ms", (json_int_t)down->next_try_ms));
-	if (down->changed)
+	if (down->changed || down->was_up)
 		changed(relay);
 }
 
@@ -331,7 +341,7 @@ static void on_retry(evutil_socket_t unused, short what, void *arg)
 
 static enum status add_endpoint(struct relay *relay, uint8_t number)
 {
-	struct endpoint_callbacks callbacks = { on_up, on_message, on_down, on_stopped, relay };
+	struct endpoint_callbacks callbacks = { on_up, on_let_in, on_message, on_down, on_stopped, relay };
 	enum status status = endpoint_new(relay->base, number, relay->settings, &callbacks, &relay->endpoints[number]);
 	if (status == STATUS_OK && relay->greeted)
 		endpoint_start(relay->endpoints[number]);

@@ -1,5 +1,5 @@
 """writebackd-channel against a WebSocket service, a proxy and a writebackd of our own making, each with faults on demand."""
-import asyncio, json, os, select, signal, socket, subprocess, time
+import asyncio, itertools, json, os, select, signal, socket, subprocess, time
 
 import pytest
 from cryptography import x509
@@ -166,6 +166,35 @@ def test_the_services_close_codes_arrive(bench, service, close_code):
     down = agent.expect("D")
     assert (down["close_code"], down["reason"]) == (close_code, "because")
     assert down["code"] == ("channel.rejected" if close_code == 4001 else "channel.closed")
+
+
+def test_a_refused_agent_says_so_once(bench, service):
+    """It opens its channel again and again; what it says is the first refusal, another reason, that it is let in, and a refusal behind that."""
+    agent, numbers = bench.start(service.url()), itertools.count(1)
+
+    def opened(messages):
+        agent.expect("U", 12)
+        connection = service.wait_for_connection(next(numbers))
+        for _ in range(messages):
+            bench.loop.run(connection.send("greeting"))
+            agent.expect("F")
+        return connection
+
+    def said(ups, downs):  # lines are written behind what they tell
+        until(lambda: (len(bench.events("channel.up")), len(bench.events("channel.down"))) == (ups, downs))
+
+    def refused(reason, ups, downs, messages=2):
+        bench.loop.run(opened(messages).close(4003, reason))
+        assert agent.expect("D")["reason"] == reason
+        said(ups, downs)
+
+    refused("another instance", 1, 1)
+    refused("another instance", 1, 1)
+    refused("a clone", 1, 2)
+    refused("a clone", 2, 3, messages=3)  # the third is the welcome: it was let in
+    opened(0)
+    said(3, 3)
+    assert [e["close_code"] for e in bench.events("channel.down")] == ["4003"] * 3
 
 
 # Proxies --------------------------------------------------------------------------------------------------------------------------------

@@ -1277,6 +1277,54 @@ def test_clone(service, agent, change, standing):
     run(main())
 
 
+def test_who_is_turned_away_again_and_again(tmp_path):
+    """A line for each reason, not for each try; strangers have lines of their own; what was let in meanwhile is news again."""
+    async def main(service):
+        agent, other = Agent(service), Agent(service, name="other")
+
+        async def turned_away(agent, code, **claims):
+            await agent.open()
+            await agent.hello(**claims)
+            await agent.closed(code)
+
+        async def said(agent, *expected):
+            def lines():
+                return [line.split("closed with ")[1] for line in service.log_text().splitlines() if f"claims={agent.id} " in line]
+            until = time.monotonic() + 5  # lines are written behind what they tell
+            while lines() != list(expected):
+                assert time.monotonic() < until, lines()
+                await asyncio.sleep(0.02)
+
+        agent.boot = 5
+        await agent.connect()
+        await agent.close()
+        for _ in range(3):
+            await turned_away(agent, 4003, boot=4)
+        first, second = "4003: another instance of this agent was connected", "4003: a clone of this agent was seen; an administrator of the service must decide"
+        await said(agent, first, second)
+        for _ in range(2):
+            await turned_away(agent, 1008, key=new_key())
+        await said(agent, first, second, "1008: kid")
+        for _ in range(5):
+            await turned_away(agent, 4001, iss=str(uuid.uuid4()))
+        service.command("release", agent.id)
+        while f"agent.released agent_id={agent.id}" not in service.log_text():
+            await asyncio.sleep(0.02)
+        await agent.connect(boot=6)
+        await agent.close()
+        for _ in range(2):
+            await turned_away(agent, 4003, boot=5)
+        await said(agent, first, second, "1008: kid", first, second)
+        service.http("DELETE", f"/v1/agents/{other.id}")
+        for _ in range(3):
+            await turned_away(other, 4001)
+        await said(other, "4001: unknown or revoked")
+    service = Service(tmp_path)
+    run(main(service))
+    service.stop()
+    assert service.log_text().count("closed with 4001: unknown or revoked") == 2  # to the other one, and to whom nobody knows
+
+
 def test_clone_is_remembered(tmp_path):
     async def main(service):
         agent = Agent(service)
