@@ -91,7 +91,7 @@ void request_look_after(struct request *request, struct located *located)
 {
 	struct requests *all = request->all;
 	struct directory_call *call;
-	struct look *look = all->closing ? NULL : malloc(sizeof *look);
+	struct look *look = malloc(sizeof *look);
 	if (!look)
 		return;
 	*look = (struct look){ all, request->realm, located_ref(located) };

@@ -33,7 +33,7 @@ static void handle_news(evutil_socket_t fd, short what, void *arg)
 {
 	struct request *request = arg;
 	free_timer(request);
-	request_resume(request, request->all->closing ? STATUS_DIRECTORY_UNAVAILABLE : STATUS_OK);
+	request_resume(request, STATUS_OK);
 }
 
 enum status request_hear_news(struct request *request)
@@ -77,5 +77,5 @@ void request_delivered_again(struct request *request, uint8_t endpoint)
 	free_timer(request);
 	request->stale = request->was_undelivered = true;
 	request_go_back(request);
-	request_resume(request, request->all->closing ? STATUS_DIRECTORY_UNAVAILABLE : STATUS_OK);
+	request_resume(request, STATUS_OK);
 }

@@ -104,14 +104,16 @@ static void handle_behind(struct request *request, enum proof proof, struct loca
 static void handle_read(enum status status, const struct directory_answer *answer, void *arg)
 {
 	struct request *request = arg;
-	if (request->all->closing || status != STATUS_OK || !prove(request, handle_behind))
-		end_refused(request, !request->all->closing && (status != STATUS_OK ? may_be_anothers(request) : is_untold(request)));
+	if (request->all->closing) /* the intent stays, and is settled at the next start */
+		return;
+	if (status != STATUS_OK || !prove(request, handle_behind))
+		end_refused(request, status != STATUS_OK ? may_be_anothers(request) : is_untold(request));
 }
 
 bool request_hold_refusal(struct request *request, enum status refusal)
 {
 	struct directory_call *call;
 	request->refusal = refusal;
-	return tried_since(request) && !request->proof_spent &&
+	return tried_since(request) &&
 	       directory_recheck(request->located, realm_settings(request->realm)->locate_timeout_ms, handle_read, request, &call) == STATUS_OK;
 }

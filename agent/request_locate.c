@@ -55,8 +55,6 @@ static void handle_located(enum status status, struct located *take_located, con
 static enum status begin_locating(struct request *request, enum locate_by by, const char *id, const char *prefer_server)
 {
 	struct directory_call *call;
-	if (request->all->closing)
-		return STATUS_DIRECTORY_UNAVAILABLE;
 	request->located_us = clock_monotonic_us();
 	request->pending = true;
 	return directory_locate(realm_directory(request->realm), by, id, prefer_server, realm_settings(request->realm)->locate_timeout_ms, handle_located, request, &call);

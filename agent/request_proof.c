@@ -99,7 +99,7 @@ static void handle_tried(enum status status, const struct directory_answer *answ
 	/* What never left was no try. */
 	request->proof_spent = !answer || answer->tried;
 	proving->proof = judge(status, answer);
-	if (proving->proof == PROOF_WRONG && !request->all->closing) {
+	if (proving->proof == PROOF_WRONG) {
 		proving->proof = PROOF_NOTHING;
 		if (directory_recheck(proving->located, realm_settings(request->realm)->locate_timeout_ms, handle_same, proving, &call) == STATUS_OK)
 			return;
@@ -118,7 +118,6 @@ static void give_up(struct proving *proving)
 {
 	struct request *request = proving->request;
 	limits_settle_guess(request->all->world.limits, request->entry.user_guid, false, clock_now_ms());
-	request->proof_spent = false;
 	request->proving = NULL;
 }
 
@@ -163,7 +162,6 @@ bool request_prove(struct request *request, struct located *take_located, unsign
 	if (proving && dn && limits_admit_proof(limits, request->entry.user_guid, account->policy.lockout_threshold, guesses, clock_now_ms(), &retry_after_s) == STATUS_OK) {
 		*proving = (struct proving){ request, take_located, done, PROOF_NOTHING, *located_password_record(take_located), dn };
 		request->proving = proving;
-		request->proof_spent = true;
 		if ((request->intent && request->entry.state != marked_state(request) ? mark : try)(proving) == STATUS_OK)
 			return true;
 		give_up(proving);

@@ -89,8 +89,6 @@ static void handle_recheck(enum status status, const struct directory_answer *an
 {
 	struct request *request = arg;
 	struct directory_call *call;
-	if (request->all->closing)
-		return;
 	/* The first write may have come here by replication since. */
 	if (status == STATUS_OK && request_settled_by(request, request->located))
 		return;
@@ -140,10 +138,6 @@ static enum status record_intent(struct request *request)
 static void handle_located(enum status status, struct located *take_located, const struct directory_answer *answer, void *arg)
 {
 	struct request *request = arg;
-	if (request->all->closing) {
-		located_free(take_located);
-		return;
-	}
 	request->located = take_located;
 	if (status == STATUS_OK && request_settled_by(request, take_located))
 		return;

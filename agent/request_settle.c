@@ -266,7 +266,7 @@ static void handle_reading(enum status status, struct located *take_located, con
 	judge_attempts(request, status == STATUS_OK ? take_located : NULL, request->verdicts);
 	if (is_applied(request->verdicts))
 		request_look_after(request, take_located);
-	request->in_doubt = request->all->closing || status != STATUS_OK ? ATTEMPTS : find_in_doubt(request, take_located);
+	request->in_doubt = status != STATUS_OK ? ATTEMPTS : find_in_doubt(request, take_located);
 	if (request->in_doubt < ATTEMPTS && request_prove(request, take_located, 0, handle_proof))
 		return;
 	bool wait = request->in_doubt < ATTEMPTS && waits_for_frame(request, take_located);
@@ -318,8 +318,6 @@ static void announce(struct request *request)
 static void look(evutil_socket_t fd, short what, void *arg)
 {
 	struct request *request = arg;
-	if (request->all->closing)
-		return;
 	if (!request->settling)
 		announce(request);
 	if (!request->second_running && !request->proving && !request_second_begin(request))

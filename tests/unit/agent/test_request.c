@@ -23,7 +23,12 @@
 
 /* The directory ------------------------------------------------------------------------------------------------------------------------- */
 
-struct directory { struct event_base *base; };
+struct later;
+struct directory {
+	struct event_base *base;
+	struct later *outstanding;
+	bool ending;                   /* nothing may be begun any more */
+};
 struct located {
 	bool second;                   /* on dc2 */
 	unsigned references;           /* beside the first */
@@ -38,9 +43,12 @@ struct later {
 	verify_done verified;
 	struct located *found;
 	void *arg;
+	struct later *next;
+	struct event *event;
 };
 
 enum writing { WRITE_GOOD, WRITE_REJECTED, WRITE_DENIED, WRITE_LOST_APPLIED, WRITE_LOST, WRITE_REPLACED, WRITE_STALLED };
+enum behind_bind { BEHIND_SAME, BEHIND_REWRITTEN, BEHIND_RENAMED, BEHIND_UNREADABLE, BEHIND_LOST, BEHIND_NO_SUCH_USER };
 static struct played {
 	struct directory directory;
 	struct account alice;
@@ -50,7 +58,11 @@ static struct played {
 	enum writing writing;
 	enum status locating;
 	bool disable_at_recheck;
-	int64_t recheck_finds_s;       /* from the write on a recheck finds unicodePwd's record to be of then */
+	int64_t recheck_finds_s;       /* from the write on a recheck finds another record of unicodePwd, of then */
+	enum behind_bind behind_bind;  /* what a recheck finds behind the one bind */
+	bool bind_told;
+	bool stepwise;                 /* the loop comes back with every call of the directory under way */
+	void (*recheck_with)(void);    /* happens with the answer to a recheck */
 	int64_t clock_ahead_s;         /* of the server; INT64_MIN: it tells none */
 	int64_t written_at_s;          /* unicodePwd's record */
 	int64_t retiring_until_us;     /* the connection of a lost write stands so long */
@@ -106,14 +118,12 @@ void located_free(struct located *located)
 		free(located);
 }
 void directory_forget_policies(struct directory *directory) { played.forgotten++; }
-static unsigned rechecks_under_way;
 enum status directory_new(struct event_base *base, const struct directory_settings *settings, struct directory **ret_directory, char **ret_why)
 {
-	played.directory.base = base;
+	played.directory = (struct directory){ .base = base };
 	*ret_directory = &played.directory;
 	return STATUS_OK;
 }
-void directory_free(struct directory *directory) {}
 void directory_on_health(struct directory *directory, void (*changed)(struct directory *, void *arg), void *arg) {}
 enum directory_claim directory_claims(const struct directory *directory, const char *domain) { return strcasecmp(domain, "corp.example.com") == 0 ? CLAIM_CONFIGURED : CLAIM_NONE; }
 bool directory_serves(const struct directory *directory, const char *domain) { return strcasecmp(domain, "corp.example.com") == 0; }
@@ -132,9 +142,38 @@ enum status directory_exists(struct directory *directory, const char *dn, int64_
 	return STATUS_DIRECTORY_UNAVAILABLE;
 }
 
+static void forget_later(struct later *later)
+{
+	struct later **at = &played.directory.outstanding;
+	while (*at != later)
+		at = &(*at)->next;
+	*at = later->next;
+	event_free(later->event);
+	free(later);
+}
+
+/* As the directory ends all that is under way at its own end: a write may be on its way. */
+void directory_free(struct directory *directory)
+{
+	played.directory.ending = true;
+	while (played.directory.outstanding) {
+		struct later later = *played.directory.outstanding;
+		struct directory_answer answer = { .ldap_result = -1, .server = "dc1", .sent = later.written != NULL, .tried = later.verified != NULL };
+		forget_later(played.directory.outstanding);
+		if (later.located) {
+			located_free(later.found);
+			later.located(STATUS_DIRECTORY_UNAVAILABLE, NULL, &answer, later.arg);
+		} else if (later.rechecked)
+			later.rechecked(STATUS_DIRECTORY_UNAVAILABLE, &answer, later.arg);
+		else
+			(later.written ? later.written : later.verified)(STATUS_DIRECTORY_UNAVAILABLE, &answer, later.arg);
+	}
+}
+
 static void run_later(evutil_socket_t fd, short what, void *arg)
 {
-	struct later *later = arg;
+	struct later own = *(struct later *)arg, *later = &own;
+	forget_later(arg);
 	struct directory_answer answer = { .ldap_result = 0, .server = "dc1", .sent = true, .answered = true };
 	enum status status = STATUS_OK;
 	if (later->located && played.locating != STATUS_OK) {
@@ -143,7 +182,15 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 		status = played.locating;
 	}
 	if (later->rechecked && played.recheck_finds_s && played.written)
-		later->found->record.time_s = played.recheck_finds_s;
+		later->found->record = (struct replication_record){ .known = true, .version = played.version + 1, .originating_usn = 2000, .originator = { 2 }, .time_s = played.recheck_finds_s };
+	if (later->rechecked && played.bind_told && played.behind_bind == BEHIND_REWRITTEN)
+		later->found->record.version++;
+	if (later->rechecked && played.bind_told && played.behind_bind == BEHIND_RENAMED)
+		later->found->account.dn = (char *)"CN=alice2,OU=People,DC=corp,DC=example,DC=com";
+	if (later->rechecked && played.bind_told && played.behind_bind == BEHIND_UNREADABLE)
+		status = STATUS_DIRECTORY_TIMEOUT;
+	if (later->rechecked && played.recheck_with)
+		played.recheck_with();
 	if (later->rechecked && played.disable_at_recheck)
 		later->found->account.uac |= UAC_ACCOUNTDISABLE;
 	if (later->rechecked && later->found->second && played.second.moves_out)
@@ -157,7 +204,6 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 		later->found->account.policy.min_length = 30;
 	if (later->rechecked && played.protected_from && played.rechecked >= played.protected_from)
 		later->found->account.has_spn = true;
-	rechecks_under_way -= later->rechecked != NULL;
 	if (later->written) {
 		static const enum status statuses[] = { STATUS_OK, STATUS_POLICY_REJECTED, STATUS_DIRECTORY_DENIED, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT };
 		bool second = later->found->second;
@@ -184,6 +230,8 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 		answer.tried = true;
 		answer.ldap_result = status == STATUS_VERIFIED ? 0 : 49;
 		status = played.says != STATUS_OK ? played.says : status;
+		answer.win32 = played.behind_bind == BEHIND_NO_SUCH_USER ? 0x525 : 0;
+		played.bind_told = true;
 	}
 	if (later->written && played.right && played.old_password[0] && strcmp(played.old_password, played.right) != 0)
 		status = STATUS_CREDENTIAL_WRONG;
@@ -195,14 +243,20 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 		later->rechecked(status, &answer, later->arg);
 	else
 		later->written(status, &answer, later->arg);
-	free(later);
 }
 
 static enum status soon(struct later later)
 {
 	struct later *copy = malloc(sizeof *copy);
+	assert_false(played.directory.ending);
 	*copy = later;
-	return event_base_once(played.directory.base, -1, EV_TIMEOUT, run_later, copy, &(struct timeval){ 0, 0 }) == 0 ? STATUS_OK : STATUS_AGENT_INTERNAL;
+	copy->next = played.directory.outstanding;
+	copy->event = event_new(played.directory.base, -1, 0, run_later, copy);
+	played.directory.outstanding = copy;
+	event_active(copy->event, EV_TIMEOUT, 1);
+	if (played.stepwise)
+		event_base_loopbreak(played.directory.base);
+	return STATUS_OK;
 }
 
 static struct located *find_on_second(void)
@@ -271,11 +325,12 @@ enum status directory_recheck(struct located *located, int64_t timeout_ms, reche
 		played.second.rechecked++;
 	else
 		played.rechecked++;
+	if (played.bind_told && played.behind_bind == BEHIND_LOST)
+		return STATUS_DIRECTORY_UNAVAILABLE;
 	if (played.lost == LOST_BEFORE_RECHECK) {
 		played.lost = LOST_NOWHERE;
 		return STATUS_DIRECTORY_UNAVAILABLE;
 	}
-	rechecks_under_way++;
 	return soon((struct later){ .rechecked = done, .found = located, .arg = arg });
 }
 
@@ -358,7 +413,7 @@ static void count_end(void *arg) { ((struct scene *)arg)->ended++; }
 static void play_alice(void)
 {
 	static struct sid groups[1];
-	memset(&played, 0, sizeof played);
+	played = (struct played){ .directory = played.directory };
 	assert_int_equal(sid_parse("S-1-5-21-1-2-3-513", &groups[0]), STATUS_OK);
 	played.policy_control = true;
 	played.version = 2;
@@ -393,8 +448,6 @@ static void open_scene(struct scene *scene)
 static void close_scene(struct scene *scene)
 {
 	requests_close(scene->requests);
-	while (rechecks_under_way)
-		event_base_loop(scene->base, EVLOOP_ONCE);
 	realms_free(scene->realms);
 	journal_close(scene->journal);
 	requests_free(scene->requests);
@@ -418,7 +471,7 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(scene->folder));
 	play_alice();
 	char text[1024];
-	snprintf(text, sizeof text, "state_directory: %s\nlimits: {per_user_hour: 2, in_flight: 3}\nsettling: {delay: 400ms, limit: 2s}\ndirectories:\n  - name: corp\n    servers: [dc1]\n"
+	snprintf(text, sizeof text, "state_directory: %s\nlimits: {per_user_hour: 2, in_flight: 3}\nsettling: {delay: 200ms, limit: 2s}\ndirectories:\n  - name: corp\n    servers: [dc1]\n"
 	         "    bind: {dn: a@b, password_file: %s/password}\n    scope: {users: selected, bases: [\"OU=People,DC=corp,DC=example,DC=com\"]}\n", scene->folder, scene->folder);
 	make_password(scene->folder);
 	assert_int_equal(settings_parse("test.yaml", text, &scene->settings, &errors), STATUS_OK);
@@ -514,6 +567,14 @@ static const struct result *ask_one(struct scene *scene, struct ask what)
 	ask(scene, what);
 	run_until(scene, ended + 1);
 	return &scene->results[scene->count - 1];
+}
+
+/* A full disk. */
+static void stop_writing(struct rlimit *ret_before)
+{
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, ret_before), 0);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &(struct rlimit){ 1, ret_before->rlim_max }), 0);
 }
 
 static const struct journal_entry *entry_of(struct scene *scene, const struct result *result)
@@ -648,7 +709,6 @@ static void test_refusals(void **state)
 	played.directory.base = scene->base;
 	assert_refused(scene, (struct ask){ OP_RESET, GOOD }, STATUS_USER_DISABLED);
 	play_alice();
-	played.directory.base = scene->base;
 	played.policy_control = false;
 	assert_refused(scene, (struct ask){ OP_RESET, GOOD }, STATUS_DIRECTORY_NO_POLICY_CONTROL);
 	played.policy_control = true;
@@ -750,6 +810,65 @@ static void test_nothing_is_written_before_it_is_delivered_again(void **state)
 	assert_int_equal(played.written, 1);
 	assert_true(played.located > located); /* what was read before is old */
 	free(payload);
+}
+
+/* Meanwhile the other agent has been asked, and has done it. */
+static void test_what_another_agent_has_done_meanwhile_is_not_done_again(void **state)
+{
+	struct scene *scene = *state;
+	played.right = GOOD;
+	ask(scene, (struct ask){ OP_RESET, GOOD, .failover_after = 30 });
+	requests_channel_lost(scene->requests, 0);
+	run_for(scene, 200);
+	assert_int_equal(played.verified, 0);
+	played.written_at_s = clock_now_ms() / 1000;
+	ask_again(scene);
+	run_until(scene, 1);
+	assert_int_equal(scene->results[0].code, STATUS_OK);
+	assert_int_equal(played.verified, 1);
+	assert_int_equal(played.written, 0);
+}
+
+static struct scene *losing;
+static void lose_endpoint(evutil_socket_t fd, short what, void *arg) { requests_channel_lost(losing->requests, 0); }
+static void lose_endpoint_next(void)
+{
+	event_base_once(losing->base, -1, EV_TIMEOUT, lose_endpoint, NULL, &(struct timeval){ 0, 0 });
+	played.recheck_with = NULL;
+}
+
+/* The process stood still: the last answer before the write and the loss of the channel are there to be read at once. */
+static void test_the_channels_loss_is_heard_before_the_write(void **state)
+{
+	struct scene *scene = losing = *state;
+	played.recheck_with = lose_endpoint_next;
+	ask(scene, (struct ask){ OP_RESET, GOOD, .failover_after = 30 });
+	run_for(scene, 200);
+	assert_int_equal(played.written, 0);
+	ask_again(scene);
+	run_until(scene, 1);
+	assert_int_equal(scene->results[0].code, STATUS_OK);
+	assert_int_equal(played.written, 1);
+}
+
+/* Its answer is lost with the channel: another agent may be writing already, unless the request has come again. */
+static void test_no_second_write_while_undelivered(void **state)
+{
+	for (unsigned again = 0; again < 2; again++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		struct scene *scene = *state;
+		played.second.up = true;
+		played.writing = WRITE_LOST;
+		ask(scene, (struct ask){ OP_RESET, GOOD, .failover_after = 30 });
+		while (played.written == 0)
+			event_base_loop(scene->base, EVLOOP_ONCE);
+		requests_channel_lost(scene->requests, 0);
+		if (again)
+			ask_again(scene);
+		run_until(scene, 1);
+		assert_int_equal(scene->results[scene->count - 1].code, again ? STATUS_OK : STATUS_DIRECTORY_TIMEOUT);
+		assert_int_equal(played.second.written, again);
+	}
 }
 
 static void test_it_expires_where_it_is_not_delivered_again(void **state)
@@ -864,6 +983,21 @@ static void test_overload_is_answered_again(void **state)
 	free(frame);
 }
 
+/* Refused at once, before the directory is asked for anything. */
+static void test_a_journal_that_cannot_be_written(void **state)
+{
+	struct scene *scene = *state;
+	struct rlimit before;
+	stop_writing(&before);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_LOOKUP })->code, STATUS_AGENT_JOURNAL);
+	assert_int_equal(played.located, 1);
+	for (int op = OP_RESET; op <= OP_POLICY; op++)
+		if (op != OP_VERIFY)
+			assert_int_equal(ask_one(scene, (struct ask){ op, op == OP_RESET || op == OP_CHANGE || op == OP_CHECK ? GOOD : NULL, .old_password = op == OP_CHANGE ? "Old-Marble-Step-7" : NULL })->code, STATUS_AGENT_JOURNAL);
+	assert_int_equal(played.located, 1);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+}
+
 static void test_ahead_of_its_time(void **state)
 {
 	struct scene *scene = *state;
@@ -944,6 +1078,23 @@ static void test_lost_answer_and_anothers_write_of_the_same(void **state)
 	assert_int_equal(played.verified, 1);
 }
 
+/* A wrong password is about the record that was read only where that stands behind the bind as before it, and the user with it: else the record has to do. */
+static void test_read_again_behind_a_wrong_bind(void **state)
+{
+	static const struct { enum behind_bind behind; enum status code; } rows[] = {
+		{ BEHIND_SAME, STATUS_DIRECTORY_TIMEOUT }, { BEHIND_REWRITTEN, STATUS_OK }, { BEHIND_RENAMED, STATUS_OK }, { BEHIND_UNREADABLE, STATUS_OK }, { BEHIND_LOST, STATUS_OK },
+		{ BEHIND_NO_SUCH_USER, STATUS_OK },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		((struct scene *)*state)->settings.settling_delay_ms = 100;
+		played.right = "somebody-elses";
+		played.behind_bind = rows[i].behind;
+		settle(*state, WRITE_LOST_APPLIED, rows[i].code);
+		assert_int_equal(played.verified, 1);
+	}
+}
+
 /* The server did not say whether the password is right: the record alone has to do, and nothing is tried again. */
 static void test_lost_answer_and_a_mute_bind(void **state)
 {
@@ -1003,6 +1154,14 @@ static void test_lost_answer_and_two_writes(void **state)
 	settle(*state, WRITE_LOST_APPLIED, STATUS_OUTCOME_UNKNOWN);
 }
 
+/* The version alone says so where the bind says nothing. */
+static void test_lost_answer_and_two_writes_and_a_mute_bind(void **state)
+{
+	played.mute = played.second_writer = true;
+	settle(*state, WRITE_LOST_APPLIED, STATUS_OUTCOME_UNKNOWN);
+	assert_int_equal(played.verified, 1);
+}
+
 static void test_lost_answer_applied_by_a_clock_of_its_own(void **state)
 {
 	played.clock_ahead_s = 40;
@@ -1016,7 +1175,7 @@ static void test_lost_answer_of_a_server_that_comes_back(void **state)
 	int64_t began = clock_monotonic_us();
 	played.unreadable = 10; /* a reading every 100 ms: a second */
 	settle(*state, WRITE_LOST, STATUS_DIRECTORY_TIMEOUT);
-	assert_true(clock_monotonic_us() - began >= 1350000);
+	assert_true(clock_monotonic_us() - began >= 1150000);
 }
 
 /* Or from when the modify can come no more. */
@@ -1025,7 +1184,7 @@ static void test_lost_answer_on_a_connection_that_stands(void **state)
 	int64_t began = clock_monotonic_us();
 	played.retiring_until_us = began + 1000000;
 	settle(*state, WRITE_LOST, STATUS_DIRECTORY_TIMEOUT);
-	assert_true(clock_monotonic_us() - began >= 1350000);
+	assert_true(clock_monotonic_us() - began >= 1150000);
 }
 
 static void test_skew_is_seen_while_reading(void **state)
@@ -1237,14 +1396,11 @@ static void test_one_wrong_one_an_hour_whatever_is_allowed(void **state)
 /* Where the row cannot say that the bind was made there is none, for after a crash it would be made again; and nothing is told on a guess while it is waited for. */
 static void bind_on_a_full_disk(struct scene *scene, enum writing writing)
 {
-	struct rlimit before, none = { 1, RLIM_INFINITY };
+	struct rlimit before;
 	scene->settings.settling_limit_ms = 8000;
 	played.right = "somebody-elses";
 	crash_in_settling(scene, writing);
-	signal(SIGXFSZ, SIG_IGN);
-	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
-	none.rlim_max = before.rlim_max;
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	stop_writing(&before);
 	ask_again(scene);
 	for (int i = 0; i < 2; i++)
 		run_for(scene, 500);
@@ -1329,6 +1485,26 @@ static void test_a_refusal_is_held_against_the_record(void **state)
 	played.right = "another";
 	assert_int_equal(status_outcome(ask_one(scene, (struct ask){ OP_RESET, GOOD, .first_iat = now_s - 5 })->code), OUTCOME_REFUSED);
 	assert_int_equal(played.verified, 2);
+}
+
+/* One bind for a request: what it has shown before the write is not asked once more behind it. */
+static void test_one_bind_before_and_behind_the_write(void **state)
+{
+	int64_t now_s = clock_now_ms() / 1000;
+	static const struct { enum writing writing; bool anothers; enum status code; } rows[] = {
+		{ WRITE_LOST_APPLIED, false, STATUS_OK }, { WRITE_REJECTED, false, STATUS_POLICY_HISTORY_OR_FILTER },
+		{ WRITE_REJECTED, true, STATUS_OUTCOME_UNKNOWN }, /* a record that the bind was not about */
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		played.right = "another";
+		played.written_at_s = now_s - 2;
+		played.recheck_finds_s = rows[i].anothers ? now_s : 0;
+		played.writing = rows[i].writing;
+		assert_string_equal(status_code(ask_one(*state, (struct ask){ OP_RESET, GOOD, .first_iat = now_s - 5 })->code), status_code(rows[i].code));
+		assert_int_equal(played.verified, 1);
+		assert_int_equal(played.written, 1);
+	}
 }
 
 /* Another server ---------------------------------------------------------------------------------------------------------------------- */
@@ -1931,6 +2107,153 @@ static void test_lost_answer_of_a_change(void **state)
 	assert_int_equal(played.written, 1);
 }
 
+/* The end ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* What the journal says at the next start, whenever the agent ended: nothing, where nothing had been done; an outcome, where it is the truth; else an intent. */
+static void assert_left_behind(struct scene *scene, const char *request_id)
+{
+	bool stands = played.right ? strcmp(played.right, GOOD) == 0 : strcmp(played.stands[0], GOOD) == 0 || strcmp(played.stands[1], GOOD) == 0;
+	const struct journal_entry *entry = journal_find(scene->journal, request_id);
+	unsigned written = played.written + played.second.written;
+	if (written)
+		assert_non_null(entry);
+	if (entry && entry->state == JOURNAL_OUTCOME && (written || !stands))
+		assert_int_equal(strcmp(entry->code, "ok") == 0, stands);
+	for (unsigned i = 0; i < scene->count; i++)
+		assert_true(scene->results[i].code == STATUS_SETTLING || (entry && strcmp(entry->code, status_code(scene->results[i].code)) == 0));
+}
+
+/* Nothing is begun while it ends (the directory that is played here sees to that), nobody is told that it goes on, and nothing is told on a guess. */
+static void ends_anywhere(void **state, void (*play)(struct ask *ask))
+{
+	char id[UUID_SIZE];
+	uuid_random(id);
+	for (unsigned step = 0, ended = 0; !ended; step++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		struct scene *scene = *state;
+		scene->settings.settling_delay_ms = 100;
+		played.stepwise = true;
+		struct ask what = { OP_RESET, GOOD, .request_id = id };
+		play(&what);
+		ask(scene, what);
+		for (unsigned i = 0; i < step; i++)
+			event_base_loop(scene->base, EVLOOP_ONCE);
+		unsigned count = scene->count;
+		ended = scene->ended;
+		close_scene(scene);
+		for (unsigned i = count; i < scene->count; i++)
+			assert_int_not_equal(scene->results[i].code, STATUS_SETTLING);
+		open_scene(scene);
+		assert_left_behind(scene, id);
+	}
+}
+
+static void play_one(struct ask *ask) {}
+static void play_lost(struct ask *ask) { played.writing = WRITE_LOST_APPLIED; }
+static void play_anothers(struct ask *ask)
+{
+	played.writing = WRITE_LOST_APPLIED;
+	played.right = "somebody-elses";
+}
+static void play_second(struct ask *ask)
+{
+	played.writing = WRITE_LOST;
+	played.second.up = true;
+	played.second.writing = WRITE_LOST_APPLIED;
+}
+static void play_another_agent(struct ask *ask)
+{
+	ask->first_iat = clock_now_ms() / 1000 - 5;
+	played.written_at_s = ask->first_iat;
+	played.right = GOOD;
+}
+static void play_another_agent_at_once(struct ask *ask)
+{
+	play_another_agent(ask);
+	played.written_at_s -= 3600;
+	played.recheck_finds_s = ask->first_iat + 3;
+	played.writing = WRITE_REJECTED;
+}
+static void test_ends_anywhere(void **state) { ends_anywhere(state, play_one); }
+static void test_ends_anywhere_in_settling(void **state) { ends_anywhere(state, play_lost); }
+static void test_ends_anywhere_beside_anothers_write(void **state) { ends_anywhere(state, play_anothers); }
+static void test_ends_anywhere_in_a_second_write(void **state) { ends_anywhere(state, play_second); }
+static void test_ends_anywhere_behind_another_agent(void **state) { ends_anywhere(state, play_another_agent); }
+static void test_ends_anywhere_beside_another_agent(void **state) { ends_anywhere(state, play_another_agent_at_once); }
+
+/* A turn that is free while it ends is not taken. */
+static void test_ends_while_others_wait(void **state)
+{
+	struct scene *scene = *state;
+	played.stepwise = true;
+	for (unsigned i = 0; i < 3; i++)
+		ask(scene, (struct ask){ OP_RESET, GOOD });
+	while (played.rechecked == 0)
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	close_scene(scene);
+	open_scene(scene);
+	assert_int_equal(played.written, 0);
+}
+
+/* A refusal that could not be recorded is not told: nothing would remember it at the next start. */
+static void test_ends_with_a_full_disk(void **state)
+{
+	for (unsigned step = 0, ended = 0; !ended; step++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		struct scene *scene = *state;
+		struct rlimit before;
+		played.stepwise = true;
+		ask(scene, (struct ask){ OP_RESET, "short" });
+		for (unsigned i = 0; i < step; i++)
+			event_base_loop(scene->base, EVLOOP_ONCE);
+		stop_writing(&before);
+		event_base_loop(scene->base, EVLOOP_ONCE);
+		unsigned count = scene->count;
+		ended = scene->ended;
+		requests_close(scene->requests);
+		journal_close(scene->journal);
+		assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+		char path[64];
+		snprintf(path, sizeof path, "%s/journal.db", scene->folder);
+		assert_int_equal(journal_open(scene->base, &(struct journal_settings){ path, 3600000, 1000 }, &scene->journal, NULL), STATUS_OK);
+		assert_int_equal(scene->count, count);
+	}
+}
+
+/* What was only read is forgotten: the service delivers it again, and hears no failure of it. */
+static void test_ends_before_the_intent(void **state)
+{
+	struct scene *scene = *state;
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	close_scene(scene);
+	open_scene(scene);
+	assert_int_equal(scene->count, 0);
+	ask_again(scene);
+	run_until(scene, 1);
+	assert_int_equal(scene->results[0].code, STATUS_OK);
+	assert_int_equal(played.written, 1);
+}
+
+/* However long it has been settled: the next start may find out. */
+static void test_ends_while_the_truth_is_read(void **state)
+{
+	struct scene *scene = *state;
+	scene->settings.settling_limit_ms = 1;
+	played.writing = WRITE_LOST;
+	played.stepwise = true;
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	while (scene->count == 0)
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	while (played.located < 2)
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	char id[UUID_SIZE];
+	strcpy(id, scene->results[0].request_id);
+	close_scene(scene);
+	assert_int_equal(scene->count, 1);
+	open_scene(scene);
+	assert_int_equal(journal_find(scene->journal, id)->state, JOURNAL_INTENT);
+}
+
 #define ROW(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 int main(void)
 {
@@ -1948,6 +2271,9 @@ int main(void)
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand),
 		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
+		ROW(test_what_another_agent_has_done_meanwhile_is_not_done_again), ROW(test_the_channels_loss_is_heard_before_the_write), ROW(test_no_second_write_while_undelivered), ROW(test_read_again_behind_a_wrong_bind),
+		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written),
+		ROW(test_ends_anywhere), ROW(test_ends_anywhere_in_settling), ROW(test_ends_anywhere_beside_anothers_write), ROW(test_ends_anywhere_behind_another_agent), ROW(test_ends_anywhere_beside_another_agent), ROW(test_ends_while_others_wait), ROW(test_ends_with_a_full_disk), ROW(test_ends_anywhere_in_a_second_write), ROW(test_ends_before_the_intent), ROW(test_ends_while_the_truth_is_read),
 		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded), ROW(test_memory_is_out_while_verifying),
 	};
 	return cmocka_run_group_tests_name("request", tests, NULL, NULL);
