@@ -285,6 +285,7 @@ void agent_identity_changed(struct agent *agent)
 {
 	journal_set_number(agent->journal, "key_set_version", agent->identity.key_set_floor);
 	agent->expiry_warned = 0;
+	agent->identity_fault[0] = 0;
 	agent_reset_rotation(agent);
 	link_hold(agent->link, STATUS_OK, NULL);
 	link_drop(agent->link);
@@ -445,8 +446,9 @@ void agent_reload(void *arg)
 static enum status open_identity(struct agent *agent, char *why, size_t capacity)
 {
 	enum status status = identity_load(agent->settings->state_directory, agent->settings->wrap_key_file, &agent->identity, why, capacity);
-	/* Files that do not belong together: an enrolment was cut short. The agent must run so that it can be enrolled again. */
+	/* Files that do not belong together: an enrolment was cut short, or one was lost. The agent must run so that it can be enrolled again. */
 	if (status == STATUS_LOCAL_TRUST) {
+		snprintf(agent->identity_fault, sizeof agent->identity_fault, "%s", why);
 		log_event(LOG_CRIT, "agent.identity", LOG_FIELDS({ LOG_CODE, status_code(status) }), "%s", why);
 		status = STATUS_OK;
 	}

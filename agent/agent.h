@@ -17,6 +17,7 @@ struct agent {
 	struct settings *settings;      /* as last loaded */
 	struct settings *first_settings;/* as at the start: directories borrow from it */
 	struct identity identity;
+	char identity_fault[512];       /* why there is none although there was; "": there is, or never was */
 	struct worker *writer;          /* of its files */
 	int lock_fd;                    /* of the state directory; -1: none */
 	struct enrolment enrolment;     /* begun and not finished; issuer NULL: none */
@@ -70,6 +71,8 @@ unsigned agent_endpoints(const struct agent *agent);
 void agent_describe(const struct agent *agent, char *text, size_t capacity);
 /* Ready, and what is missing: malformed nowhere, "" where nothing is. */
 bool agent_is_ready(const struct agent *agent, char *why, size_t capacity);
+/* Why there is no identity, and what to do. */
+void agent_describe_unenrolled(const struct agent *agent, char *text, size_t capacity);
 /* A directory's health in words, with the time of the next try where it is down. */
 void agent_describe_directory(const struct realm *realm, char *text, size_t capacity);
 /* A new identity is in force: sessions begin anew. */

@@ -30,11 +30,16 @@ void agent_describe_directory(const struct realm *realm, char *text, size_t capa
 	snprintf(text, capacity, "%s%s%s", health.text, waits ? "; next try at " : "", waits ? at : "");
 }
 
+void agent_describe_unenrolled(const struct agent *agent, char *text, size_t capacity)
+{
+	snprintf(text, capacity, "not enrolled: %s", agent->identity_fault[0] ? agent->identity_fault : "writebackctl enroll");
+}
+
 bool agent_is_ready(const struct agent *agent, char *why, size_t capacity)
 {
 	why[0] = 0;
 	if (!agent->identity.enrolled)
-		snprintf(why, capacity, "not enrolled");
+		agent_describe_unenrolled(agent, why, capacity);
 	else if (agent->identity.key_set.keys && !identity_trusts(&agent->identity, clock_now_ms() / 1000))
 		snprintf(why, capacity, "the service's key set has expired: nothing is accepted until its administrator has signed a new one (reset-service rotate-keys)");
 	else if (!link_attached(agent->link))

@@ -197,8 +197,10 @@ static void check_agent(const struct agent *agent, json_t *rows)
 {
 	const struct identity *identity = &agent->identity;
 	char text[640];
-	snprintf(text, sizeof text, identity->enrolled ? "%s with %s, root key %s" : "%s", identity->enrolled ? identity->agent_id : "not enrolled: writebackctl enroll",
-	         identity->enrolled ? identity->issuer : "", identity->enrolled ? jose_key_id(identity->root) : "");
+	if (identity->enrolled)
+		snprintf(text, sizeof text, "%s with %s, root key %s", identity->agent_id, identity->issuer, jose_key_id(identity->root));
+	else
+		agent_describe_unenrolled(agent, text, sizeof text);
 	add_row(rows, "agent", "enrolment", identity->enrolled, text);
 	int64_t left_s = identity->key_set.keys ? identity->key_set.exp - clock_now_ms() / 1000 : 0;
 	snprintf(text, sizeof text, identity->key_set.keys ? "version %lld, %lld days left" : "none seen yet", (long long)identity->key_set.version, (long long)(left_s / 86400));

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -10,6 +11,7 @@
 
 #include "agent/identity_store.h"
 #include "agent/key_file.h"
+#include "base/disk.h"
 
 #define FILE_MAX 131072
 
@@ -59,7 +61,7 @@ static enum status open_folder(const char *folder, char *why, size_t capacity)
 {
 	struct stat facts;
 	if (mkdir(folder, 0700) != 0 && errno != EEXIST) {
-		snprintf(why, capacity, "%s cannot be made: %s", folder, strerror(errno));
+		snprintf(why, capacity, "%s cannot be made: %s%s", folder, strerror(errno), disk_advice(errno));
 		return errno == EACCES || errno == EPERM ? STATUS_LOCAL_PERMISSION : STATUS_LOCAL_SYSTEM;
 	}
 	if (stat(folder, &facts) != 0 || !S_ISDIR(facts.st_mode) || facts.st_uid != geteuid() || (facts.st_mode & 077) != 0) {
@@ -161,6 +163,11 @@ enum status identity_load(const char *folder, const char *wrap_key_file, struct 
 		return status;
 	AUTO_FREE char *text = NULL;
 	status = read_file(ret_identity, "identity.json", &text, why, capacity);
+	char left[NAME_MAX + 1];
+	if (status == STATUS_LOCAL_NOT_ENROLLED && key_file_any(folder, left, sizeof left)) {
+		snprintf(why, capacity, "%s/identity.json is missing, and key files such as %s are there: restore it from the backup that has these, or revoke this agent at the service and enroll again", folder, left);
+		return STATUS_LOCAL_TRUST;
+	}
 	if (status == STATUS_LOCAL_NOT_ENROLLED)
 		return STATUS_OK;
 	if (status != STATUS_OK)
@@ -184,7 +191,7 @@ enum status identity_lock(const struct identity *identity, int *ret_fd, char *wh
 		*ret_fd = fd;
 		return STATUS_OK;
 	}
-	snprintf(why, capacity, "%s: %s", path, errno == EWOULDBLOCK ? "another writebackd runs with this state directory" : strerror(errno));
+	snprintf(why, capacity, "%s: %s%s", path, errno == EWOULDBLOCK ? "another writebackd runs with this state directory" : strerror(errno), disk_advice(errno));
 	if (fd >= 0)
 		close(fd);
 	return STATUS_LOCAL_SYSTEM;

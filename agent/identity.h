@@ -70,7 +70,7 @@ struct identity {
 };
 
 /* Makes the folder (0700) where it is missing and reads it. STATUS_OK also where not enrolled. STATUS_LOCAL_PERMISSION for a wrong owner or mode,
- * STATUS_LOCAL_TRUST for files that do not belong together, STATUS_LOCAL_INPUT for damaged ones, STATUS_LOCAL_CONFIG where key files are wrapped and `wrap_key_file` (NULL: none)
+ * STATUS_LOCAL_TRUST for files that do not belong together or where one is missing, STATUS_LOCAL_INPUT for damaged ones, STATUS_LOCAL_CONFIG where key files are wrapped and `wrap_key_file` (NULL: none)
  * is not what they were wrapped with; `why` gets a sentence. */
 enum status identity_load(const char *folder, const char *wrap_key_file, struct identity *ret_identity, char *why, size_t capacity) MUST_USE;
 /* One agent a state directory: *ret_fd holds the lock as long as it is open. STATUS_LOCAL_SYSTEM where another program holds it. */

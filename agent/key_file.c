@@ -120,6 +120,22 @@ static bool is_key_file(const char *name)
 	return false;
 }
 
+bool key_file_any(const char *folder, char *ret_name, size_t capacity)
+{
+	DIR *listing = opendir(folder);
+	const struct dirent *entry;
+	bool found = false;
+	while (listing && !found && (entry = readdir(listing))) {
+		size_t size = strlen(entry->d_name);
+		found = is_key_file(entry->d_name) && size > 4 && strcmp(entry->d_name + size - 4, ".jwk") == 0;
+		if (found)
+			snprintf(ret_name, capacity, "%s", entry->d_name);
+	}
+	if (listing)
+		closedir(listing);
+	return found;
+}
+
 void key_file_keep_only(const char *folder, const char *const *kids, size_t count)
 {
 	DIR *listing = opendir(folder);

@@ -21,6 +21,8 @@ enum status key_file_prepare(const char *folder, const struct jose_key *key, con
 /* Waits for the disk; durable when it returns. errno says why on STATUS_LOCAL_SYSTEM. */
 enum status key_file_write(const struct key_file *file) MUST_USE;
 void key_file_clear(struct key_file *file);
+/* Is there a key file, whole ones alone? Its name. */
+bool key_file_any(const char *folder, char *ret_name, size_t capacity);
 /* Overwrites and removes every key of the folder whose thumbprint is none of `kids` (`count` of them, NULL for none). */
 void key_file_keep_only(const char *folder, const char *const *kids, size_t count);
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/disk.h"
 
 #define BUSY_TIMEOUT_MS 5000
 
@@ -66,7 +68,10 @@ static enum status sqlite_failure(sqlite3 *db, const char *path, const char *wha
 {
 	int code = sqlite3_errcode(db) & 0xff;
 	enum status status = code == SQLITE_CORRUPT || code == SQLITE_NOTADB || code == SQLITE_ERROR ? STATUS_LOCAL_DAMAGED : STATUS_AGENT_JOURNAL;
-	return status_because(status, ret_why, "%s: %s: %s", path, status == STATUS_LOCAL_DAMAGED ? "is damaged" : what, sqlite3_errmsg(db));
+	char advice[PATH_MAX + 128] = "";
+	if (status != STATUS_LOCAL_DAMAGED)
+		disk_describe(path, advice, sizeof advice);
+	return status_because(status, ret_why, "%s: %s: %s%s", path, status == STATUS_LOCAL_DAMAGED ? "is damaged" : what, sqlite3_errmsg(db), advice);
 }
 
 static bool query_text(sqlite3 *db, const char *sql, char *out, size_t capacity)
@@ -102,7 +107,7 @@ static enum status set_pragmas(sqlite3 *db, const char *path, char **ret_why)
 			return sqlite_failure(db, path, pragmas[i], ret_why);
 	char mode[16] = "";
 	if (!query_text(db, "PRAGMA journal_mode = WAL", mode, sizeof mode) || strcmp(mode, "wal") != 0)
-		return sqlite_failure(db, path, "cannot be written; is the disk full, read-only or failing?", ret_why);
+		return sqlite_failure(db, path, "cannot be written", ret_why);
 	if (!execute(db, "PRAGMA synchronous = FULL"))
 		return sqlite_failure(db, path, "PRAGMA synchronous", ret_why);
 	return STATUS_OK;

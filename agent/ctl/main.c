@@ -59,7 +59,7 @@ static int ask(const struct options *options, json_t *take_input, json_t **ret_a
 static void print_identity(const json_t *identity)
 {
 	if (!json_is_object(identity)) {
-		puts("Agent      not enrolled: writebackctl enroll");
+		puts("Agent      not enrolled");
 		return;
 	}
 	printf("Agent      %s with %s\n", text_of(identity, "agent_id"), text_of(identity, "issuer"));

@@ -103,7 +103,7 @@ def test_a_disk_that_is_full_at_each_write(small, capsys):
     assert small.reset("bench099")["code"] == "ok"
 
 
-@pytest.mark.parametrize("how, status, says, user", [("ro", 71, "Read-only file system", "bench097"), ("full", 75, "journal.db", "bench098")])
+@pytest.mark.parametrize("how, status, says, user", [("ro", 71, "mounted read-only: mount it for writing", "bench097"), ("full", 75, "is full (0 KiB are left): make room on it", "bench098")])
 def test_a_start_on_a_disk_that_takes_nothing(small, how, status, says, user):
     small.agent.writebackd.stop()
     small.disk.remount("ro" if how == "ro" else f"size={small.disk.used()}")

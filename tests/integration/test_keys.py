@@ -97,6 +97,20 @@ def test_by_hand_and_by_age(lab):
     agree(lab)
 
 
+def test_a_lost_identity_is_an_error_that_names_it(lab):
+    lab.agent.writebackd.stop()
+    os.rename(state(lab.agent, "identity.json"), state(lab.agent, "kept"))
+    lab.agent.start_writebackd()
+    assert "identity.json is missing" in lab.agent.writebackd.wait_event(event="agent.identity", level="critical")["message"]
+    for words in (["status"], ["check"]):
+        said = lab.agent.ctl(*words, check=False)
+        assert "identity.json is missing" in said and "restore it" in said, said
+    lab.agent.writebackd.stop()
+    os.rename(state(lab.agent, "kept"), state(lab.agent, "identity.json"))
+    lab.agent.start_writebackd()
+    agree(lab)
+
+
 def test_without_a_channel_it_is_refused(lab):
     lab.service.program.stop()
     wait_for("no channel", lambda: lab.agent.status()["channel"]["ready"] == 0)

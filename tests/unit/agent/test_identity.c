@@ -352,6 +352,19 @@ static void wrapped(void **state)
 	refuse(wrap, STATUS_LOCAL_TRUST, "is missing");
 }
 
+/* Not "never enrolled": that would be said as a matter of course, and the keys be lost by the next enrolment. */
+static void identity_is_lost(void **state)
+{
+	char kept[160];
+	snprintf(kept, sizeof kept, "%s", path_of("%s", "identity.json.kept"));
+	rename(path_of("%s", "identity.json"), kept);
+	refuse(NULL, STATUS_LOCAL_TRUST, "identity.json is missing");
+	assert_non_null(strstr(why, "restore it"));
+	assert_non_null(strstr(why, ".jwk"));
+	rename(kept, path_of("%s", "identity.json"));
+	reload(*state, NULL);
+}
+
 /* Enrolling again cut short leaves the agent that was; whole, none of its keys. */
 static void enrolled_again(void **state)
 {
@@ -376,6 +389,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_a_crash_leaves_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_folder_that_takes_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(files_of_an_older_version, setup, teardown),
+		cmocka_unit_test_setup_teardown(identity_is_lost, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrapped, setup, teardown),
 		cmocka_unit_test_setup_teardown(enrolled_again, setup, teardown),
 	};
