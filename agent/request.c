@@ -235,9 +235,9 @@ static bool count_write(const struct journal_entry *entry, void *arg)
 	struct requests *requests = arg;
 	/* A time that lies ahead is a clock's fault, and lets nothing off. */
 	int64_t resumed_ms = journal_number(requests->world.journal, REQUESTS_RESUMED_MS, 0);
-	bool before = entry->outcome_at_ms <= resumed_ms && resumed_ms <= clock_now_ms();
-	if (entry->state == JOURNAL_OUTCOME && strcmp(entry->code, status_code(STATUS_CREDENTIAL_WRONG)) == 0)
-		limits_restore_guess(requests->world.limits, entry->user_guid, !before, entry->outcome_at_ms);
+	bool was_resumed = resumed_ms <= clock_now_ms(), before = was_resumed && entry->outcome_at_ms <= resumed_ms;
+	if (entry->wrong_at_ms)
+		limits_restore_guess(requests->world.limits, entry->user_guid, !was_resumed || entry->wrong_at_ms > resumed_ms, entry->wrong_at_ms);
 	if (entry->state == JOURNAL_OUTCOME)
 		request_restore_write(requests, entry);
 	if (entry->counts && entry->state == JOURNAL_OUTCOME && !before)

@@ -178,6 +178,8 @@ static void settle_guess(struct request *request)
 	bool wrong = request->guessed_wrong && status_outcome(request->result.code) != OUTCOME_APPLIED;
 	if (request->guesses)
 		limits_settle_guess(request->all->world.limits, request->entry.user_guid, wrong, clock_now_ms());
+	if (request->guesses && wrong)
+		request->entry.wrong_at_ms = clock_now_ms();
 	request->guesses = false;
 }
 

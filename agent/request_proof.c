@@ -11,6 +11,7 @@ struct proving {
 	struct located *located;
 	proof_done done;
 	enum proof proof;
+	int64_t wrong_before_ms;        /* entry.wrong_at_ms before this one */
 	/* What the bind is about. */
 	struct replication_record record;
 	char *dn;
@@ -95,7 +96,9 @@ static void handle_tried(enum status status, const struct directory_answer *answ
 	struct proving *proving = arg;
 	struct request *request = proving->request;
 	struct directory_call *call;
-	limits_settle_guess(request->all->world.limits, request->entry.user_guid, request_was_wrong(status, answer), clock_now_ms());
+	bool wrong = request_was_wrong(status, answer);
+	limits_settle_guess(request->all->world.limits, request->entry.user_guid, wrong, clock_now_ms());
+	request->entry.wrong_at_ms = wrong ? clock_now_ms() : proving->wrong_before_ms;
 	/* What never left was no try. */
 	request->proof_spent = !answer || answer->tried;
 	proving->proof = judge(status, answer);
@@ -118,6 +121,7 @@ static void give_up(struct proving *proving)
 {
 	struct request *request = proving->request;
 	limits_settle_guess(request->all->world.limits, request->entry.user_guid, false, clock_now_ms());
+	request->entry.wrong_at_ms = proving->wrong_before_ms;
 	request->proving = NULL;
 }
 
@@ -144,6 +148,7 @@ static enum status mark(struct proving *proving)
 	struct request *request = proving->request;
 	enum journal_state before = request->entry.state;
 	request->entry.state = marked_state(request);
+	request->entry.wrong_at_ms = clock_now_ms(); /* if the agent ends behind it, it may have been */
 	enum status status = journal_outcome(request->all->world.journal, &request->entry, handle_marked, proving);
 	if (status != STATUS_OK)
 		request->entry.state = before;
@@ -160,7 +165,7 @@ bool request_prove(struct request *request, struct located *take_located, unsign
 	struct proving *proving = malloc(sizeof *proving);
 	char *dn = strdup(account->dn);
 	if (proving && dn && limits_admit_proof(limits, request->entry.user_guid, account->policy.lockout_threshold, guesses, clock_now_ms(), &retry_after_s) == STATUS_OK) {
-		*proving = (struct proving){ request, take_located, done, PROOF_NOTHING, *located_password_record(take_located), dn };
+		*proving = (struct proving){ request, take_located, done, PROOF_NOTHING, request->entry.wrong_at_ms, *located_password_record(take_located), dn };
 		request->proving = proving;
 		if ((request->intent && request->entry.state != marked_state(request) ? mark : try)(proving) == STATUS_OK)
 			return true;

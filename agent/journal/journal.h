@@ -46,6 +46,7 @@ struct journal_entry {
 	char code[40];                  /* status_code(); "" before */
 	bool counts;                    /* a password or unlock write that was applied, or may have been: the throttle counts it */
 	bool sets_password;
+	int64_t wrong_at_ms;            /* a password that was tried for it then was not the user's, or may not have been; 0: none */
 	char *result;                   /* the payload of the final result as JSON without iat, as result_build made it; NULL before */
 	bool acknowledged;
 	bool pending;                   /* set by the journal in what it hands out: the last change is not on disk yet, so nobody may be told of it */

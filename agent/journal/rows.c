@@ -24,9 +24,13 @@ static const struct field {
 	/* Since version 2. */
 	FIELD(second_server, TEXT), FIELD(second_invocation_id, OCTETS), FIELD(second_committed_usn, UNSIGNED_64),
 	FIELD(second_password_version, UNSIGNED_32), FIELD(second_password_originator, OCTETS), FIELD(second_password_originating_usn, UNSIGNED_64), FIELD(second_at_ms, SIGNED_64),
+	/* Since version 4. */
+	FIELD(wrong_at_ms, SIGNED_64),
 #undef FIELD
 };
-enum { FIELDS = sizeof fields / sizeof *fields, FIRST_FIELDS = FIELDS - 7 };
+enum { FIELDS = sizeof fields / sizeof *fields };
+/* How many there were in a version, the newest first. */
+static const size_t fields_of_versions[] = { FIELDS, FIELDS - 1, FIELDS - 8 };
 
 const char *const rows_migrations[JOURNAL_VERSION] = {
 	"CREATE TABLE entries ("
@@ -55,7 +59,8 @@ const char *const rows_migrations[JOURNAL_VERSION] = {
 	TRIGGERS(entries) TRIGGERS(numbers)
 #undef TRIGGERS
 	"INSERT INTO entries SELECT * FROM former_entries ORDER BY sequence; DROP TABLE former_entries;"
-	"INSERT INTO numbers SELECT * FROM former_numbers; DROP TABLE former_numbers;"
+	"INSERT INTO numbers SELECT * FROM former_numbers; DROP TABLE former_numbers;",
+	"ALTER TABLE entries ADD COLUMN wrong_at_ms INTEGER NOT NULL DEFAULT 0;"
 };
 
 struct journal_entry *entry_copy(const struct journal_entry *entry)
@@ -175,13 +180,15 @@ static bool is_empty(const struct field *field, const struct journal_entry *entr
 	return field->kind == OCTETS ? bytes_equal(bytes, bytes_of(zeros, sizeof zeros)) : bytes.size == 0;
 }
 
-/* What version 2 added counts where there is any of it, so that the rows of version 1 keep their checksums. */
+/* What a later version added counts where there is any of it, so that the rows of an earlier one keep their checksums. */
 static size_t fields_in_checksum(const struct journal_entry *entry)
 {
-	for (size_t i = FIRST_FIELDS; i < FIELDS; i++)
-		if (!is_empty(&fields[i], entry))
-			return FIELDS;
-	return FIRST_FIELDS;
+	const size_t versions = sizeof fields_of_versions / sizeof fields_of_versions[0];
+	for (size_t version = 0; version + 1 < versions; version++)
+		for (size_t i = fields_of_versions[version + 1]; i < fields_of_versions[version]; i++)
+			if (!is_empty(&fields[i], entry))
+				return fields_of_versions[version];
+	return fields_of_versions[versions - 1];
 }
 
 static bool entry_checksum(int64_t sequence, const struct journal_entry *entry, uint8_t out[32])

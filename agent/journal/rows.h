@@ -7,7 +7,7 @@
 #include "agent/journal/journal.h"
 
 #define JOURNAL_APPLICATION_ID 0x57424a4c /* "WBJL" */
-#define JOURNAL_VERSION 3
+#define JOURNAL_VERSION 4
 extern const char *const rows_migrations[JOURNAL_VERSION];
 
 /* A malloc'ed INSERT OR REPLACE over all columns; NULL when memory is out. */

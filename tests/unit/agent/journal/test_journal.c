@@ -279,7 +279,7 @@ static void second_intent_survives(void **state)
 static void version_1_is_taken_over(void **state)
 {
 	static const char *const columns[] = { "second_server", "second_invocation_id", "second_committed_usn", "second_password_version", "second_password_originator",
-		"second_password_originating_usn", "second_at_ms" };
+		"second_password_originating_usn", "second_at_ms", "wrong_at_ms" };
 	char sql[128];
 	write_intent(1);
 	write_outcome(2);
@@ -298,6 +298,39 @@ static void version_1_is_taken_over(void **state)
 	close_journal();
 	run_sql("UPDATE entries SET second_server = 'dc2'");
 	assert_int_equal(open_journal(100), STATUS_LOCAL_DAMAGED);
+}
+
+static void wrong_passwords_survive(void **state)
+{
+	struct answer answer = { 0 };
+	struct journal_entry entry = intent(1);
+	write_intent(1);
+	entry.state = JOURNAL_SETTLING;
+	entry.wrong_at_ms = NOW * 1000 + 7;
+	assert_int_equal(journal_outcome(journal, &entry, answered, &answer), STATUS_OK);
+	assert_int_equal(wait_for(&answer), STATUS_OK);
+	reopen();
+	assert_int_equal(journal_find(journal, uuid(1))->wrong_at_ms, NOW * 1000 + 7);
+	close_journal();
+	run_sql("UPDATE entries SET wrong_at_ms = 0");
+	assert_int_equal(open_journal(100), STATUS_LOCAL_DAMAGED);
+}
+
+/* Rows with a second intent and without have another checksum each. */
+static void version_3_is_taken_over(void **state)
+{
+	struct answer answer = { 0 };
+	struct journal_entry second = second_intent(1);
+	write_intent(1);
+	write_intent(2);
+	assert_int_equal(journal_intent(journal, &second, answered, &answer), STATUS_OK);
+	assert_int_equal(wait_for(&answer), STATUS_OK);
+	close_journal();
+	run_sql("ALTER TABLE entries DROP COLUMN wrong_at_ms; PRAGMA user_version = 3");
+	assert_int_equal(open_journal(100), STATUS_OK);
+	assert_second(journal_find(journal, uuid(1)), &second);
+	assert_int_equal(journal_find(journal, uuid(1))->wrong_at_ms, 0);
+	assert_non_null(journal_find(journal, uuid(2)));
 }
 
 static bool note_order(const struct journal_entry *entry, void *arg)
@@ -652,9 +685,9 @@ static void a_flipped_bit_in_the_file_is_seen(void **state)
 static void foreign_and_newer_files_are_refused(void **state)
 {
 	close_journal();
-	run_sql("PRAGMA user_version = 4");
+	run_sql("PRAGMA user_version = 5");
 	assert_int_equal(open_journal(100), STATUS_LOCAL_DAMAGED);
-	run_sql("PRAGMA user_version = 3; PRAGMA application_id = 1");
+	run_sql("PRAGMA user_version = 4; PRAGMA application_id = 1");
 	assert_int_equal(open_journal(100), STATUS_LOCAL_DAMAGED);
 	assert_non_null(why);
 	run_sql("PRAGMA application_id = 1463962188"); /* "WBJL" */
@@ -753,7 +786,7 @@ int main(void)
 	snprintf(path, sizeof path, "%s/journal.db", folder);
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(intent_and_outcome_survive), TEST(the_index_knows_at_once), TEST(the_first_outcome_stands), TEST(settling_then_final), TEST(second_intent_survives), TEST(version_1_is_taken_over), TEST(order_of_arrival),
+		TEST(intent_and_outcome_survive), TEST(the_index_knows_at_once), TEST(the_first_outcome_stands), TEST(settling_then_final), TEST(second_intent_survives), TEST(version_1_is_taken_over), TEST(version_3_is_taken_over), TEST(wrong_passwords_survive), TEST(order_of_arrival),
 		TEST(forgetting_wants_acknowledgement_expiry_and_age), TEST(an_unexpired_row_is_kept), TEST(a_full_journal_keeps_what_counts), TEST(thousands_are_forgotten_at_once),
 		TEST(refusals_leave_room_for_the_rest), TEST(a_journal_nearly_full_keeps_only_what_is_owed), TEST(what_changed_something_waits_for_its_acknowledgement), TEST(thousands_are_abandoned_at_once),
 		TEST(numbers_survive), TEST(rows_are_limited),
