@@ -365,6 +365,37 @@ static void identity_is_lost(void **state)
 	reload(*state, NULL);
 }
 
+/* A file that another user owns could be changed by him, and one that he may read is no secret. */
+static void files_of_the_agent_alone(void **state)
+{
+	char signing[JOSE_KID_SIZE], wrap[256], file[256];
+	struct identity *identity = *state;
+	copy_id(signing, identity->signing);
+	for (int i = 0; i < 2; i++) {
+		snprintf(file, sizeof file, "%s", i ? path_of("signing.%s.jwk", signing) : path_of("identity.%s", "json"));
+		chmod(file, 0640);
+		refuse(NULL, STATUS_LOCAL_PERMISSION, "mode 0600");
+		chmod(file, 0600);
+		if (geteuid() == 0) {
+			assert_int_equal(chown(file, 65534, 65534), 0);
+			refuse(NULL, STATUS_LOCAL_PERMISSION, "of the agent's user");
+			assert_int_equal(chown(file, 0, 0), 0);
+		}
+	}
+	chmod(folder, 0750);
+	refuse(NULL, STATUS_LOCAL_PERMISSION, "mode 0700");
+	chmod(folder, 0700);
+	snprintf(wrap, sizeof wrap, "%s", wrap_file(7, 32));
+	if (geteuid() == 0) {
+		assert_int_equal(chown(wrap, 65534, 65534), 0);
+		refuse(wrap, STATUS_LOCAL_CONFIG, "of the agent's user or root");
+		assert_int_equal(chown(folder, 65534, 65534), 0);
+		refuse(NULL, STATUS_LOCAL_PERMISSION, "a folder of the agent's user");
+		assert_int_equal(chown(folder, 0, 0), 0);
+	}
+	reload(identity, NULL);
+}
+
 /* Enrolling again cut short leaves the agent that was; whole, none of its keys. */
 static void enrolled_again(void **state)
 {
@@ -386,6 +417,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(step_by_step, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_clock_set_back_keeps_nothing_for_years, setup, teardown),
 		cmocka_unit_test_setup_teardown(so_many_in_an_hour, setup, teardown),
+		cmocka_unit_test_setup_teardown(files_of_the_agent_alone, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_a_crash_leaves_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_folder_that_takes_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(files_of_an_older_version, setup, teardown),

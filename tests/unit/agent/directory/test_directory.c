@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 #include <jansson.h>
+#include <ldap.h>
 
 #include "agent/directory/directory.h"
 #include "base/clock.h"
@@ -64,9 +65,24 @@ static void on_checked(json_t *take_rows, void *arg)
 	end.rows = take_rows;
 }
 
+/* What libldap would take before the first handle of the process, if it might: two options, and a file of them. */
+static void be_hostile(void)
+{
+	char path[64];
+	snprintf(path, sizeof path, "%s/ldap.conf", folder);
+	FILE *file = fopen(path, "w");
+	fputs("SIZELIMIT 77\nTLS_REQCERT never\n", file);
+	fclose(file);
+	setenv("LDAPCONF", path, 1);
+	setenv("LDAPRC", path, 1);
+	setenv("LDAPTIMELIMIT", "77", 1);
+	setenv("LDAPURI", "ldap://127.0.0.1:1", 1);
+}
+
 static int set_up_once(void **state)
 {
 	assert_non_null(mkdtemp(folder));
+	be_hostile();
 	snprintf(ca_file, sizeof ca_file, "%s/root.pem", folder);
 	snprintf(password_file, sizeof password_file, "%s/password", folder);
 	fake_certificates(folder);
@@ -79,7 +95,7 @@ static int set_up_once(void **state)
 
 static int tear_down_once(void **state)
 {
-	static const char *const NAMES[] = { "root.pem", "server.pem", "server.key", "password" };
+	static const char *const NAMES[] = { "root.pem", "server.pem", "server.key", "password", "ldap.conf" };
 	char path[128];
 	for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
 		snprintf(path, sizeof path, "%s/%s", folder, NAMES[i]);
@@ -858,6 +874,20 @@ static void knows_its_domains(void **state)
 	assert_false(directory_serves(directory, "corp.example"));
 }
 
+static void nothing_comes_from_the_environment(void **state)
+{
+	int size = -1, time = -1;
+	char *uri = NULL;
+	start();
+	assert_int_equal(ldap_get_option(NULL, LDAP_OPT_SIZELIMIT, &size), LDAP_OPT_SUCCESS);
+	assert_int_equal(ldap_get_option(NULL, LDAP_OPT_TIMELIMIT, &time), LDAP_OPT_SUCCESS);
+	assert_int_equal(ldap_get_option(NULL, LDAP_OPT_URI, &uri), LDAP_OPT_SUCCESS);
+	assert_int_equal(size, 0);
+	assert_int_equal(time, 0);
+	assert_null(uri ? strstr(uri, "127.0.0.1") : NULL);
+	ldap_memfree(uri);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 static void begin_verify(const char *password, int64_t timeout_ms)
 {
@@ -976,7 +1006,7 @@ static void verifies_no_more(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { CASE(reads_everything), CASE(reads_one_byte_at_a_time), CASE(the_agents_own_account), CASE(another_entry_is_not_taken), CASE(names_that_match_not_once), CASE(unreadable_policy_is_unknown), CASE(a_policy_that_a_busy_server_withholds_is_not_unknown), CASE(partly_readable_policy_is_unknown),
+	const struct CMUnitTest tests[] = { CASE(nothing_comes_from_the_environment), CASE(reads_everything), CASE(reads_one_byte_at_a_time), CASE(the_agents_own_account), CASE(another_entry_is_not_taken), CASE(names_that_match_not_once), CASE(unreadable_policy_is_unknown), CASE(a_policy_that_a_busy_server_withholds_is_not_unknown), CASE(partly_readable_policy_is_unknown),
 		CASE(recheck_reads_anew), CASE(writes_once), CASE(refusals_are_told), CASE(an_answer_with_another_tag_counts), CASE(the_policy_control_is_required),
 		CASE(a_silent_server_leaves_the_truth_open), CASE(a_write_that_waited_was_not_sent), CASE(a_lively_connection_retires_after_a_lost_answer), CASE(a_connection_with_a_lost_answer_stands_for_others),
 		CASE(two_reads_stall_together), CASE(a_malformed_answer_to_a_write_is_none), CASE(an_answer_without_a_tag_ends_the_connection),
