@@ -1,5 +1,5 @@
 /* agent: writebackd's parts joined: which session feeds which request, what is repeated, what the notification says, how it all ends.
- * The struct is shared by main.c, agent.c, agent_describe.c, rotation.c, commands.c and those of check_user.h; nobody else includes this. */
+ * The struct is shared by main.c, agent.c, agent_describe.c, reload.c, rotation.c, commands.c and those of check_user.h; nobody else includes this. */
 #ifndef AGENT_AGENT_H
 #define AGENT_AGENT_H
 

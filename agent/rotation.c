@@ -161,7 +161,7 @@ void agent_rotation_minute(struct agent *agent)
 	struct session *session = any_ready(agent);
 	if (!agent->identity.enrolled)
 		return;
-	if (agent->identity.unwritten)
+	if (agent->identity.unwritten && !agent->identity.store.writing)
 		identity_save(&agent->identity, handle_mended, agent);
 	identity_drop_retired(&agent->identity, now_s(), handle_written, agent);
 	if (session && is_pending(agent) && may_ask(agent) && !(agent->rotation.asked & 1u << session_endpoint(session)))

@@ -60,6 +60,23 @@ def test_it_fails_between_write_and_outcome(machine, fault, user):
     assert (answer["status"], version(machine, user)) == ("applied", before + 1)
 
 
+def test_new_keys_on_a_disk_that_fails(machine):
+    """The present ones stay in use, and whoever asked hears why; once the disk is well it is done."""
+    def keys():
+        return {name: machine.agent.status()["identity"][name] for name in ("signing_key", "decryption_key")}
+    machine.agent.wait_ready()
+    before = keys()
+    machine.set(fsync=1)
+    try:
+        said = machine.agent.ctl("rotate-keys", check=False)
+        assert "the present ones stay in use" in said and "Input/output error: the disk does not take" in said, said
+        assert keys() == before
+    finally:
+        machine.set(fsync=0)
+    machine.agent.ctl("rotate-keys")
+    assert not set(keys().values()) & set(before.values())
+
+
 # A disk of a few KiB ------------------------------------------------------------------------------------------------------------------------------------
 
 PAGE, AMPLE = 4096, 64 << 20
