@@ -74,7 +74,7 @@ static void take_octets(struct input *input, uint8_t *out, size_t size)
 
 static void take_entry(struct input *input, struct journal_entry *entry)
 {
-	bool second = take(input, 1) & 1;
+	unsigned parts = (unsigned)take(input, 1);
 	char result[256];
 	snprintf(entry->request_id, sizeof entry->request_id, "7d444840-9dc0-41d1-b245-5ffdce74fa%02x", (unsigned)take(input, 1));
 	take_text(input, entry->operation_id, sizeof entry->operation_id);
@@ -98,13 +98,15 @@ static void take_entry(struct input *input, struct journal_entry *entry)
 	entry->acknowledged = take(input, 1) & 1;
 	take_text(input, result, sizeof result);
 	entry->result = result[0] != 0 ? strdup(result) : NULL;
-	if (second) {
+	if (parts & 1) {
 		take_text(input, entry->second_server, sizeof entry->second_server);
 		take_octets(input, entry->second_invocation_id, sizeof entry->second_invocation_id);
 		entry->second_committed_usn = take(input, 8);
 		entry->second_password_version = (uint32_t)take(input, 4);
 		entry->second_at_ms = (int64_t)take(input, 8);
 	}
+	if (parts & 2)
+		entry->wrong_at_ms = (int64_t)take(input, 8);
 }
 
 /* What another program or a bad disk may have put into one column. */
