@@ -320,7 +320,7 @@ def test_scopes_references_and_limits(svc):
 
 
 def test_paged_search(svc):
-    control, found, pages = SimplePagedResultsControl(True, size=30, cookie=b""), [], 0
+    control, found, pages = SimplePagedResultsControl(True, size=35, cookie=b""), [], 0
     while True:
         kind, entries, _, answered = svc.result3(svc.search_ext(f"OU=People,{BASE}", ldap.SCOPE_SUBTREE, "(cn=bench*)", ["cn"], serverctrls=[control]))
         found += [e[0] for e in entries]
@@ -328,7 +328,7 @@ def test_paged_search(svc):
         control.cookie = answered[0].cookie
         if not control.cookie:
             break
-    assert len(found) == len(set(found)) == 200 and pages == 7
+    assert len(found) == len(set(found)) == 240 and pages == 7
 
 
 def test_missing_names(svc):
