@@ -18,15 +18,17 @@
 /* Forward secrecy always; TLS 1.3 has nothing else. Domain controllers of 2012 R2 still need CBC with ECDHE. */
 #define CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:ECDHE+AES:!aNULL:!eNULL:!PSK:!SRP:!AESCCM"
 
-/* What OpenSSL says, or the system where a file could not be opened. */
+const char *tls_reason(unsigned long error)
+{
+	const char *reason = ERR_SYSTEM_ERROR(error) ? strerror(ERR_GET_REASON(error)) : ERR_reason_error_string(error);
+	return reason == NULL ? "no reason given" : reason;
+}
+
+/* The last one, or the system's where a file could not be opened. */
 static const char *last_reason(void)
 {
-	unsigned long error = ERR_peek_last_error();
 	unsigned long first = ERR_peek_error();
-	if (ERR_SYSTEM_ERROR(first))
-		return strerror(ERR_GET_REASON(first));
-	const char *reason = ERR_reason_error_string(error);
-	return reason == NULL ? "no reason given" : reason;
+	return tls_reason(ERR_SYSTEM_ERROR(first) ? first : ERR_peek_last_error());
 }
 
 static SSL_CTX *new_context(const SSL_METHOD *method)
@@ -249,11 +251,10 @@ enum status tls_failure(SSL *ssl, unsigned long error, char *why, size_t capacit
 		snprintf(why, capacity, "the peer's certificate was refused: %s", X509_verify_cert_error_string(result));
 		return verify_status(result);
 	}
-	const char *reason = error == 0 ? NULL : ERR_SYSTEM_ERROR(error) ? strerror(ERR_GET_REASON(error)) : ERR_reason_error_string(error);
 	if (error == 0)
 		snprintf(why, capacity, "the connection ended during the TLS handshake");
 	else
-		snprintf(why, capacity, "the TLS handshake failed: %s", reason == NULL ? "unknown error" : reason);
+		snprintf(why, capacity, "the TLS handshake failed: %s", tls_reason(error));
 	return STATUS_TLS_FAILED;
 }
 

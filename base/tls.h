@@ -28,6 +28,9 @@ enum status tls_client_new(SSL_CTX *context, const char *host, SSL **ret_ssl) MU
  * the log, made from the verify result and `error` (as given by bufferevent_get_openssl_error or ERR_get_error; 0 if none). */
 enum status tls_failure(SSL *ssl, unsigned long error, char *why, size_t capacity);
 
+/* What OpenSSL says of an error, or the system where it was the system's. Never NULL. */
+const char *tls_reason(unsigned long error);
+
 /* Facts about an established connection, for logs and for `writebackctl check`. */
 struct tls_peer {
 	char version[16];          /* "TLSv1.3" */

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/crash.h"
+#include "base/tls.h"
 #include "proto/messages.h"
 
 #define CLOSE_US 5000000   /* from our close frame to the end, whatever the peer does */
@@ -354,12 +355,15 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 	char reason[sizeof ws->closed.reason];
 	unsigned long error = bufferevent_get_openssl_error(bev);
 	int number = EVUTIL_SOCKET_ERROR();
+	/* SSL_ERROR_SYSCALL comes as it is (libevent 2.1): the system's error is the reason. */
+	if (ERR_GET_LIB(error) == 0)
+		error = 0;
 	ws->depth++;
 	/* A peer that closes TCP without close_notify comes as ERROR "unexpected eof" (OpenSSL 3). */
 	if ((what & BEV_EVENT_EOF) || ERR_GET_REASON(error) == SSL_R_UNEXPECTED_EOF_WHILE_READING || (!error && !number))
 		snprintf(reason, sizeof reason, "the connection ended without a close frame");
 	else
-		snprintf(reason, sizeof reason, "the connection broke: %s", error ? ERR_reason_error_string(error) : evutil_socket_error_to_string(number));
+		snprintf(reason, sizeof reason, "the connection broke: %s", error ? tls_reason(error) : evutil_socket_error_to_string(number));
 	websocket_end(ws, STATUS_CHANNEL_REFUSED, reason);
 	leave(ws);
 }

@@ -49,6 +49,7 @@ def test_refused_is_told_once_and_shown(line):
     line.agent.writebackd.wait_event(event="channel.down")
     time.sleep(1.5)  # several tries
     assert {down["code"] for down in line.downs()[before:]} == {"channel.refused"} and len(line.downs()) <= before + 2  # lost, and then refused
+    assert "Connection reset by peer" in line.downs()[before]["message"]
     line.relay.forward()
     line.wait_ready(10)
 
@@ -68,8 +69,9 @@ def test_cut_after_the_request_came_and_delivered_again(line):
     came = line.suffered("on=search user=alice delay=500 count=1")
     claims, frame = line.send("alice")
     wait_for("it to be worked on", came)
+    before_cut = line.service.ws
     line.relay.reset()
-    wait_for("another channel", lambda: line.service.ws, 10)
+    wait_for("another channel", lambda: line.service.ws and line.service.ws is not before_cut, 10)
     line.service.send(frame)  # what a service does with what has no result
     once(line, "alice", claims, before)
 
