@@ -24,6 +24,8 @@ def build():
 
 def pytest_collection_modifyitems(items):
     for item in items:
+        if "samba" in item.nodeid.lower():
+            item.add_marker("samba")
         if any(word in item.nodeid for word in ("samba", "openldap", "389", "test_ldap", "test_two_controllers", "test_discovery", "test_binding", "test_rights")):
             item.add_marker("elsewhere")
 
