@@ -25,8 +25,7 @@ class Line:
         self.agent.start()
         self.agent.enroll(self.service.issuer, self.service.ticket)
         self.wait_ready()
-        ready = int(time.time())  # what is asked in the second of an agent's start may have been done before it, and is held against the record first
-        wait_for("the next second", lambda: int(time.time()) > ready, 5)
+        self.agent.wait_first_second()
 
     def wait_ready(self, timeout=10):
         wait_for("a channel", lambda: self.service.ws, timeout)

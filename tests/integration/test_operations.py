@@ -269,6 +269,7 @@ def readable_memory(pid):
 @pytest.mark.plain
 def test_no_password_is_left_in_the_agents_memory(lab):
     """Neither as it came nor as the directory gets it: jansson's, libldap's and the buffers of TLS are wiped."""
+    lab.agent.wait_first_second()
     pid = lab.agent.writebackd.pid
     old, new, wrong = "Nachtigall-Old-1!", "Rotkehlchen-New-2!", "Zaunkoenig-Wrong-3!"
     assert ask(lab, "change", "bench055", old_password=OLD, new_password=old)[0] == ("applied", "ok")
