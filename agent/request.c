@@ -230,14 +230,22 @@ void requests_free(struct requests *requests)
 	free(requests);
 }
 
+/* The rows of before the journal's version 4 have no time of their own for it. */
+static int64_t wrong_at_ms(const struct journal_entry *entry)
+{
+	bool ended_wrong = entry->state == JOURNAL_OUTCOME && strcmp(entry->code, status_code(STATUS_CREDENTIAL_WRONG)) == 0;
+	return !entry->wrong_at_ms && ended_wrong ? entry->outcome_at_ms : entry->wrong_at_ms;
+}
+
 static bool count_write(const struct journal_entry *entry, void *arg)
 {
 	struct requests *requests = arg;
 	/* A time that lies ahead is a clock's fault, and lets nothing off. */
 	int64_t resumed_ms = journal_number(requests->world.journal, REQUESTS_RESUMED_MS, 0);
 	bool was_resumed = resumed_ms <= clock_now_ms(), before = was_resumed && entry->outcome_at_ms <= resumed_ms;
-	if (entry->wrong_at_ms)
-		limits_restore_guess(requests->world.limits, entry->user_guid, !was_resumed || entry->wrong_at_ms > resumed_ms, entry->wrong_at_ms);
+	int64_t wrong_ms = wrong_at_ms(entry);
+	if (wrong_ms)
+		limits_restore_guess(requests->world.limits, entry->user_guid, !was_resumed || wrong_ms > resumed_ms, wrong_ms);
 	if (entry->state == JOURNAL_OUTCOME)
 		request_restore_write(requests, entry);
 	if (entry->counts && entry->state == JOURNAL_OUTCOME && !before)

@@ -1988,6 +1988,29 @@ static void test_verify(void **state)
 	assert_int_equal(played.verified, 4);
 }
 
+static void ignore_outcome(enum status status, void *arg)
+{
+}
+
+/* Its rows say it by their code alone: an upgrade lets nobody guess on. */
+static void test_guesses_of_an_older_version(void **state)
+{
+	struct scene *scene = *state;
+	const struct ask wrong = { OP_VERIFY, .old_password = "wrong" };
+	played.right = OLD;
+	allow_verify(scene);
+	struct journal_entry older = *entry_of(scene, ask_one(scene, wrong));
+	older.wrong_at_ms = 0;
+	for (unsigned i = 0; i < 2; i++) {
+		uuid_random(older.request_id);
+		assert_int_equal(journal_outcome(scene->journal, &older, ignore_outcome, NULL), STATUS_OK);
+	}
+	close_scene(scene);
+	open_scene(scene);
+	assert_int_equal(ask_one(scene, wrong)->code, STATUS_AGENT_THROTTLED);
+	assert_int_equal(played.verified, 1);
+}
+
 /* What the directory says in words that are not known may mean a wrong password; that it cannot say may not. */
 static void test_guesses_not_understood(void **state)
 {
@@ -2309,7 +2332,7 @@ int main(void)
 		ROW(test_no_second_write_over_another), ROW(test_no_second_write_where_it_would_not_stand), ROW(test_second_write_on_a_stale_server), ROW(test_no_second_write_out_of_scope),
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand),
-		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
+		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_of_an_older_version), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
 		ROW(test_what_another_agent_has_done_meanwhile_is_not_done_again), ROW(test_the_channels_loss_is_heard_before_the_write), ROW(test_no_second_write_while_undelivered), ROW(test_read_again_behind_a_wrong_bind),
 		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written),
 		ROW(test_ends_anywhere), ROW(test_ends_anywhere_in_settling), ROW(test_ends_anywhere_beside_anothers_write), ROW(test_ends_anywhere_behind_another_agent), ROW(test_ends_anywhere_beside_another_agent), ROW(test_ends_while_others_wait), ROW(test_ends_with_a_full_disk), ROW(test_ends_anywhere_in_a_second_write), ROW(test_ends_before_the_intent), ROW(test_ends_while_the_truth_is_read),
