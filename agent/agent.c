@@ -281,6 +281,12 @@ static void handle_detached(const char *why, void *arg)
 	tell_status(agent);
 }
 
+void agent_begin_anew(struct agent *agent)
+{
+	link_drop(agent->link);
+	forget_endpoints(agent);
+}
+
 void agent_identity_changed(struct agent *agent)
 {
 	journal_set_number(agent->journal, "key_set_version", agent->identity.key_set_floor);
@@ -288,8 +294,7 @@ void agent_identity_changed(struct agent *agent)
 	agent->identity_fault[0] = 0;
 	agent_reset_rotation(agent);
 	link_hold(agent->link, STATUS_OK, NULL);
-	link_drop(agent->link);
-	forget_endpoints(agent);
+	agent_begin_anew(agent);
 	log_event(LOG_NOTICE, "agent.enrolled", LOG_FIELDS({ LOG_AGENT_ID, agent->identity.agent_id }), "enrolled with %s", agent->identity.issuer);
 }
 

@@ -75,6 +75,8 @@ bool agent_is_ready(const struct agent *agent, char *why, size_t capacity);
 void agent_describe_unenrolled(const struct agent *agent, char *text, size_t capacity);
 /* A directory's health in words, with the time of the next try where it is down. */
 void agent_describe_directory(const struct realm *realm, char *text, size_t capacity);
+/* Ends all channels, and the program that holds them connects again: what was not taken in is delivered again. */
+void agent_begin_anew(struct agent *agent);
 /* A new identity is in force: sessions begin anew. */
 void agent_identity_changed(struct agent *agent);
 

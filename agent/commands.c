@@ -312,6 +312,7 @@ static void handle_enrolled(enum status status, void *arg)
 	}
 	identity_describe_unwritten(&agent->identity, why, sizeof why);
 	snprintf(text, sizeof text, "the enrolment is not kept, and what was before it stays: %s", why);
+	agent_begin_anew(agent); /* what came meanwhile was not taken in */
 	control_refuse(call, status, text);
 }
 

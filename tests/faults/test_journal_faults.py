@@ -1,6 +1,6 @@
 """The agent's journal on a disk that is full or fails, damaged, and brought back from a backup: each a clear state, and never a second write. The truth is read at the directory.
 What a lost or altered octet does to the files themselves: tests/unit/agent/journal/test_journal_damage.c."""
-import os, shutil, subprocess
+import os, shutil, subprocess, threading
 
 import pytest
 
@@ -75,6 +75,28 @@ def test_new_keys_on_a_disk_that_fails(machine):
         machine.set(fsync=0)
     machine.agent.ctl("rotate-keys")
     assert not set(keys().values()) & set(before.values())
+
+
+def test_an_enrolment_that_the_disk_does_not_keep_loses_no_request(machine):
+    """What comes while it is being written is not taken in; the agent stays who it was, and the service delivers it again."""
+    machine.agent.wait_ready()
+    before, ticket = version(machine, "bench099"), os.path.join(machine.agent.folder, "ticket")
+    with open(ticket, "w", encoding="utf-8") as f:
+        f.write(machine.service.ticket() + "\n")
+    machine.set(fsync=2000)
+    enrolling = threading.Thread(target=lambda: said.append(machine.agent.ctl("enroll", machine.service.issuer, "--ticket-file", ticket, "--ca-file", machine.service.ca, "--replace", check=False)))
+    said = []
+    enrolling.start()
+    try:
+        wait_for("the new keys' files", lambda: [name for name in os.listdir(machine.agent.settings["state_directory"]) if name.endswith(".jwk.new")])
+        operation = machine.begin("bench099")
+        machine.service.program.wait_event(event="request.sent", operation_id=operation)
+    finally:
+        machine.set(fsync=0)
+    enrolling.join(20)
+    assert "what was before it stays" in said[0], said
+    assert machine.service.wait_final(operation, 20)["status"] == "applied"
+    assert version(machine, "bench099") == before + 1
 
 
 # A disk of a few KiB ------------------------------------------------------------------------------------------------------------------------------------

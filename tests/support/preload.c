@@ -1,5 +1,5 @@
 /* preload: faults of the machine for a program under test. LD_PRELOAD this, and name a file of three 64-bit numbers in $PRELOAD_CONTROL; the test writes them while the program runs:
- *   [0] milliseconds that the wall clock is ahead (the monotonic clock goes on)   [1] not 0: fsync fails with EIO   [2] not 0: writing to files of the journal fails with ENOSPC */
+ *   [0] milliseconds that the wall clock is ahead (the monotonic clock goes on)   [1] not 0: fsync fails with EIO, after so many milliseconds   [2] not 0: writing to files of the journal fails with ENOSPC */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
@@ -62,8 +62,16 @@ static int fail(int number)
 	return -1;
 }
 
-int fsync(int fd) { return numbers[1] ? fail(EIO) : (int)syscall(SYS_fsync, fd); }
-int fdatasync(int fd) { return numbers[1] ? fail(EIO) : (int)syscall(SYS_fdatasync, fd); }
+static int sync_by(long call, int fd)
+{
+	if (!numbers[1])
+		return (int)syscall(call, fd);
+	usleep((useconds_t)numbers[1] * 1000);
+	return fail(EIO);
+}
+
+int fsync(int fd) { return sync_by(SYS_fsync, fd); }
+int fdatasync(int fd) { return sync_by(SYS_fdatasync, fd); }
 
 static int is_of_journal(int fd)
 {
