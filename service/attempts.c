@@ -9,6 +9,8 @@
 
 #define GRACE_MS 5000 /* behind exp: what the first agent began in time it has answered, or its channel is truly gone */
 
+#define OPERATION_MS 900000 /* no operation is tried for longer: an agent does not look further back for what was written (first_iat) */
+
 #define FIRST_PAUSE_MS 250
 #define MAX_DOUBLINGS 4 /* 4 s */
 
@@ -155,7 +157,7 @@ static bool is_lost(const struct task *task)
 bool attempts_next(struct task *task, int64_t now_ms)
 {
 	struct operations *operations = task->owner;
-	if (task->life != LIFE_QUEUED || task->words > 0 || !is_lost(task) || may_still_act(task, now_ms))
+	if (task->life != LIFE_QUEUED || task->words > 0 || !is_lost(task) || may_still_act(task, now_ms) || now_ms > task->row.created_ms + OPERATION_MS)
 		return false;
 	struct spare spare = take_spare(task);
 	if (spare.agent == NULL)
