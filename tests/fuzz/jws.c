@@ -28,7 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const char *const typs[] = { TYP_REQUEST, TYP_ACK, TYP_CHALLENGE, TYP_WELCOME, TYP_DRAIN, NULL };
 	AUTO_FREE char *payload = NULL;
-	char kid[JOSE_KID_SIZE];
+	char kid[JOSE_KID_SIZE], peeked[JOSE_TYP_SIZE] = "";
 	const char *typ = NULL;
 	json_t *json;
 	size_t payload_size;
@@ -36,6 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if ((jose_verify(bytes_of(data, size), typs, trusted(), &payload, &payload_size, &typ, NULL) == JOSE_OK) != (payload != NULL))
 		abort();
 	if (payload && !typ)
+		abort();
+	if (jose_peek_typ(trusted(), bytes_of(data, size), peeked) == JOSE_OK ? payload && strcmp(peeked, typ) != 0 : payload != NULL)
 		abort();
 	if (payload && payload[payload_size] != '\0')
 		abort();
