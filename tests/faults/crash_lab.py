@@ -164,7 +164,10 @@ class Cell:
         os.rename(path + ".new", path)
 
     def passed(self, process, timeout=15):
-        wait_for(f"{process} of {self.name} to pass its point", lambda: not os.path.exists(self.files[process]), timeout)
+        try:
+            wait_for(f"{process} of {self.name} to pass its point", lambda: not os.path.exists(self.files[process]), timeout)
+        except Late as late:
+            raise Late(f"{late}; {Observer.last_words(self.agent)}") from None
 
     # One cycle ----------------------------------------------------------------------------------------------------------------------------
 
@@ -313,6 +316,7 @@ def run_points(world, jobs, cells, seed, tally=None, deadline=None):
     def end(cell, of, point):
         try:
             cell.held = False
+            cell.agent.writebackd.signal(signal.SIGCONT)  # where a run was given up before the point at which it stops
             cell.wait_ready(75)  # that may be a minute
             for text in cell.observer.check():
                 tally.violate(next((of[i] for i in of if i in text), point), text)

@@ -24,7 +24,7 @@ def build():
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if "samba" in item.nodeid.lower():
+        if "samba" in item.nodeid.lower() or "test_error_map" in item.nodeid:  # which is one table of all directories
             item.add_marker("samba")
         if any(word in item.nodeid for word in ("samba", "openldap", "389", "test_ldap", "test_two_controllers", "test_discovery", "test_binding", "test_rights")):
             item.add_marker("elsewhere")
