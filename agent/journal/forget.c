@@ -50,10 +50,12 @@ static void forgetting_done(enum status status, void *arg)
 static bool can_forget(const struct journal *journal, const struct node *node, int64_t now_ms)
 {
 	const struct journal_entry *entry = node->entry;
-	bool full = journal->rows > journal->settings.rows_limit / 2 || (node->refusal && journal->refusals > journal_refusals_limit(journal) / 2);
+	/* What the throttles count goes last: an agent that starts anew would let somebody guess on. */
+	unsigned quarters = entry->counts || entry->wrong_at_ms ? 3 : 2;
+	bool full = journal->rows > journal->settings.rows_limit * quarters / 4 || (node->refusal && journal->refusals > journal_refusals_limit(journal) * quarters / 4);
 	/* A flood of requests that change nothing must not fill the journal, acknowledged or not: a service that asks once more hears that they have expired, which is as true. */
-	bool old = entry->outcome_at_ms <= now_ms - journal->settings.retain_ms, spare = entry->counts ? journal->rows > journal->settings.rows_limit / 4 * 3 : full;
-	return !node->pending && entry->state == JOURNAL_OUTCOME && entry->exp < now_ms / 1000 && (entry->acknowledged || !entry->counts) && (old || spare);
+	bool old = entry->outcome_at_ms <= now_ms - journal->settings.retain_ms;
+	return !node->pending && entry->state == JOURNAL_OUTCOME && entry->exp < now_ms / 1000 && (entry->acknowledged || !entry->counts) && (old || full);
 }
 
 static void collect(struct journal *journal, int64_t now_ms, struct forgetting *forgetting)

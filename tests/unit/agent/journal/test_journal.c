@@ -471,6 +471,35 @@ static void refusals_leave_room_for_the_rest(void **state)
 	assert_non_null(journal_find(journal, uuid(6)));
 }
 
+static void write_wrong(unsigned n)
+{
+	struct answer answer = { 0 };
+	struct journal_entry entry = refusal(n, NOW + 30);
+	entry.wrong_at_ms = entry.outcome_at_ms;
+	assert_int_equal(journal_outcome(journal, &entry, answered, &answer), STATUS_OK);
+	assert_int_equal(wait_for(&answer), STATUS_OK);
+}
+
+/* Whoever may ask may ask for anything else until it is gone: then a restart would let him guess on. */
+static void no_flood_washes_a_wrong_password_away(void **state)
+{
+	close_journal();
+	assert_int_equal(open_journal(32), STATUS_OK); /* 8 refusals */
+	write_wrong(0);
+	for (unsigned i = 1; i < 6; i++)
+		assert_int_equal(write_refusal(i, NOW + 30), STATUS_OK);
+	journal_forget(journal, (NOW + 31) * 1000);
+	while (journal_find(journal, uuid(5)))
+		event_base_loop(base, EVLOOP_ONCE);
+	assert_non_null(journal_find(journal, uuid(0)));
+	/* but they leave room as well */
+	for (unsigned i = 6; i < 12; i++)
+		write_wrong(i);
+	journal_forget(journal, (NOW + 31) * 1000);
+	while (journal_find(journal, uuid(0)))
+		event_base_loop(base, EVLOOP_ONCE);
+}
+
 static void a_journal_nearly_full_keeps_only_what_is_owed(void **state)
 {
 	close_journal();
@@ -788,7 +817,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(intent_and_outcome_survive), TEST(the_index_knows_at_once), TEST(the_first_outcome_stands), TEST(settling_then_final), TEST(second_intent_survives), TEST(version_1_is_taken_over), TEST(version_3_is_taken_over), TEST(wrong_passwords_survive), TEST(order_of_arrival),
 		TEST(forgetting_wants_acknowledgement_expiry_and_age), TEST(an_unexpired_row_is_kept), TEST(a_full_journal_keeps_what_counts), TEST(thousands_are_forgotten_at_once),
-		TEST(refusals_leave_room_for_the_rest), TEST(a_journal_nearly_full_keeps_only_what_is_owed), TEST(what_changed_something_waits_for_its_acknowledgement), TEST(thousands_are_abandoned_at_once),
+		TEST(refusals_leave_room_for_the_rest), TEST(no_flood_washes_a_wrong_password_away), TEST(a_journal_nearly_full_keeps_only_what_is_owed), TEST(what_changed_something_waits_for_its_acknowledgement), TEST(thousands_are_abandoned_at_once),
 		TEST(numbers_survive), TEST(rows_are_limited),
 		TEST(every_column_is_guarded), TEST(numbers_are_guarded), TEST(rows_that_are_lost_are_seen), TEST(a_flipped_bit_in_the_file_is_seen), TEST(foreign_and_newer_files_are_refused),
 		TEST(no_database_is_no_fresh_start), TEST(a_failed_intent_leaves_the_index), TEST(a_failed_outcome_leaves_the_intent),
