@@ -78,7 +78,8 @@ enum status identity_lock(const struct identity *identity, int *ret_fd, char *wh
 void identity_clear(struct identity *identity);
 
 /* All that follows changes what is here at once, except where it says something else, and writes it on `store.worker`'s thread: a disk may take seconds. `done` fires once it is durable, or could not be
- * written (STATUS_LOCAL_SYSTEM; identity_describe_unwritten): within the call where there is no worker, and with STATUS_LOCAL_INPUT where another agent was enrolled meanwhile. */
+ * written (STATUS_LOCAL_SYSTEM; identity_describe_unwritten): within the call where there is no worker, and with STATUS_LOCAL_INPUT where another agent was enrolled meanwhile. The same `done`
+ * with the same `arg` waits once, however often it is given: whoever owns the channel may give it without end while a disk hangs. */
 /* Rotation, steps 1 and 2: `next` is there when `done` says STATUS_OK; otherwise nothing has begun. STATUS_LOCAL_INPUT, and no `done`, where one is under way already or IDENTITY_RETIRED of them were
  * finished within the hour. */
 enum status identity_begin_rotation(struct identity *identity, int64_t now_s, identity_done done, void *arg) MUST_USE;

@@ -226,13 +226,13 @@ static void write_now(struct identity *identity)
 
 void identity_save(struct identity *identity, identity_done done, void *arg)
 {
-	struct identity_waiter *waiter = malloc(sizeof *waiter), **end = &identity->store.waiting;
-	if (waiter) {
+	struct identity_waiter **place = &identity->store.waiting;
+	while (*place && ((*place)->done != done || (*place)->arg != arg))
+		place = &(*place)->next;
+	struct identity_waiter *waiter = *place ? *place : malloc(sizeof *waiter);
+	if (!*place && waiter)
 		*waiter = (struct identity_waiter){ .done = done, .arg = arg };
-		while (*end)
-			end = &(*end)->next;
-		*end = waiter;
-	}
+	*place = waiter;
 	write_now(identity);
 	if (!waiter)
 		done(STATUS_AGENT_INTERNAL, arg);

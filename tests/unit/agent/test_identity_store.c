@@ -219,9 +219,11 @@ static void what_changes_meanwhile_is_written_together(void **state)
 	identity_save(&scene->identity, keep_end, scene);
 	set_disk(false, 0);
 	wait_for(scene, 2);
-	assert_true(scene->identity.turn_unwritten || scene->ended == 5);
-	wait_for(scene, 5);
+	assert_true(scene->identity.turn_unwritten || scene->ended == 3);
+	wait_for(scene, 3);
 	assert_false(scene->identity.turn_unwritten);
+	assert_false(scene->identity.store.writing);
+	assert_int_equal(scene->ended, 3); /* the three behind the first write were one */
 	assert_int_equal(disk.calls, 4); /* two writes of one file */
 	struct identity found;
 	char why[512];
