@@ -225,7 +225,9 @@ static bool is_former_clone(struct session *session, struct agent *agent, struct
 static void refuse_former(struct session *session, struct agent *agent)
 {
 	unsigned times;
-	if (turned_away_is_news(&agent->turned_away, 0, "a former key", upgraded_peer(session->connection), clock_monotonic_us(), &times))
+	bool news = turned_away_is_news(&agent->turned_away, 0, "a former key", upgraded_peer(session->connection), clock_monotonic_us(), &times);
+	/* However many strangers name this agent at the same time. */
+	if (news || agent->row.clone_seen_at == 0)
 		log_event(LOG_CRIT, "agent.former_key", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { "peer", upgraded_peer(session->connection) }, { "signing_key", agent->signing_kid }),
 			"somebody greets as %s with a key that was replaced: either he has copied it, or it was somebody else who replaced it", agent->row.name);
 	if (agent->row.clone_seen_at != 0)

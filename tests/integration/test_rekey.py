@@ -174,6 +174,34 @@ def test_the_former_key_before_and_after_the_new_one_was_seen(service, agent):
     run(main())
 
 
+def test_a_crowd_hides_no_thief(service, agent):
+    """Strangers who name the agent, from more addresses than have lines: whoever has a former key is told of all the same."""
+    async def main():
+        await replaced(agent)
+        former = agent.signing, agent.decryption
+        use_next(agent)
+        await agent.close()
+        await agent.connect()
+        thief = Agent(service, ticket=False)
+        thief.id, thief.instance, thief.boot, thief.service_keys = agent.id, agent.instance, agent.boot, agent.service_keys
+        for n in range(2, 72):
+            await thief.open(local_addr=(f"127.0.0.{n}", 0))
+            await thief.hello(key=new_key())
+            await thief.closed(1008)
+        thief.signing, thief.decryption = former
+        await thief.open()
+        await thief.hello()
+        await thief.closed(4003)
+        def lines(event):
+            return [line for line in service.log_text().splitlines() if agent.id in line and event in line]
+        until = time.monotonic() + 5  # lines are written behind what they tell
+        while not lines("agent.clone"):
+            assert time.monotonic() < until
+            await asyncio.sleep(0.02)
+        assert len(lines("agent.former_key")) == 1 and len(lines("agent.turned_away")) < 65
+    run(main())
+
+
 def test_not_without_end(service, agent):
     """Each leaves a row behind for good."""
     async def main():

@@ -140,8 +140,8 @@ class Agent:
         assert header["typ"] == typ, header
         return text, verify(text, self.service_keys[header["kid"]])
 
-    async def open(self):
-        self.ws = await websockets.connect(f"wss://127.0.0.1:{self.service.port}/v1/agent", ssl=self.service.tls, subprotocols=["writeback.v1"], compression=None, max_size=2**20)
+    async def open(self, **options):
+        self.ws = await websockets.connect(f"wss://127.0.0.1:{self.service.port}/v1/agent", ssl=self.service.tls, subprotocols=["writeback.v1"], compression=None, max_size=2**20, **options)
         assert self.ws.subprotocol == "writeback.v1"
         assert peek(await self.ws.recv())[0]["typ"] == "wb-keys+jwt"
         self.challenge = (await self.receive("wb-challenge+jwt"))[1]
