@@ -152,7 +152,12 @@ static void handle_turn_written(enum status status, void *arg)
 	/* The hello is what it should be all the same; only a crash would forget whose turn it is. */
 	if (status != STATUS_OK && status != STATUS_LOCAL_INPUT)
 		log_event(LOG_ERR, "keys.unwritten", NULL, "which keys are to greet is not kept: %s", why);
-	if (status != STATUS_LOCAL_INPUT && session->state == SESSION_CHALLENGE && session->challenge[0])
+	if (status == STATUS_LOCAL_INPUT || session->state != SESSION_CHALLENGE || !session->challenge[0])
+		return;
+	/* Another endpoint's refusal may have turned it back meanwhile. */
+	if (status == STATUS_OK && session->identity->turn_unwritten)
+		identity_save(session->identity, handle_turn_written, session);
+	else
 		greet(session);
 }
 

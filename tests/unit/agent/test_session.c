@@ -563,6 +563,43 @@ static void test_the_hello_waits_for_the_disk(void **state)
 	sem_destroy(&gate);
 }
 
+/* Another endpoint is refused with the other pair meanwhile: what was written is not what the hello would be by. */
+static void test_the_hello_waits_for_the_last_turn(void **state)
+{
+	struct scene *scene = *state;
+	struct identity *identity = &scene->identity;
+	enum status turned;
+	sem_t gates[2];
+	sem_init(&gates[0], 0, 0);
+	sem_init(&gates[1], 0, 0);
+	assert_int_equal(begin(identity, NOW), STATUS_OK);
+	assert_int_equal(worker_new(scene->base, &identity->store.worker), STATUS_OK);
+	greet_to_the_hello(scene);
+	while (identity->store.writing) /* the key set */
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	assert_int_equal(worker_submit(identity->store.worker, wait_at_gate, pass, &gates[0]), STATUS_OK);
+	session_refused(scene->session);
+	session_down(scene->session);
+	scene->sent_count = 0;
+	memset(scene->sent, 0, sizeof scene->sent);
+	greet_to_the_hello(scene);
+	identity_set_turn(identity, false, keep_status, &turned);
+	assert_int_equal(worker_submit(identity->store.worker, wait_at_gate, pass, &gates[1]), STATUS_OK);
+	sem_post(&gates[0]);
+	while (identity->store.again)
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	assert_int_equal(session_state(scene->session), SESSION_CHALLENGE);
+	assert_int_equal(scene->sent_count, 0);
+	sem_post(&gates[1]);
+	while (session_state(scene->session) == SESSION_CHALLENGE)
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	assert_true(greeted_by(scene, identity->signing));
+	worker_free(identity->store.worker);
+	identity->store.worker = NULL;
+	sem_destroy(&gates[0]);
+	sem_destroy(&gates[1]);
+}
+
 /* Else the service could take it for a clone that has the former pair alone. */
 static void test_the_former_pair_names_the_next(void **state)
 {
@@ -635,7 +672,7 @@ int main(void)
 		ROW(test_expired_key_set), ROW(test_older_key_set), ROW(test_same_version_with_other_bytes), ROW(test_challenge_by_unknown_key), ROW(test_challenge_by_root),
 		ROW(test_challenge_of_another_issuer), ROW(test_welcome_with_another_nonce), ROW(test_welcome_for_another_agent), ROW(test_replayed_welcome), ROW(test_garbage), ROW(test_too_late),
 		ROW(test_requests_after_welcome), ROW(test_what_only_agents_say), ROW(test_unknown_type_is_ignored_if_signed), ROW(test_acknowledgement), ROW(test_newer_key_set),
-		ROW(test_expired_keys_verify_nothing), ROW(test_drain), ROW(test_pairs_take_turns), ROW(test_the_hello_waits_for_the_disk), ROW(test_the_former_pair_names_the_next), ROW(test_without_new_keys_a_refusal_changes_nothing),
+		ROW(test_expired_keys_verify_nothing), ROW(test_drain), ROW(test_pairs_take_turns), ROW(test_the_hello_waits_for_the_disk), ROW(test_the_hello_waits_for_the_last_turn), ROW(test_the_former_pair_names_the_next), ROW(test_without_new_keys_a_refusal_changes_nothing),
 		ROW(test_the_welcome_of_the_next_pair_is_told), ROW(test_the_answer_to_new_keys),
 	};
 	return cmocka_run_group_tests_name("session", tests, NULL, NULL);
