@@ -2,7 +2,7 @@
  *
  * A line has a level, an event (a stable dotted word, e.g. "request.end", "channel.down"), a sentence for people and fields.
  * Under systemd (JOURNAL_STREAM is set for stderr) it goes to the journal by sd_journal_send with MESSAGE_ID (derived from the event) and
- * WB_… fields; else to stderr as text or, with LOG_FORMAT_JSON, as one JSON object a line:
+ * WB_… fields, its message being the text form without time and level; else to stderr as text or, with LOG_FORMAT_JSON, as one JSON object a line:
  *
  *     2026-11-22T16:40:01.123Z info request.end operation_id=6f… code=ok duration_ms=12 : reset of 6f9619ff… applied by dc1
  *

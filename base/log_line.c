@@ -115,9 +115,9 @@ static void print_quoted(FILE *out, const char *text)
 	putc('"', out);
 }
 
-static void print_text(const struct log_line *line, const char *time, FILE *out)
+static void print_message(const struct log_line *line, FILE *out)
 {
-	fprintf(out, "%s %s %s", time, level_words[line->level], line->event);
+	fputs(line->event, out);
 	for (size_t i = 0; i < line->count; i++) {
 		const char *value = line->fields[i].value;
 		fprintf(out, " %s=", line->fields[i].name);
@@ -126,7 +126,7 @@ static void print_text(const struct log_line *line, const char *time, FILE *out)
 		else
 			fputs(value, out);
 	}
-	fprintf(out, " : %s\n", line->text);
+	fprintf(out, " : %s", line->text);
 }
 
 static void print_json(const struct log_line *line, const char *time, FILE *out)
@@ -148,10 +148,15 @@ void log_line_print(const struct log_line *line, enum log_format format, FILE *o
 {
 	char time[CLOCK_TEXT_SIZE];
 	clock_format(line->time_ms, time);
-	if (format == LOG_FORMAT_JSON)
+	if (format == LOG_FORMAT_JSON) {
 		print_json(line, time, out);
-	else
-		print_text(line, time, out);
+	} else if (format == LOG_FORMAT_JOURNAL) {
+		print_message(line, out);
+	} else {
+		fprintf(out, "%s %s ", time, level_words[line->level]);
+		print_message(line, out);
+		putc('\n', out);
+	}
 }
 
 /* ---- sinks ---- */
@@ -174,16 +179,26 @@ static void write_all(int fd, const char *data, size_t size)
 	}
 }
 
+/* malloc'ed; NULL when memory is out. */
+static char *print_new(const struct log_line *line, enum log_format format, size_t *ret_size)
+{
+	char *text = NULL;
+	FILE *out = open_memstream(&text, ret_size);
+	if (out == NULL)
+		return NULL;
+	log_line_print(line, format, out);
+	if (fclose(out) == 0)
+		return text;
+	free(text);
+	return NULL;
+}
+
+/* In one write, so that lines of several processes do not mix. */
 static void write_stderr(const struct log_line *line, enum log_format format)
 {
-	AUTO_FREE char *text = NULL;
-	size_t size = 0;
-	FILE *out = open_memstream(&text, &size);
-	if (out == NULL)
-		return;
-	log_line_print(line, format, out);
-	/* In one write, so that lines of several processes do not mix. */
-	if (fclose(out) == 0)
+	size_t size;
+	AUTO_FREE char *text = print_new(line, format, &size);
+	if (text != NULL)
 		write_all(STDERR_FILENO, text, size);
 }
 
@@ -222,7 +237,10 @@ static bool write_journal(const struct log_line *line, const char *program)
 	char id[33];
 	const char priority[] = { (char)('0' + line->level), '\0' };
 	log_line_message_id(line->event, id);
-	bool made = add_entry(entries, &count, "MESSAGE", line->text) && add_entry(entries, &count, "PRIORITY", priority) &&
+	size_t size;
+	AUTO_FREE char *message = print_new(line, LOG_FORMAT_JOURNAL, &size);
+	/* Whoever reads the plain journal, or has it forwarded to syslog, sees the message alone: the whole line is in it. */
+	bool made = message != NULL && add_entry(entries, &count, "MESSAGE", message) && add_entry(entries, &count, "PRIORITY", priority) &&
 	            add_entry(entries, &count, "MESSAGE_ID", id) && add_entry(entries, &count, "SYSLOG_IDENTIFIER", program) &&
 	            add_entry(entries, &count, "WB_EVENT", line->event);
 	for (size_t i = 0; i < line->count && made; i++)

@@ -28,7 +28,7 @@ struct log_line *log_line_new(int level, const char *event, const struct log_fie
 enum log_format log_line_auto_format(void);
 /* Blocks until the sink has taken it. */
 void log_line_write(const struct log_line *line, enum log_format format, const char *program);
-/* The text and JSON forms, with a newline at the end. */
+/* The text and JSON forms, with a newline at the end; the journal's message is the text form without time, level and newline. */
 void log_line_print(const struct log_line *line, enum log_format format, FILE *out);
 /* 32 hexadecimal digits and a NUL: what journald's catalog knows the event by. */
 void log_line_message_id(const char *event, char out[33]);

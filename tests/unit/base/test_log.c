@@ -87,6 +87,15 @@ static void prints_json(void **state)
 	free(line);
 }
 
+/* journalctl and syslog show the message alone: the word that the documentation is searched for, and the fields, stand in it. */
+static void the_journals_message_is_the_whole_line(void **state)
+{
+	struct log_line *line = log_line_new(LOG_CRIT, "agent.clone", LOG_FIELDS({ "peer", "192.0.2.1:5" }, { "other", "a b" }), "two instances");
+	AUTO_FREE char *text = printed(line, LOG_FORMAT_JOURNAL);
+	assert_string_equal(text, "agent.clone peer=192.0.2.1:5 other=\"a b\" : two instances");
+	free(line);
+}
+
 static void message_ids_are_derived(void **state)
 {
 	char id[33];
@@ -251,7 +260,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(prints_text), cmocka_unit_test(nothing_forges_a_line), cmocka_unit_test(values_are_bounded), cmocka_unit_test(prints_json),
-		cmocka_unit_test(message_ids_are_derived), cmocka_unit_test(levels_have_names), cmocka_unit_test(finds_the_journal),
+		cmocka_unit_test(the_journals_message_is_the_whole_line), cmocka_unit_test(message_ids_are_derived), cmocka_unit_test(levels_have_names), cmocka_unit_test(finds_the_journal),
 		cmocka_unit_test(writes_at_once_before_the_start), cmocka_unit_test(keeps_the_order), cmocka_unit_test(a_full_sink_blocks_nobody),
 		cmocka_unit_test(a_stuck_sink_does_not_hold_the_end_up),
 		cmocka_unit_test(a_budget_ends_and_says_what_it_left_out),
