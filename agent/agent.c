@@ -205,6 +205,7 @@ static void note_certificate(const json_t *facts, char *text, size_t capacity)
 	const char *names = text_of(facts, "peer_names"), *issuer = text_of(facts, "peer_issuer");
 	clock_format(not_after * 1000, until);
 	snprintf(text, capacity, "for %.200s%s%.150s, valid until %.10s", *names ? names : "(names not told)", *issuer ? ", issued by " : "", issuer, until);
+	utf8_mend(text);
 }
 
 static void handle_up(uint8_t endpoint, const json_t *facts, void *arg)
@@ -214,6 +215,8 @@ static void handle_up(uint8_t endpoint, const json_t *facts, void *arg)
 	agent->endpoints[endpoint].known = true;
 	snprintf(agent->endpoints[endpoint].url, sizeof agent->endpoints[endpoint].url, "%s", text_of(facts, "url"));
 	snprintf(agent->endpoints[endpoint].text, sizeof agent->endpoints[endpoint].text, "%.200s, %.30s %.80s", text_of(facts, "url"), text_of(facts, "tls"), text_of(facts, "cipher"));
+	utf8_mend(agent->endpoints[endpoint].url);
+	utf8_mend(agent->endpoints[endpoint].text);
 	note_certificate(facts, agent->endpoints[endpoint].certificate, sizeof agent->endpoints[endpoint].certificate);
 	if (session)
 		session_up(session);
@@ -224,15 +227,17 @@ static void handle_down(uint8_t endpoint, const json_t *facts, void *arg)
 	struct agent *agent = arg;
 	char told[sizeof agent->endpoints[endpoint].told];
 	snprintf(told, sizeof told, "%.60s: %.180s", text_of(facts, "code"), text_of(facts, "reason"));
+	utf8_mend(told);
 	bool news = !agent->endpoints[endpoint].known || strcmp(told, agent->endpoints[endpoint].told) != 0;
 	agent->endpoints[endpoint].known = true;
 	agent->endpoints[endpoint].certificate[0] = 0;
 	if (*text_of(facts, "url"))
 		snprintf(agent->endpoints[endpoint].url, sizeof agent->endpoints[endpoint].url, "%s", text_of(facts, "url"));
+	utf8_mend(agent->endpoints[endpoint].url);
 	snprintf(agent->endpoints[endpoint].told, sizeof agent->endpoints[endpoint].told, "%s", told);
 	snprintf(agent->endpoints[endpoint].text, sizeof agent->endpoints[endpoint].text, "%s", told);
+	unsigned close_code = json_integer_value(json_object_get(facts, "close_code"));
 	if (agent->sessions[endpoint]) {
-		unsigned close_code = json_integer_value(json_object_get(facts, "close_code"));
 		if (close_code == 1008)
 			session_refused(agent->sessions[endpoint]);
 		agent_rotation_closed(agent, agent->sessions[endpoint], close_code, text_of(facts, "reason"));
@@ -240,8 +245,11 @@ static void handle_down(uint8_t endpoint, const json_t *facts, void *arg)
 	}
 	/* Each try that fails like the one before it is no news. That the service does not want this agent waits for a person. */
 	int level = !news ? LOG_DEBUG : strcmp(text_of(facts, "code"), status_code(STATUS_CHANNEL_REJECTED)) == 0 ? LOG_ERR : LOG_NOTICE;
+	char number[16] = "";
+	if (close_code > 0)
+		snprintf(number, sizeof number, "%u", close_code);
 	if (log_allowed(&agent->down_lines))
-		log_event(level, news ? "channel.down" : "channel.retry", LOG_FIELDS({ LOG_CODE, text_of(facts, "code") }), "endpoint %u: %s", endpoint, text_of(facts, "reason"));
+		log_event(level, news ? "channel.down" : "channel.retry", LOG_FIELDS({ LOG_CODE, text_of(facts, "code") }, { "close_code", number[0] ? number : NULL }), "endpoint %u: %s", endpoint, text_of(facts, "reason"));
 	if (news)
 		tell_status(agent);
 }
@@ -501,7 +509,7 @@ enum status agent_listen(struct agent *agent, int take_channel_fd, int take_cont
 	enum status status = link_new(loop_base(agent->loop), take_channel_fd, &callbacks, &agent->link);
 	/* Nobody would know it at the service. */
 	if (status == STATUS_OK && !agent->identity.enrolled)
-		link_hold(agent->link, STATUS_LOCAL_NOT_ENROLLED, "writebackd is not enrolled: writebackctl enroll");
+		link_hold(agent->link, STATUS_LOCAL_NOT_ENROLLED, agent->identity_fault[0] ? "writebackd is enrolled no more: 'writebackctl status' says why" : "writebackd is not enrolled: writebackctl enroll");
 	if (status == STATUS_OK)
 		status = control_new(loop_base(agent->loop), take_control_fd, agent_commands, agent, &agent->control);
 	return status;

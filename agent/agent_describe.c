@@ -28,6 +28,7 @@ void agent_describe_directory(const struct realm *realm, char *text, size_t capa
 	clock_format(health.next_try_s * 1000, at);
 	bool waits = health.servers_up == 0 && health.next_try_s;
 	snprintf(text, capacity, "%s%s%s", health.text, waits ? "; next try at " : "", waits ? at : "");
+	utf8_mend(text);
 }
 
 void agent_describe_unenrolled(const struct agent *agent, char *text, size_t capacity)
@@ -35,17 +36,28 @@ void agent_describe_unenrolled(const struct agent *agent, char *text, size_t cap
 	snprintf(text, capacity, "not enrolled: %s", agent->identity_fault[0] ? agent->identity_fault : "writebackctl enroll");
 }
 
+/* The first loss that stands; "": there is none, or it is not known yet. */
+static const char *last_loss(const struct agent *agent)
+{
+	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
+		if (agent->endpoints[i].known && agent->endpoints[i].told[0])
+			return agent->endpoints[i].told;
+	return "";
+}
+
 bool agent_is_ready(const struct agent *agent, char *why, size_t capacity)
 {
 	why[0] = 0;
-	if (!agent->identity.enrolled)
+	if (agent->stopping)
+		snprintf(why, capacity, "stopping: what is in flight is finished first, nothing new is taken");
+	else if (!agent->identity.enrolled)
 		agent_describe_unenrolled(agent, why, capacity);
 	else if (agent->identity.key_set.keys && !identity_trusts(&agent->identity, clock_now_ms() / 1000))
 		snprintf(why, capacity, "the service's key set has expired: nothing is accepted until its administrator has signed a new one (reset-service rotate-keys)");
 	else if (!link_attached(agent->link))
 		snprintf(why, capacity, "writebackd-channel is not connected");
 	else if (agent_sessions_ready(agent) == 0)
-		snprintf(why, capacity, "no channel to the service");
+		snprintf(why, capacity, "no channel to the service%s%s", *last_loss(agent) ? ": " : "", last_loss(agent));
 	else if (!journal_writable(agent->journal))
 		snprintf(why, capacity, "the journal cannot be written");
 	else if (limits_latched(agent->limits, LATCH_RESETS))
@@ -61,6 +73,7 @@ bool agent_is_ready(const struct agent *agent, char *why, size_t capacity)
 		if (health.servers_up == 0 || !realm_names_good(realm, text, sizeof text))
 			snprintf(why, capacity, "directory %s: %s", realm_name(realm), text);
 	}
+	utf8_mend(why);
 	return !why[0];
 }
 

@@ -94,7 +94,7 @@ static void run_status(struct control_call *call, const json_t *input, void *arg
 	describe_latch(agent, LATCH_RESETS, resets, sizeof resets);
 	describe_latch(agent, LATCH_GUESSES, guesses, sizeof guesses);
 	clock_format(agent->config_ms, loaded);
-	control_reply(call, json_pack("{s:{s:s,s:s,s:s},s:s,s:s,s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:I,s:{s:i,s:b},s:i,s:i,s:b,s:b,s:I}", "config", "file", agent->config_file, "loaded", loaded, "refused", agent->config_refused, "state", ready ? "ready" : "degraded", "why", why, "resets", resets, "guesses", guesses, "version", WRITEBACKD_VERSION,
+	control_reply(call, json_pack("{s:{s:s,s:s,s:s,s:s},s:s,s:s,s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:I,s:{s:i,s:b},s:i,s:i,s:b,s:b,s:I}", "config", "file", agent->config_file, "loaded", loaded, "refused", agent->config_refused, "restart", agent->restart_told ? agent->restart_told : "", "state", ready ? "ready" : "degraded", "why", why, "resets", resets, "guesses", guesses, "version", WRITEBACKD_VERSION,
 	                              "identity", describe_identity(agent), "channel", describe_channel(agent), "directories", describe_directories(agent), "counts", describe_counts(agent),
 	                              "loop_longest_gap_us", (json_int_t)loop_longest_gap_us(agent->loop), "journal", "unacknowledged", (int)journal_unacknowledged(agent->journal), "writable",
 	                              journal_writable(agent->journal), "in_flight", (int)limits_in_flight(agent->limits), "settling", (int)requests_settling(agent->requests), "latched",
@@ -132,7 +132,10 @@ struct check_part {
 
 static void add_row(json_t *rows, const char *what, const char *step, bool good, const char *text)
 {
-	json_array_append_new(rows, json_pack("{s:s,s:s,s:b,s:s}", "what", what, "step", step, "ok", good, "text", text));
+	char mended[1024];
+	snprintf(mended, sizeof mended, "%s", text);
+	utf8_mend(mended);
+	json_array_append_new(rows, json_pack("{s:s,s:s,s:b,s:s}", "what", what, "step", step, "ok", good, "text", mended));
 }
 
 static void finish_check(struct check *check)
@@ -206,7 +209,8 @@ static void check_agent(const struct agent *agent, json_t *rows)
 	snprintf(text, sizeof text, identity->key_set.keys ? "version %lld, %lld days left" : "none seen yet", (long long)identity->key_set.version, (long long)(left_s / 86400));
 	add_row(rows, "agent", "key set", left_s > 0, text);
 	check_keys(agent, rows);
-	snprintf(text, sizeof text, "%s%s", agent->config_refused[0] ? "what is there now is refused, and the agent would not start with it: " : "the one in force", agent->config_refused);
+	snprintf(text, sizeof text, "%s%s%s%s", agent->config_refused[0] ? "what is there now is refused, and the agent would not start with it: " : "the one in force", agent->config_refused,
+	         agent->restart_told ? "; these keys wait for a restart: " : "", agent->restart_told ? agent->restart_told : "");
 	add_row(rows, "agent", "configuration", !agent->config_refused[0], text);
 	add_row(rows, "agent", "journal", journal_writable(agent->journal), journal_writable(agent->journal) ? "can be written" : status_admin_text(STATUS_AGENT_JOURNAL));
 	describe_latch(agent, LATCH_RESETS, text, sizeof text);

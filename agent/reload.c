@@ -26,6 +26,7 @@ static void take_settings(struct agent *agent, struct settings *take_fresh)
 	if (!realms_rescope(agent->realms, take_fresh)) {
 		log_event(LOG_ERR, "config.refused", NULL, "other directories than at the start need a restart; the old configuration stays");
 		snprintf(agent->config_refused, sizeof agent->config_refused, "%.300s: other directories than at the start need a restart", agent->config_file);
+		utf8_mend(agent->config_refused);
 		settings_clear(take_fresh);
 		free(take_fresh);
 		return;
@@ -49,24 +50,29 @@ void agent_reload(void *arg)
 	struct agent *agent = arg;
 	struct settings *fresh = calloc(1, sizeof *fresh);
 	struct config_errors errors = { 0 };
+	char text[CONFIG_ERROR_SIZE];
 	if (!fresh)
 		return;
 	loop_notify_reloading(agent->loop);
 	if (settings_load(agent->config_file, NULL, fresh, &errors, NULL) == STATUS_OK)
 		take_settings(agent, fresh);
 	else {
-		for (size_t i = 0; i < errors.count; i++)
-			log_event(LOG_ERR, "config.error", NULL, "%s:%u: %s", errors.items[i].file, errors.items[i].line, errors.items[i].text);
+		for (size_t i = 0; i < errors.count; i++) {
+			config_error_format(&errors.items[i], text, sizeof text);
+			log_event(LOG_ERR, "config.error", NULL, "%s", text);
+		}
 		log_event(LOG_ERR, "config.refused", NULL, "the old configuration stays in force");
-		snprintf(agent->config_refused, sizeof agent->config_refused, "%.200s:%u: %.250s", errors.count ? errors.items[0].file : agent->config_file, errors.count ? errors.items[0].line : 0,
-		         errors.count ? errors.items[0].text : "cannot be read");
+		if (errors.count)
+			config_error_format(&errors.items[0], agent->config_refused, sizeof agent->config_refused);
+		else
+			snprintf(agent->config_refused, sizeof agent->config_refused, "%.200s: cannot be read", agent->config_file);
+		utf8_mend(agent->config_refused);
 		free(fresh);
 	}
 	config_errors_clear(&errors);
 	/* Also what is behind the configuration may have been mended: a password file, an account, a group. */
 	for (size_t i = 0; i < realms_count(agent->realms); i++)
 		directory_retry(realm_directory(realms_at(agent->realms, i)));
-	char text[2048];
 	agent_describe(agent, text, sizeof text);
 	loop_notify_ready(agent->loop, text);
 }

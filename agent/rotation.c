@@ -237,7 +237,8 @@ void agent_rotation_closed(struct agent *agent, struct session *session, unsigne
 	char text[256];
 	agent->rotation.refused_s = now_s();
 	snprintf(agent->rotation.refused_why, sizeof agent->rotation.refused_why, "%.100s", reason);
-	snprintf(text, sizeof text, "the service refuses the agent's new keys: %.100s; the present ones stay in use, and it is asked again tomorrow", reason);
+	utf8_mend(agent->rotation.refused_why);
+	snprintf(text, sizeof text, "the service refuses the agent's new keys: %.100s; the present ones stay in use, and it is asked again tomorrow", agent->rotation.refused_why);
 	agent->rotation.warned_s = 0;
 	warn(agent, "keys.rotation_refused", text);
 	refuse_call(agent, STATUS_CHANNEL_CLOSED, text);

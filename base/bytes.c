@@ -169,6 +169,18 @@ bool utf8_valid(struct bytes text)
 	return true;
 }
 
+void utf8_mend(char *text)
+{
+	size_t size = strlen(text);
+	for (size_t i = 0, length; i < size; i += length ? length : 1) {
+		const uint8_t *at = (const uint8_t *)text + i;
+		length = utf8_sequence(at, size - i);
+		bool control = length == 1 ? *at < 0x20 || *at == 0x7F : length == 2 && *at == 0xC2 && at[1] < 0xA0;
+		if (length == 0 || control)
+			memset(text + i, '?', length ? length : 1);
+	}
+}
+
 size_t utf8_utf16_units(struct bytes text)
 {
 	size_t units = 0;

@@ -40,6 +40,8 @@ enum status hex_decode(struct bytes text, uint8_t *out, size_t capacity, size_t 
 
 /* Valid UTF-8 by RFC 3629: shortest form, no surrogates, nothing above U+10FFFF. U+0000 is valid UTF-8. */
 bool utf8_valid(struct bytes text);
+/* For people's eyes, and for JSON: what is not valid (the cut end of a longer text), and control characters, become '?', octet by octet. */
+void utf8_mend(char *text);
 /* The number of UTF-16 code units of valid UTF-8 (what Active Directory counts as length). */
 size_t utf8_utf16_units(struct bytes text);
 /* UTF-16LE without BOM; `out` holds 2 * utf8_utf16_units(text) bytes. Text must be valid. */

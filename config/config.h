@@ -47,8 +47,10 @@ struct config_key {
 
 /* One finding; `line` 0 where there is none. Text: what is wrong and what would be right. */
 struct config_error { char *file; unsigned line; char *text; };
+#define CONFIG_ERROR_SIZE 8192 /* more of it is cut */
 struct config_errors { struct config_error *items; size_t count; };
-/* "file:line: text", one a line. */
+/* "file:line: text"; without what is not known. The latter one a line. */
+void config_error_format(const struct config_error *error, char *text, size_t capacity);
 void config_errors_print(const struct config_errors *errors, FILE *out);
 void config_errors_clear(struct config_errors *errors);
 /* For judgements beyond the table (a file that is missing, two keys that contradict each other): the line is that of `path` (elements as

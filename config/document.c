@@ -84,15 +84,20 @@ void config_error_add(struct config_errors *errors, const struct config_document
 	va_end(args);
 }
 
+void config_error_format(const struct config_error *error, char *text, size_t capacity)
+{
+	char line[16] = "";
+	if (error->line != 0)
+		snprintf(line, sizeof line, "%u:", error->line);
+	snprintf(text, capacity, "%s%s%s%s%s", error->file, error->file[0] != '\0' ? ":" : "", line, error->file[0] != '\0' || error->line != 0 ? " " : "", error->text);
+}
+
 void config_errors_print(const struct config_errors *errors, FILE *out)
 {
+	char text[CONFIG_ERROR_SIZE];
 	for (size_t i = 0; i < errors->count; i++) {
-		const struct config_error *error = &errors->items[i];
-		if (error->file[0] != '\0')
-			fprintf(out, "%s:", error->file);
-		if (error->line != 0)
-			fprintf(out, "%u:", error->line);
-		fprintf(out, "%s%s\n", error->file[0] != '\0' || error->line != 0 ? " " : "", error->text);
+		config_error_format(&errors->items[i], text, sizeof text);
+		fprintf(out, "%s\n", text);
 	}
 }
 

@@ -145,6 +145,7 @@ static void reload_settings(struct server *server)
 {
 	struct settings fresh;
 	struct config_errors errors = { 0 };
+	char text[CONFIG_ERROR_SIZE];
 	if (settings_read(server->config_file, &fresh, &errors, NULL) == STATUS_OK) {
 		AUTO_FREE char *fixed = config_not_reloadable(settings_keys, server->settings, &fresh);
 		for (char *at = fixed; at != NULL && *at != '\0'; at++)
@@ -155,8 +156,10 @@ static void reload_settings(struct server *server)
 		log_set_level(settings_log_level(server->settings));
 		log_event(LOG_NOTICE, "config.loaded", NULL, "%s is in force", server->config_file);
 	} else {
-		for (size_t i = 0; i < errors.count; i++)
-			log_event(LOG_ERR, "config.error", NULL, "%s:%u: %s", errors.items[i].file, errors.items[i].line, errors.items[i].text);
+		for (size_t i = 0; i < errors.count; i++) {
+			config_error_format(&errors.items[i], text, sizeof text);
+			log_event(LOG_ERR, "config.error", NULL, "%s", text);
+		}
 		log_event(LOG_ERR, "config.refused", NULL, "the old configuration stays in force");
 	}
 	config_errors_clear(&errors);

@@ -123,9 +123,12 @@ static void on_stop(void *arg)
 
 static void log_refusal(const struct config_errors *errors)
 {
-	for (size_t i = 0; i < errors->count; i++)
-		log_event(LOG_ERR, "config.refused", NULL, "%s:%u: %s", errors->items[i].file, errors->items[i].line, errors->items[i].text);
-	log_event(LOG_ERR, "config.refused", NULL, "the configuration is not reloaded; the old one stays in effect");
+	char text[CONFIG_ERROR_SIZE];
+	for (size_t i = 0; i < errors->count; i++) {
+		config_error_format(&errors->items[i], text, sizeof text);
+		log_event(LOG_ERR, "config.error", NULL, "%s", text);
+	}
+	log_event(LOG_ERR, "config.refused", NULL, "the old configuration stays in force");
 }
 
 static void on_reload(void *arg)
@@ -136,14 +139,16 @@ static void on_reload(void *arg)
 	struct settings *settings = settings_load(program->config, &errors, NULL);
 	if (settings) {
 		AUTO_FREE char *fixed = config_not_reloadable(settings_table, program->settings, settings);
+		for (char *at = fixed; at && *at; at++)
+			*at = *at == '\n' ? ' ' : *at;
 		struct settings *old = program->settings;
 		program->settings = settings;
 		log_set_level(settings_log_level(settings));
 		relay_reconfigure(program->relay, settings);
 		settings_free(old);
 		if (fixed)
-			log_event(LOG_WARNING, "config.restart", NULL, "these keys take effect after a restart: %s", fixed);
-		log_event(LOG_NOTICE, "config.reloaded", NULL, "the configuration was reloaded");
+			log_event(LOG_WARNING, "config.restart", NULL, "these keys have changed and need a restart: %s", fixed);
+		log_event(LOG_NOTICE, "config.loaded", NULL, "%s is in force", program->config);
 	} else {
 		log_refusal(&errors);
 	}

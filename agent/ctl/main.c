@@ -106,7 +106,8 @@ static void print_status(const json_t *status)
 			printf("Exempt     %s: ADMINISTRATORS MAY BE RESET: members of %s\n", text_of(row, "name"), text_of(row, "exempt_administrators"));
 	const json_t *config = json_object_get(status, "config");
 	bool refused = *text_of(config, "refused");
-	printf("Config     %s as of %s%s%s\n", text_of(config, "file"), text_of(config, "loaded"), refused ? "; what is there now is refused: " : "", text_of(config, "refused"));
+	printf("Config     %s as of %s%s%s%s%s\n", text_of(config, "file"), text_of(config, "loaded"), refused ? "; what is there now is refused: " : "", text_of(config, "refused"),
+	       *text_of(config, "restart") ? "; these keys wait for a restart: " : "", text_of(config, "restart"));
 	printf("Resets     %s\n", text_of(status, "resets"));
 	printf("Passwords  trying them (verify, change): %s\n", text_of(status, "guesses"));
 	printf("Requests   %" PRId64 " in flight, %" PRId64 " being settled, %" PRId64 " outcomes not acknowledged\n", number_of(status, "in_flight"), number_of(status, "settling"),

@@ -391,9 +391,9 @@ def test_the_authority_is_changed_without_a_gap(bench, raw, tmp_path):
     def load(*files):
         store.write_bytes(b"".join(open(name, "rb").read() for name, _ in files))
         if bench.process:
-            count = len(bench.events("config.reloaded"))
+            count = len(bench.events("config.loaded"))
             bench.process.send_signal(signal.SIGHUP)
-            until(lambda: len(bench.events("config.reloaded")) > count)
+            until(lambda: len(bench.events("config.loaded")) > count)
 
     def reconnect():
         service.peers[-1].ending.set()

@@ -221,10 +221,13 @@ def test_a_restart_that_is_needed_is_told_once(agent):
         count = len(agent.writebackd.events(event="config.loaded"))
         agent.writebackd.signal(signal.SIGHUP)
         agent.writebackd.wait_event(event="config.loaded", count=count + 1)
+    assert agent.status()["config"]["restart"] == "log.format"
+    assert "these keys wait for a restart: log.format" in ctl(agent, "status")[1] and "these keys wait for a restart: log.format" in ctl(agent, "check")[1]
     del agent.settings["log"]
     agent.write_config()
     agent.writebackd.signal(signal.SIGHUP)
     agent.writebackd.wait_event(event="config.loaded", count=count + 2)
+    assert agent.status()["config"]["restart"] == ""
     told = agent.writebackd.events(event="config.restart")
     assert len(told) == 1 and told[0]["message"].endswith("restart: log.format")
 

@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -94,6 +95,20 @@ static void utf8_is_judged_by_rfc_3629(void **state)
 	assert_true(utf8_valid(bytes_of("\0", 1)));
 }
 
+static void a_text_is_mended(void **state)
+{
+	static const char *const rows[][2] = {
+		{ "", "" }, { "dc1: \xC3\xA9\xE2\x82\xAC\xF0\x9F\x94\x91", "dc1: \xC3\xA9\xE2\x82\xAC\xF0\x9F\x94\x91" }, { "a\xC3", "a?" }, { "a\xF0\x9F\x94", "a???" },
+		{ "\xC3z\xFF", "?z?" }, { "a\n\x1b[2J\x7F\t", "a??[2J??" }, { "\xC2\x9B" "31m\xC2\xA0", "??31m\xC2\xA0" },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		char text[32];
+		snprintf(text, sizeof text, "%s", rows[i][0]);
+		utf8_mend(text);
+		assert_string_equal(text, rows[i][1]);
+	}
+}
+
 static void utf8_becomes_utf16(void **state)
 {
 	/* U+0061 U+00E9 U+20AC U+1F511 */
@@ -179,7 +194,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(base64url_goes_both_ways),     cmocka_unit_test(base64url_refuses_all_else), cmocka_unit_test(base64url_knows_each_character),
 		cmocka_unit_test(base64url_keeps_to_capacity),  cmocka_unit_test(base64url_makes_a_string),   cmocka_unit_test(hex_goes_both_ways),
-		cmocka_unit_test(utf8_is_judged_by_rfc_3629),   cmocka_unit_test(utf8_becomes_utf16),         cmocka_unit_test(utf8_next_undoes_each_encoding),
+		cmocka_unit_test(utf8_is_judged_by_rfc_3629),   cmocka_unit_test(a_text_is_mended), cmocka_unit_test(utf8_becomes_utf16),         cmocka_unit_test(utf8_next_undoes_each_encoding),
 		cmocka_unit_test(uuids_have_one_form),          cmocka_unit_test(guids_are_mixed_endian),     cmocka_unit_test(bytes_are_compared_whole),
 		cmocka_unit_test(sha256_is_the_standards),
 	};
