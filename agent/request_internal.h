@@ -44,6 +44,7 @@ struct request {
 	enum status refusal;              /* policy.*, of the directory's answer */
 	enum status write_status;         /* of a write whose answer was lost */
 	bool intent, wrote, settling;
+	bool unwritten_told;              /* that its outcome cannot be written */
 	int64_t settle_began_us;
 	struct attempt attempts[ATTEMPTS];
 	int asked;                        /* whose server is read */

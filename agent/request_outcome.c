@@ -124,7 +124,10 @@ static void handle_unrecorded(struct request *request)
 	if (request->all->closing)
 		return; /* requests_free takes it; the journal settles it at the next start, or the service delivers it again */
 	if (request->intent) {
-		log_event(LOG_CRIT, "journal.unwritten", LOG_FIELDS({ LOG_REQUEST_ID, request->entry.request_id }), "an outcome cannot be written to the journal; it is tried again");
+		if (!request->unwritten_told)
+			log_event(LOG_CRIT, "journal.unwritten", LOG_FIELDS({ LOG_OPERATION_ID, request->entry.operation_id }, { LOG_REQUEST_ID, request->entry.request_id }),
+			          "an outcome cannot be written to the journal; it is tried again every %d s, and told when it is", RECORD_AGAIN_S);
+		request->unwritten_told = true;
 		if (!request->timer)
 			request->timer = event_new(request->all->world.base, -1, 0, record_again, request);
 		else

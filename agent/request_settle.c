@@ -209,6 +209,7 @@ static void conclude(struct request *request)
 	}
 	if (unchanged) {
 		request->wrote = false;
+		snprintf(request->why, sizeof request->why, "the answer to the write was lost, and the user's record shows that nothing was written");
 		end(request, request->write_status);
 	} else if ((replaced && waited_ms >= settings->settling_delay_ms) || waited_ms >= settings->settling_limit_ms)
 		end(request, STATUS_OUTCOME_UNKNOWN);
