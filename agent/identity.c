@@ -45,6 +45,8 @@ static enum status read_file(const struct identity *identity, const char *name, 
 	enum status status = check_mode(fd, path, why, capacity);
 	char *text = status == STATUS_OK ? malloc(FILE_MAX + 1) : NULL;
 	ssize_t size = text ? read(fd, text, FILE_MAX) : 0;
+	if (size < 0)
+		snprintf(why, capacity, "%s cannot be read: %s", path, strerror(errno));
 	close(fd);
 	if (status != STATUS_OK || !text || size < 0) {
 		free(text);

@@ -165,6 +165,11 @@ static enum status read_plain(const char *path, struct bytes text, enum jose_use
 
 static enum status read_wrapped(const char *path, struct bytes text, enum jose_use use, const struct secret *wrap_key, struct jose_key **ret_key, char *why, size_t capacity)
 {
+	static const char jwe[] = "eyJ"; /* what a header's base64url begins with */
+	if (wrap_key->size == 0 && (text.size < strlen(jwe) || memcmp(text.data, jwe, strlen(jwe)) != 0)) {
+		snprintf(why, capacity, "%s is damaged: it is neither a JWK nor a wrapped one; " CURE, path);
+		return STATUS_LOCAL_INPUT;
+	}
 	if (wrap_key->size == 0) {
 		snprintf(why, capacity, "%s is wrapped, and there is no key to unwrap it: name the file that holds it as keys.wrap_key_file", path);
 		return STATUS_LOCAL_CONFIG;
@@ -236,7 +241,7 @@ enum status key_file_load(const char *folder, enum jose_use use, const char *kid
 		status = read_key(older, use, wrap_key, ret_key, &plain, why, capacity);
 	}
 	if (status == STATUS_LOCAL_TRUST)
-		snprintf(why, capacity, "%s is missing: restore it, or enroll again", path);
+		snprintf(why, capacity, "%s is missing: restore it from the backup that has this identity.json, or revoke this agent at the service and enroll again", path);
 	if (status == STATUS_OK && strcmp(jose_key_id(*ret_key), kid) != 0) {
 		snprintf(why, capacity, "%s is not the key of identity.json: restore it, or enroll again", renamed ? older : path);
 		status = STATUS_LOCAL_TRUST;

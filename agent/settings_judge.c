@@ -178,6 +178,19 @@ static void judge_pem(const struct judgement *judgement, const char *member, con
 		find_fault(judgement, member, "%s %s", path, fault);
 }
 
+static void judge_wrap_key(const struct judgement *judgement, const char *path)
+{
+	char why[600];
+	struct stat facts;
+	if (!path)
+		return;
+	if (file_private_fault(path, why, sizeof why) || file_reader_fault(path, judgement->reader, why, sizeof why))
+		config_error_add(judgement->errors, judgement->document, "keys.wrap_key_file", "keys.wrap_key_file: %s", why);
+	else if (stat(path, &facts) == 0 && facts.st_size != JOSE_WRAP_KEY)
+		config_error_add(judgement->errors, judgement->document, "keys.wrap_key_file", "keys.wrap_key_file: %s must hold exactly %d bytes, it has %lld: head -c %d /dev/urandom", path, JOSE_WRAP_KEY,
+		                 (long long)facts.st_size, JOSE_WRAP_KEY);
+}
+
 static void judge_socket(const struct judgement *judgement, const char *path, const char *socket)
 {
 	if (strlen(socket) > SOCKET_PATH_MAX)
@@ -312,6 +325,7 @@ void settings_judge(const struct settings *settings, const struct file_reader *r
 	struct judgement judgement = { reader, errors, document, 0 };
 	judge_operations(&judgement, &settings->operations);
 	judge_state_directory(&judgement, settings->state_directory);
+	judge_wrap_key(&judgement, settings->wrap_key_file);
 	judge_socket(&judgement, "channel_socket", settings->channel_socket);
 	judge_socket(&judgement, "control_socket", settings->control_socket);
 	if (strcmp(settings->channel_socket, settings->control_socket) == 0)

@@ -327,6 +327,10 @@ static void wrapped(void **state)
 	chmod(wrap, 0660);
 	refuse(wrap, STATUS_LOCAL_CONFIG, "mode");
 	chmod(wrap, 0640);
+	/* Not wrapped, and no JWK either: nobody is sent to look for a key. */
+	write_file(path, "xyz", 3, 0600);
+	refuse(NULL, STATUS_LOCAL_INPUT, "neither a JWK nor a wrapped one");
+	write_file(path, text, size, 0600);
 	/* Torn anywhere, and every single bit in steps: never another key, never a crash. */
 	for (size_t cut = 1; cut < size - 1; cut += 7) {
 		write_file(path, text, cut, 0600);

@@ -276,7 +276,25 @@ static void test_files(void **state)
 	snprintf(more, sizeof more, "%s    crl_file: %s\n", SELECTED, password_file);
 	assert_bad(file_with("", more), 10, "holds no CRL in PEM");
 	assert_bad(file_with("", SELECTED "    ca_file: /tmp\n"), 10, "is a folder");
+	/* 32 octets wrap the agent's keys, neither one more nor one less. */
+	static const struct { const char *content; mode_t mode; const char *says; } wrap[] = {
+		{ "0123456789abcdef0123456789abcde", 0600, "exactly 32 bytes, it has 31" }, { "0123456789abcdef0123456789abcdef\n", 0600, "exactly 32 bytes, it has 33" },
+		{ "0123456789abcdef0123456789abcdef", 0644, "open to everybody" },
+	};
+	char lines[128];
+	snprintf(lines, sizeof lines, "keys: {wrap_key_file: %s.wrap}\n", password_file);
+	char wrap_file[64];
+	snprintf(wrap_file, sizeof wrap_file, "%s.wrap", password_file);
 	put(password_file, "secret\n", 0600);
+	assert_bad(file_with(lines, SELECTED), 1, "keys.wrap_key_file");
+	for (size_t i = 0; i < sizeof wrap / sizeof wrap[0]; i++) {
+		put(wrap_file, wrap[i].content, wrap[i].mode);
+		assert_bad(file_with(lines, SELECTED), 1, wrap[i].says);
+	}
+	put(wrap_file, "0123456789abcdef0123456789abcdef", 0400);
+	assert_good(file_with(lines, SELECTED), &settings);
+	settings_clear(&settings);
+	unlink(wrap_file);
 }
 
 static const char *bind_with(const char *lines)
