@@ -131,8 +131,10 @@ static enum status run(const struct options *options, struct settings *settings)
 	char why[512] = "";
 	int channel_fd, control_fd;
 	enum status status = loop_new(&callbacks, settings->loop_probe_ms, &agent.loop);
-	if (status != STATUS_OK)
+	if (status != STATUS_OK) {
+		log_event(LOG_CRIT, "agent.failed", LOG_FIELDS({ LOG_CODE, status_code(status) }), "the event loop cannot be made: %s", strerror(errno));
 		return status;
+	}
 	status = agent_open(&agent, why, sizeof why);
 	if (status != STATUS_OK)
 		log_event(LOG_CRIT, status == STATUS_LOCAL_DAMAGED ? "journal.damaged" : "agent.failed", LOG_FIELDS({ LOG_CODE, status_code(status) }), "%s%s", why,
@@ -147,6 +149,8 @@ static enum status run(const struct options *options, struct settings *settings)
 		loop_run(agent.loop);
 		char gap[24];
 		snprintf(gap, sizeof gap, "%lld", (long long)(loop_longest_gap_us(agent.loop) / 1000));
+		log_event(LOG_NOTICE, "agent.stopped", NULL, "stopped; %u requests are left for the next start, %u outcomes are not acknowledged yet",
+		          requests_running(agent.requests) + requests_settling(agent.requests), journal_unacknowledged(agent.journal));
 		log_event(LOG_INFO, "loop.gap", LOG_FIELDS({ "longest_gap_ms", gap }), "the longest time the loop was held up");
 	}
 	agent_close(&agent);
