@@ -190,7 +190,7 @@ def test_the_sample_explains_every_key(build, tmp_path):
     status, out, err = writebackd(build, "--config", str(path), "--dump-config")
     others = ("keep either", "means nothing with mechanism simple", "means something only with flavor: ldap")
     findings = [line for line in err.splitlines() if not any(words in line for words in others)]
-    assert status == 78 and all("does not exist" in line for line in findings) and len(findings) == 3, err
+    assert status == 78 and all("does not exist" in line for line in findings) and len(findings) == 4, err
     assert all(str(path) in line for line in out.splitlines()), out
     for line in out.splitlines():
         key = line.split(":")[0].split(".")[-1].split("[")[0]

@@ -301,7 +301,7 @@ def test_reload(bench, service, good_tls):
     bench.process.send_signal(signal.SIGHUP)
     until(lambda: bench.events("config.refused"))
     (error,) = bench.events("config.error")
-    assert error["message"].startswith(f"{bench.config}:1: endpoints")
+    assert error["message"].startswith(f"{bench.config}:1: 'http://elsewhere/' is not a URL")
     agent.send("F", b"still there")
     assert agent.expect("F") == b"still there"
     other = Service(bench.loop, good_tls)
