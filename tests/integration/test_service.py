@@ -878,7 +878,7 @@ LOST = {
     "host booted": (another_agent_after_a_restart, ["1000000 another", 3, 8], "failover_after: 1s\nrequest_lifetime: 1s\n"),
     "back after a restart": (the_first_agent_is_back_after_a_restart, [], "failover_after: 3s\n"),
     "another agent": (another_agent, [0.8, 3], "failover_after: 1s\n"),
-    "behind exp": (another_agent, [4.5, 8], "failover_after: 60s\nrequest_lifetime: 1s\n"),
+    "behind exp": (another_agent, [3.5, 8], "failover_after: 60s\nrequest_lifetime: 1s\n"),
     "applied": (a_later_refusal_does_not_hide_an_earlier_write, ["applied"], "failover_after: 1s\ndiagnostics:\n  no_answer_after: 6s\n"),
     "expired": (a_later_refusal_does_not_hide_an_earlier_write, ["expired"], "failover_after: 1s\ndiagnostics:\n  no_answer_after: 6s\n"),
     "never": (a_later_refusal_does_not_hide_an_earlier_write, ["never"], "failover_after: 1s\ndiagnostics:\n  no_answer_after: 6s\n"),

@@ -684,20 +684,20 @@ static void slow_messages_end(void **state)
 {
 	struct websocket_options options = websocket_defaults;
 	uint8_t frame[64];
-	options.message_ms = 50;
+	options.message_ms = 200;
 	for (int fragmented = 0; fragmented < 2; fragmented++) {
 		struct rig *slow = rig_new(true, &options);
 		int64_t start = clock_monotonic_us();
 		unsigned code = 0;
 		put(slow, frame, fragmented ? make_frame(frame, 0x01, true, "begun", 5) : make_frame(frame, 0x81, true, "slow", 4) - 1);
-		while (!code && clock_monotonic_us() - start < 500000) {
+		while (!code && clock_monotonic_us() - start < 2000000) {
 			code = take_close(slow);
-			if (fragmented && slow->got_size == 0 && clock_monotonic_us() - start < 30000)
+			if (fragmented && slow->got_size == 0 && clock_monotonic_us() - start < 170000)
 				put_frame(slow, 0x8a, true, "", 0); /* a control frame between fragments does not start the message anew */
 			usleep(5000);
 		}
 		assert_int_equal(code, 1008);
-		assert_true(clock_monotonic_us() - start < 100000);
+		assert_true(clock_monotonic_us() - start < 365000);
 		close(slow->fd);
 		slow->fd = -1;
 		until_closed(slow, 500);
@@ -707,14 +707,14 @@ static void slow_messages_end(void **state)
 	struct rig *rig = rig_new(true, &options);
 	put(rig, frame, make_frame(frame, 0x81, true, "whole", 5));
 	int64_t began = clock_monotonic_us();
-	while (clock_monotonic_us() - began < 100000) {
+	while (clock_monotonic_us() - began < 300000) {
 		turn(rig);
 		usleep(1000);
 	}
 	assert_int_equal(rig->messages, 1);
 	assert_int_equal(rig->closes, 0);
 	put(rig, "\x81", 1); /* one byte of a header starts the clock again */
-	until_closed(rig, 200);
+	until_closed(rig, 1000);
 	assert_int_equal(take_close(rig), 1008);
 	rig_free(rig);
 }
