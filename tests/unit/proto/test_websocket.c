@@ -694,7 +694,7 @@ static void slow_messages_end(void **state)
 			code = take_close(slow);
 			if (fragmented && slow->got_size == 0 && clock_monotonic_us() - start < 170000)
 				put_frame(slow, 0x8a, true, "", 0); /* a control frame between fragments does not start the message anew */
-			usleep(5000);
+			usleep(15000);
 		}
 		assert_int_equal(code, 1008);
 		assert_true(clock_monotonic_us() - start < 365000);

@@ -27,7 +27,8 @@ struct sasl_exchange {
 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
-	unsigned acquired, discarded, exchanges, caches;
+	unsigned acquired, discarded, exchanges;
+	_Atomic unsigned caches;
 	int life_s;
 	enum status answer;
 	unsigned pause_ms;
