@@ -144,14 +144,20 @@ void session_up(struct session *session)
 	event_add(session->deadline, &(struct timeval){ GREETING_S, 0 });
 }
 
+static void log_unwritten(const struct session *session, enum status status, const char *what)
+{
+	char why[512];
+	if (status == STATUS_OK || status == STATUS_LOCAL_INPUT)
+		return;
+	identity_describe_unwritten(session->identity, why, sizeof why);
+	log_event(LOG_ERR, "keys.unwritten", NULL, "%s: %s", what, why);
+}
+
 static void handle_turn_written(enum status status, void *arg)
 {
 	struct session *session = arg;
-	char why[512];
-	identity_describe_unwritten(session->identity, why, sizeof why);
 	/* The hello is what it should be all the same; only a crash would forget whose turn it is. */
-	if (status != STATUS_OK && status != STATUS_LOCAL_INPUT)
-		log_event(LOG_ERR, "keys.unwritten", NULL, "which keys are to greet is not kept: %s", why);
+	log_unwritten(session, status, "which keys are to greet is not kept");
 	if (status == STATUS_LOCAL_INPUT || session->state != SESSION_CHALLENGE || !session->challenge[0])
 		return;
 	/* Another endpoint's refusal may have turned it back meanwhile. */
@@ -251,11 +257,7 @@ static void cannot_verify(struct session *session, struct bytes frame, enum jose
 /* In force already; the next minute, or the next greeting, mends it. */
 static void handle_key_set_written(enum status status, void *arg)
 {
-	struct session *session = arg;
-	char why[512];
-	identity_describe_unwritten(session->identity, why, sizeof why);
-	if (status != STATUS_OK && status != STATUS_LOCAL_INPUT)
-		log_event(LOG_ERR, "keys.unwritten", NULL, "the new key set is in force but not kept: %s", why);
+	log_unwritten(arg, status, "the new key set is in force but not kept");
 }
 
 static void handle_keys(struct session *session, struct bytes frame)
