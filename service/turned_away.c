@@ -19,7 +19,7 @@ bool turned_away_is_news(struct turned_away *all, unsigned code, const char *rea
 	bool known = kind < TURNED_AWAY_KINDS;
 	if (!known)
 		kind = oldest;
-	*ret_times = all->kinds[kind].times = known ? all->kinds[kind].times + 1 : 1;
+	*ret_times = known ? ++all->kinds[kind].times : 1;
 	if ((known && now_us < all->kinds[kind].said_us + AGAIN_US) || !log_allowed(&all->budget))
 		return false;
 	snprintf(all->kinds[kind].what, sizeof what, "%s", what);

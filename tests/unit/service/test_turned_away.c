@@ -56,10 +56,31 @@ static void strangers_do_not_fill_the_log(void **state)
 	assert_in_range(said, 60, 70);
 }
 
+/* A line that there is no room for takes nobody's place, and nobody's count. */
+static void what_is_withheld_changes_nothing(void **state)
+{
+	struct turned_away all = { 0 }, flood = { 0 };
+	char peer[32];
+	assert_int_equal(say(&all, 4003, "a clone", "192.0.2.1:1000", 1), 1);
+	for (unsigned i = 1; i < TURNED_AWAY_KINDS; i++) {
+		snprintf(peer, sizeof peer, "10.0.0.%u:1", i);
+		assert_int_equal(say(&all, 1008, "kid", peer, 2), 1);
+	}
+	for (int64_t minute = 3; minute < 6; minute++)
+		assert_int_equal(say(&all, 4003, "a clone", "192.0.2.1:1000", minute), 0);
+	while (log_allowed(&flood.budget))
+		;
+	all.budget = flood.budget;
+	assert_int_equal(say(&all, 1008, "kid", "10.0.1.1:1", 6), 0);
+	all.budget = (struct log_budget){ 0 };
+	assert_int_equal(say(&all, 4003, "a clone", "192.0.2.1:1000", 61), 4);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_same_again_is_no_news), cmocka_unit_test(another_reason_or_address_is_news), cmocka_unit_test(strangers_do_not_fill_the_log),
+		cmocka_unit_test(what_is_withheld_changes_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
