@@ -24,6 +24,12 @@ static bool may_be_anothers(const struct request *request)
 	return request->claims->first_iat || request->was_undelivered || came_late(request);
 }
 
+/* Then a bind shows what the user had anyway, and not what was done before. */
+static bool keeps_the_password(const struct request *request)
+{
+	return bytes_equal(secret_bytes(&request->secret.old_password), secret_bytes(&request->secret.new_password));
+}
+
 /* 0: this is the first time. */
 static int64_t tried_since(const struct request *request)
 {
@@ -31,7 +37,7 @@ static int64_t tried_since(const struct request *request)
 	int64_t oldest = claims->iat - OPERATION_MAX_S;
 	if (claims->first_iat)
 		return claims->first_iat > oldest ? claims->first_iat : oldest;
-	return may_be_anothers(request) || claims->iat <= request->all->started_s ? claims->iat : 0;
+	return may_be_anothers(request) || (claims->iat <= request->all->started_s && !keeps_the_password(request)) ? claims->iat : 0;
 }
 
 static bool is_written_since(const struct request *request)
