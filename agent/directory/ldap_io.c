@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/directory/ldap_envelope.h"
 #include "base/secret.h"
 
 enum { TURN_CAPACITY = 4096 };
@@ -22,25 +23,23 @@ static int io_remove(Sockbuf_IO_Desc *desc)
 	return 0;
 }
 
-static size_t input_size(const struct ldap_io *io)
-{
-	return io->bufferevent != NULL ? evbuffer_get_length(bufferevent_get_input(io->bufferevent)) : 0;
-}
-
 static int io_ctrl(Sockbuf_IO_Desc *desc, int option, void *arg)
 {
+	const struct ldap_io *io = desc->sbiod_pvt;
 	/* libldap asks this before it polls the descriptor, whose bytes are TLS and long read */
-	return option == LBER_SB_OPT_DATA_READY && input_size(desc->sbiod_pvt) > 0 ? 1 : 0;
+	return option == LBER_SB_OPT_DATA_READY && io->readable > 0 ? 1 : 0;
 }
 
 static ber_slen_t io_read(Sockbuf_IO_Desc *desc, void *data, ber_len_t size)
 {
 	struct ldap_io *io = desc->sbiod_pvt;
-	if (input_size(io) == 0) {
+	if (io->bufferevent == NULL || io->readable == 0) {
 		errno = io->bufferevent != NULL ? EAGAIN : ECONNRESET;
 		return -1;
 	}
-	return evbuffer_remove(bufferevent_get_input(io->bufferevent), data, size);
+	int got = evbuffer_remove(bufferevent_get_input(io->bufferevent), data, size < io->readable ? size : io->readable);
+	io->readable -= got > 0 ? (size_t)got : 0;
+	return got;
 }
 
 size_t ldap_io_unsent(const struct ldap_io *io)
@@ -134,7 +133,6 @@ enum status ldap_io_open(struct ldap_io *io, LDAP **ret_ldap)
 	static const int VERSION = LDAP_VERSION3;
 	LDAP *ldap = NULL;
 	Sockbuf *sockbuf = NULL;
-	ber_len_t incoming = LDAP_IO_INCOMING_MAX;
 	io->flush = event_new(bufferevent_get_base(io->bufferevent), -1, 0, flush_turn, io);
 	if (io->flush == NULL) {
 		return STATUS_AGENT_INTERNAL;
@@ -143,12 +141,50 @@ enum status ldap_io_open(struct ldap_io *io, LDAP **ret_ldap)
 		return STATUS_AGENT_INTERNAL;
 	}
 	if (ldap_set_option(ldap, LDAP_OPT_PROTOCOL_VERSION, &VERSION) != LDAP_OPT_SUCCESS || ldap_set_option(ldap, LDAP_OPT_REFERRALS, LDAP_OPT_OFF) != LDAP_OPT_SUCCESS ||
-	    ldap_get_option(ldap, LDAP_OPT_SOCKBUF, &sockbuf) != LDAP_OPT_SUCCESS || ber_sockbuf_ctrl(sockbuf, LBER_SB_OPT_SET_MAX_INCOMING, &incoming) < 0 ||
-	    ber_sockbuf_add_io(sockbuf, &BUFFEREVENT_IO, LBER_SBIOD_LEVEL_PROVIDER, io) != 0) {
+	    ldap_get_option(ldap, LDAP_OPT_SOCKBUF, &sockbuf) != LDAP_OPT_SUCCESS || ber_sockbuf_add_io(sockbuf, &BUFFEREVENT_IO, LBER_SBIOD_LEVEL_PROVIDER, io) != 0) {
 		ldap_destroy(ldap);
 		return STATUS_AGENT_INTERNAL;
 	}
 	*ret_ldap = ldap;
+	return STATUS_OK;
+}
+
+/* The size of the next message that is there in whole; 0: none is. */
+static enum status next_message(struct evbuffer *input, struct ldap_envelope *ret_envelope)
+{
+	uint8_t head[LDAP_ENVELOPE_HEAD];
+	ssize_t size = evbuffer_copyout(input, head, sizeof head);
+	if (!ldap_envelope_read(bytes_of(head, size > 0 ? (size_t)size : 0), LDAP_IO_INCOMING_MAX, ret_envelope)) {
+		return STATUS_DIRECTORY_PROTOCOL;
+	}
+	if (ret_envelope->size > evbuffer_get_length(input)) {
+		ret_envelope->size = 0;
+	}
+	return STATUS_OK;
+}
+
+enum status ldap_io_receive(struct ldap_io *io, LDAP *ldap, LDAPMessage **ret_message)
+{
+	struct evbuffer *input = bufferevent_get_input(io->bufferevent);
+	struct ldap_envelope next;
+	*ret_message = NULL;
+	while (*ret_message == NULL) {
+		struct timeval now = { 0, 0 };
+		enum status status = next_message(input, &next);
+		if (status != STATUS_OK || next.size == 0) {
+			return status;
+		}
+		if (next.message_id == 0) {
+			evbuffer_drain(input, next.size);
+			continue;
+		}
+		io->readable = next.size;
+		if (ldap_result(ldap, LDAP_RES_ANY, LDAP_MSG_ONE, &now, ret_message) < 0 || io->readable > 0) {
+			ldap_msgfree(*ret_message);
+			*ret_message = NULL;
+			return STATUS_DIRECTORY_PROTOCOL;
+		}
+	}
 	return STATUS_OK;
 }
 

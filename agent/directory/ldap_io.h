@@ -10,6 +10,7 @@
 /* What libldap writes in one turn of the loop becomes one TLS record. How much waits in the output at most before libldap is told to try again. */
 struct ldap_io {
 	struct bufferevent *bufferevent; /* borrowed; NULL once it is gone: libldap then sees an error */
+	size_t readable;                 /* of the one message that libldap may read now */
 	uint64_t written;                /* by libldap, in all */
 	uint8_t *turn;                   /* of this turn; may hold passwords */
 	size_t turn_size, turn_capacity;
@@ -17,8 +18,11 @@ struct ldap_io {
 };
 enum { LDAP_IO_OUTPUT_MAX = 1 << 20, LDAP_IO_INCOMING_MAX = 4 << 20 };
 
-/* A new LDAP handle over `io`, which must outlive it: protocol 3, no referrals, no ldap.conf, answers of at most LDAP_IO_INCOMING_MAX. */
+/* A new LDAP handle over `io`, which must outlive it: protocol 3, no referrals, no ldap.conf. */
 enum status ldap_io_open(struct ldap_io *io, LDAP **ret_ldap) MUST_USE;
+/* The next message that is there in whole and answers something: the caller's (ldap_msgfree); NULL: none. Unsolicited notifications, and answers that nobody waits for, are left out: whoever disconnects
+ * (RFC 4511, section 4.4.1) does so next. STATUS_DIRECTORY_PROTOCOL: what came is no LDAP, or longer than LDAP_IO_INCOMING_MAX. */
+enum status ldap_io_receive(struct ldap_io *io, LDAP *ldap, LDAPMessage **ret_message) MUST_USE;
 /* Before the bufferevent is freed; libldap sees an error from here. */
 void ldap_io_close(struct ldap_io *io);
 /* What has not been encrypted yet. */

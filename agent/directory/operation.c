@@ -1,5 +1,4 @@
 /* Operations of a connection: submitted to libldap, answered by message id, ended by their deadline. */
-#include <event2/buffer.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -350,19 +349,14 @@ void operations_receive(struct connection *connection)
 {
 	LDAP *ldap = connection->ldap;
 	connection->last_read_us = clock_monotonic_us();
-	/* A callback may have closed it. Without input libldap would poll the descriptor, in vain. */
-	while (connection->ldap == ldap && ldap != NULL && evbuffer_get_length(bufferevent_get_input(connection->bufferevent)) > 0) {
-		struct timeval now = { 0, 0 };
-		LDAPMessage *message = NULL;
-		int type = ldap_result(ldap, LDAP_RES_ANY, LDAP_MSG_ONE, &now, &message);
-		if (type == 0 && message == NULL) {
-			break;
-		}
-		/* A message's tag is what ldap_result returns: one that is zero or negative looks like no message. */
-		if (type <= 0) {
-			ldap_msgfree(message);
+	while (connection->ldap == ldap && ldap != NULL) { /* a callback may have closed it */
+		LDAPMessage *message;
+		if (ldap_io_receive(&connection->io, ldap, &message) != STATUS_OK) {
 			connection_fail(connection, STATUS_DIRECTORY_PROTOCOL, "it sent something that is not LDAP");
 			return;
+		}
+		if (message == NULL) {
+			break;
 		}
 		take_message(connection, message);
 	}

@@ -1,6 +1,5 @@
 #include "agent/directory/verification.h"
 
-#include <event2/buffer.h>
 #include <event2/bufferevent_ssl.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -147,22 +146,20 @@ static void take_answer(struct verification *verification, LDAPMessage *message)
 static void on_read(struct bufferevent *bufferevent, void *arg)
 {
 	struct verification *verification = arg;
-	while (verification->ldap != NULL && evbuffer_get_length(bufferevent_get_input(bufferevent)) > 0) {
-		struct timeval now = { 0, 0 };
-		LDAPMessage *message = NULL;
-		int type = ldap_result(verification->ldap, LDAP_RES_ANY, LDAP_MSG_ONE, &now, &message);
-		if (type == 0) {
+	LDAPMessage *message;
+	while (verification->ldap != NULL) {
+		if (ldap_io_receive(&verification->io, verification->ldap, &message) != STATUS_OK) {
+			fail(verification, STATUS_DIRECTORY_PROTOCOL);
 			return;
 		}
-		if (type < 0) {
-			fail(verification, STATUS_DIRECTORY_PROTOCOL);
+		if (message == NULL) {
 			return;
 		}
 		if (ldap_msgid(message) == verification->message_id) {
 			take_answer(verification, message);
 			return;
 		}
-		ldap_msgfree(message); /* a notice of disconnection: the end of the connection follows */
+		ldap_msgfree(message);
 	}
 }
 

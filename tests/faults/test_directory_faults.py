@@ -1,5 +1,5 @@
 """The directory that moves people, changes its certificate or lies: the truth is read at mock-directory, the lies are told by a server of our own."""
-import json, os, random, signal, socket, ssl, struct, threading, time
+import functools, json, os, random, signal, socket, ssl, struct, threading, time
 
 import pytest
 
@@ -225,8 +225,8 @@ def test_answers_with_flipped_bits(line, tmp_path, capsys):
     seed = int(os.environ.get("SEED", "0")) or random.randrange(1 << 32)
     client = ssl._create_unverified_context()
 
-    def script(peer, number):
-        chance = random.Random(seed + number)
+    def script(peer, number, service):
+        chance = random.Random(f"{seed} {service} {number}")
         peer.handshake()
         with client.wrap_socket(socket.create_connection((directory.host, directory.port))) as far:
             count = 0
@@ -245,7 +245,7 @@ def test_answers_with_flipped_bits(line, tmp_path, capsys):
                         for _ in range(chance.choice((1, 1, 3))):
                             answer[chance.randrange(len(answer))] ^= 1 << chance.randrange(8)
                     peer.write(bytes(answer))
-    services = [RawService(context, script) for _ in range(16)]
+    services = [RawService(context, functools.partial(script, service=n)) for n in range(16)]
     agent = agent_of_many(str(tmp_path / "agent"), directory, ca, {f"d{n}": s.port for n, s in enumerate(services)})
     agent.start_writebackd()
     try:

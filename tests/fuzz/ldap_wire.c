@@ -12,13 +12,6 @@
 #include "base/log.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-const char *__lsan_default_suppressions(void);
-
-/* libldap 2.5 forgets a request whose answer it cannot decode: a leak of its own, once for a connection, which mostly ends by it. All that a stack shows of it is this function. */
-const char *__lsan_default_suppressions(void)
-{
-	return "leak:ber_memcalloc_x";
-}
 
 enum { RECORD_MAX = 8192 };
 enum follow { FOLLOW_NOTHING, FOLLOW_RECHECK, FOLLOW_RIGHTS, FOLLOW_RESET, FOLLOW_UNLOCK, FOLLOW_CHANGE, FOLLOW_PROBE, FOLLOW_LOOKUP };

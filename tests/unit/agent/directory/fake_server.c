@@ -189,7 +189,9 @@ static bool react(struct client *client, int id, enum fake_reaction reaction)
 	case FAKE_WRONG_TAG: send_result(client, id, LDAP_RES_EXTENDED, LDAP_UNAVAILABLE_CRITICAL_EXTENSION, NULL); return false;
 	case FAKE_GARBAGE: bufferevent_write(client->bufferevent, "HTTP/1.1 400 Bad Request\r\n\r\n", 28); return false;
 	case FAKE_MALFORMED: bufferevent_write(client->bufferevent, (uint8_t[]){ 0x30, 5, 2, 1, (uint8_t)id, 0x67, 0 }, 7); return false; /* a modifyResponse without a resultCode */
-	case FAKE_NO_TAG: bufferevent_write(client->bufferevent, (uint8_t[]){ 0x30, 5, 2, 1, (uint8_t)id, 0, 0 }, 7); return false; /* ldap_result returns its tag: zero, as where there is no message */
+	case FAKE_NO_TAG: bufferevent_write(client->bufferevent, (uint8_t[]){ 0x30, 5, 2, 1, (uint8_t)id, 0, 0 }, 7); return false;
+	case FAKE_NO_OPERATION: bufferevent_write(client->bufferevent, (uint8_t[]){ 0x30, 3, 2, 1, (uint8_t)id }, 5); return false;
+	case FAKE_NOTICE: send_result(client, 0, LDAP_RES_EXTENDED, LDAP_UNAVAILABLE, "the server says something to nobody"); return true;
 	case FAKE_HUGE: bufferevent_write(client->bufferevent, HUGE_HEAD, sizeof HUGE_HEAD - 1); return false;
 	}
 	return true;

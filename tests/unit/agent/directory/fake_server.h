@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum fake_reaction { FAKE_ANSWER, FAKE_SILENT, FAKE_CLOSE, FAKE_WRONG_TAG, FAKE_GARBAGE, FAKE_HUGE, FAKE_MALFORMED, FAKE_NO_TAG };
+enum fake_reaction { FAKE_ANSWER, FAKE_SILENT, FAKE_CLOSE, FAKE_WRONG_TAG, FAKE_GARBAGE, FAKE_HUGE, FAKE_MALFORMED, FAKE_NO_TAG, FAKE_NO_OPERATION, FAKE_NOTICE };
 struct fake_server;
 struct fake {
 	struct fake_server *server;

@@ -493,14 +493,35 @@ static void a_malformed_answer_to_a_write_is_none(void **state)
 	assert_int_equal(directory_recheck(located, 300, on_end, NULL, NULL), STATUS_DIRECTORY_UNAVAILABLE);
 }
 
-static void an_answer_without_a_tag_ends_the_connection(void **state)
+static void ends_the_connection(enum fake_reaction reaction)
 {
 	start();
 	locate_well();
-	one.on_modify = FAKE_NO_TAG;
+	one.on_modify = reaction;
 	write_now(&RESET, 1000);
 	assert_int_equal(end.status, STATUS_DIRECTORY_UNAVAILABLE);
 	assert_true(end.answer.sent && !end.answer.answered);
+}
+
+static void an_answer_without_a_tag_ends_the_connection(void **state)
+{
+	ends_the_connection(FAKE_NO_TAG);
+}
+
+/* libldap would forget the request for good. */
+static void an_answer_without_an_operation_ends_the_connection(void **state)
+{
+	ends_the_connection(FAKE_NO_OPERATION);
+}
+
+/* libldap would keep its text for good. */
+static void what_nobody_asked_for_is_passed_over(void **state)
+{
+	start();
+	locate_well();
+	one.on_modify = FAKE_NOTICE;
+	write_now(&RESET, 1000);
+	assert_int_equal(end.status, STATUS_OK);
 }
 
 static void locate_by_guid(int64_t timeout_ms)
@@ -1010,6 +1031,8 @@ int main(void)
 		CASE(recheck_reads_anew), CASE(writes_once), CASE(refusals_are_told), CASE(an_answer_with_another_tag_counts), CASE(the_policy_control_is_required),
 		CASE(a_silent_server_leaves_the_truth_open), CASE(a_write_that_waited_was_not_sent), CASE(a_lively_connection_retires_after_a_lost_answer), CASE(a_connection_with_a_lost_answer_stands_for_others),
 		CASE(two_reads_stall_together), CASE(a_malformed_answer_to_a_write_is_none), CASE(an_answer_without_a_tag_ends_the_connection),
+		CASE(an_answer_without_an_operation_ends_the_connection),
+		CASE(what_nobody_asked_for_is_passed_over),
 		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
 		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_server_may_be_excluded), CASE(an_excluded_server_is_not_asked), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
 		CASE(a_silent_server_is_left_within_a_second), CASE(a_server_that_falls_silent_in_between_is_left_too), CASE(the_only_server_has_all_the_time), CASE(verifies), CASE(verifies_without_the_agents_certificate), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };

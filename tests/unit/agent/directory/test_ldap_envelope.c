@@ -1,0 +1,88 @@
+/* The envelope of an LDAPMessage as servers write it, cut after each octet, and what is none. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "agent/directory/ldap_envelope.h"
+
+enum { MOST = 4096, DONE = 12 };
+#define ROW(literal) { literal, sizeof literal - 1 }
+struct row {
+	const char *octets;
+	size_t size;
+	int32_t message_id;
+	size_t whole;
+};
+
+/* Of some only the head: the operation is not looked at. */
+static const struct row GOOD[] = {
+	{ "\x30\x0c\x02\x01\x07\x65\x07\x0a\x01\x00\x04\x00\x04\x00", 14, 7, 14 },                                                              /* searchResultDone, as OpenLDAP writes it */
+	{ "\x30\x84\x00\x00\x00\x10\x02\x01\x02\x65\x84\x00\x00\x00\x07\x0a\x01\x00\x04\x00\x04\x00", 22, 2, 22 },                              /* and as Active Directory does */
+	{ "\x30\x84\x00\x00\x00\x16\x02\x84\x00\x00\x00\x04\x7f\xff\xff\xff\x65\x84\x00\x00\x00\x06", 22, 0x7fffffff, 28 },                     /* the longest head */
+	{ "\x30\x82\x01\x00\x02\x02\x01\x00\x64\x81\xf9", 11, 256, 260 },
+	{ "\x30\x0c\x02\x01\x00\x78\x07\x0a\x01\x34\x04\x00\x04\x00", 14, 0, 14 },                                                              /* unsolicited */
+	{ "\x30\x0f\x02\x01\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00\xa0\x01\x30", 17, 1, 17 },                                                  /* with something behind the operation */
+};
+
+static const struct { const char *octets; size_t size; } BAD[] = {
+	ROW("H"), ROW("\x16\x03\x01"), ROW("\x31\x0c"),              /* HTTP, TLS, a SET */
+	ROW("\x30\x80"), ROW("\x30\x85\x00\x00\x00\x00\x0c"),        /* indefinite; a length of five octets */
+	ROW("\x30\x82\x10\x01"), ROW("\x30\x84\xff\xff\xff\xff"),    /* too long */
+	ROW("\x30\x00"), ROW("\x30\x02\x02\x00"), ROW("\x30\x03\x04\x01\x07"), ROW("\x30\x05\x02\x03\x01\x02\x03"),
+	ROW("\x30\x03\x02\x01\x07"), ROW("\x30\x04\x02\x01\x07\x65"), /* no operation; half of one */
+	ROW("\x30\x0c\x02\x00"), ROW("\x30\x0c\x02\x05"), ROW("\x30\x0c\x02\x80"), ROW("\x30\x0c\x02\x0b\x00"), /* no messageID */
+	ROW("\x30\x0c\x02\x01\x80"), ROW("\x30\x0c\x02\x04\xff\xff\xff\xff"), /* a negative one */
+	ROW("\x30\x0c\x02\x01\x07\x00"), ROW("\x30\x0c\x02\x01\x07\x30"), ROW("\x30\x0c\x02\x01\x07\x45"), ROW("\x30\x0c\x02\x01\x07\xa5"), ROW("\x30\x0c\x02\x01\x07\x7f"),
+	ROW("\x30\x0c\x02\x01\x07\x65\x08"), ROW("\x30\x0c\x02\x01\x07\x65\x80"), ROW("\x30\x0c\x02\x01\x07\x65\x84\x00\x00\x01\x00"), /* an operation that reaches beyond */
+};
+
+static void reads_what_servers_write(void **state)
+{
+	for (size_t i = 0; i < sizeof GOOD / sizeof *GOOD; i++) {
+		struct ldap_envelope envelope;
+		assert_true(ldap_envelope_read(bytes_of(GOOD[i].octets, GOOD[i].size), MOST, &envelope));
+		assert_int_equal(envelope.size, GOOD[i].whole);
+		assert_int_equal(envelope.message_id, GOOD[i].message_id);
+	}
+}
+
+/* Nothing is said too early, and nothing is refused that may still become a message. */
+static void waits_for_what_it_needs(void **state)
+{
+	for (size_t i = 0; i < sizeof GOOD / sizeof *GOOD; i++) {
+		bool told = false;
+		for (size_t size = 0; size <= GOOD[i].size; size++) {
+			struct ldap_envelope envelope;
+			assert_true(ldap_envelope_read(bytes_of(GOOD[i].octets, size), MOST, &envelope));
+			assert_true(envelope.size == (told || envelope.size != 0 ? GOOD[i].whole : 0));
+			told |= envelope.size != 0;
+		}
+		assert_true(told);
+	}
+}
+
+static void refuses_what_is_none(void **state)
+{
+	for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
+		struct ldap_envelope envelope;
+		uint8_t exact[16];
+		memcpy(exact, BAD[i].octets, BAD[i].size);
+		assert_false(ldap_envelope_read(bytes_of(exact, BAD[i].size), MOST, &envelope));
+		assert_int_equal(envelope.size, 0);
+	}
+}
+
+static void counts_what_is_most(void **state)
+{
+	struct ldap_envelope envelope;
+	assert_true(ldap_envelope_read(bytes_of(GOOD[0].octets, GOOD[0].size), DONE, &envelope));
+	assert_false(ldap_envelope_read(bytes_of(GOOD[0].octets, GOOD[0].size), DONE - 1, &envelope));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(reads_what_servers_write), cmocka_unit_test(waits_for_what_it_needs), cmocka_unit_test(refuses_what_is_none), cmocka_unit_test(counts_what_is_most) };
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
