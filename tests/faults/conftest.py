@@ -6,12 +6,11 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 sys.path.insert(0, os.path.dirname(__file__))
 import lab as lab_module
 import table
+from crash_lab import SETTINGS
+from lab import BUILD
 from line import Line
 from observer import Observer
 
-BUILD = os.path.abspath(os.environ.get("BUILD_ROOT", os.path.join(lab_module.ROOT, "build")))
-# Users are reset again and again here; the ceilings have tests of their own. Settling waits for a second instead of 30.
-SETTINGS = {"limits": {"per_user_hour": 0, "per_minute": 0, "latch_per_hour": 0, "unlocks_per_minute": 0}, "settling": {"delay": "1s", "limit": "60s"}}
 tables = []  # (title, lines), printed at the end
 
 

@@ -7,6 +7,7 @@ from lab import Late, wait_for
 from observer import FINAL, Observer
 from relay import Relay
 
+# Users are reset again and again; the ceilings have tests of their own. Settling waits for a second instead of 30.
 SETTINGS = {"limits": {"per_user_hour": 0, "per_minute": 0, "latch_per_hour": 0, "unlocks_per_minute": 0}, "settling": {"delay": "1s", "limit": "60s"}}
 TIMEOUTS = {"connect": "2s", "locate": "2s", "write": "1s"}
 Point = collections.namedtuple("Point", "number process name what")

@@ -2,11 +2,10 @@
 import os, time
 
 import lab as lab_module
-from lab import DOMAIN, wait_for
+from lab import BUILD, DOMAIN, wait_for
 from relay import Relay
 from scripted_service import ScriptedService
 
-BUILD = os.path.abspath(os.environ.get("BUILD_ROOT", os.path.join(lab_module.ROOT, "build")))
 NEW = "Gr33n-Field-Harbour"
 
 

@@ -2,8 +2,8 @@
 import os, signal, socket, struct, subprocess, threading, uuid
 
 import lab as lab_module
-from conftest import BUILD, SETTINGS
-from lab import DOMAIN
+from crash_lab import SETTINGS
+from lab import BUILD, DOMAIN
 
 NEW = "Gr33n-Field-Harbour"
 NUMBERS = {"clock_ms": 0, "fsync": 1, "full": 2}

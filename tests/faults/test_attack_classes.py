@@ -8,8 +8,8 @@ from jwcrypto import jwk
 
 import lab as lab_module
 from channel_bench import authority, bench, good_tls  # noqa: F401 (fixtures)
-from lab import DOMAIN, NETBIOS, ROOT, wait_for
-from line import BUILD, NEW, Line
+from lab import BUILD, DOMAIN, NETBIOS, ROOT, wait_for
+from line import NEW, Line
 from raw_service import RawService
 from scripted_service import example
 from test_channel_faults import authority_files, own_context

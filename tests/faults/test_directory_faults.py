@@ -4,8 +4,8 @@ import functools, json, os, random, signal, socket, ssl, struct, threading, time
 import pytest
 
 import lab as lab_module
-from lab import wait_for
-from line import BUILD, memory_kb
+from lab import BUILD, wait_for
+from line import memory_kb
 from raw_service import RawService
 
 

@@ -4,7 +4,7 @@ import os, shutil, subprocess, threading
 
 import pytest
 
-from conftest import BUILD
+from lab import BUILD
 from lab import wait_for
 from machine import Machine
 

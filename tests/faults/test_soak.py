@@ -4,7 +4,7 @@ import os, random, subprocess
 import pytest
 
 import crash_lab
-from conftest import BUILD
+from lab import BUILD
 
 SOAK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "soak")
 

@@ -6,14 +6,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support", "ldap"))
 import capabilities
 import lab as lab_module
-import ldap_lab
+from directories import KINDS, LAB_OPTIONS, missing, running_lab
+from lab import BUILD
 
-BUILD = os.path.abspath(os.environ.get("BUILD_ROOT", os.path.join(lab_module.ROOT, "build")))
-KINDS = [kind for kind, (_, variable) in capabilities.KINDS.items() if variable is None or os.environ.get(variable)]
-SAMBAS = [kind for kind in KINDS if kind.startswith("samba")]
-EVERY = KINDS + list(capabilities.LDAP_KINDS)
-# Users are reset again and again here; the ceilings have tests of their own.
-LAB_OPTIONS = {"settings": {"limits": {"per_user_hour": 0, "per_minute": 0, "latch_per_hour": 0, "unlocks_per_minute": 0}}}
 tested_instead = []
 
 
@@ -35,41 +30,15 @@ def pytest_runtest_setup(item):
         pytest.skip("this build has sanitizers; check runs it on one without")
 
 
-def running_lab(kind, **options):
-    make = ldap_lab.SuiteLab if kind in capabilities.LDAP_KINDS else lab_module.Lab
-    lab = make(BUILD, kind, keep=bool(os.environ.get("KEEP_LAB")), shared=True, **options)
-    try:
-        lab.start()
-    except BaseException:
-        lab.close()
-        raise
-    return lab
-
-
-def missing(kind):
-    """Why this machine has no directory of this kind, or None."""
-    if kind in capabilities.LDAP_KINDS:
-        return ldap_lab.missing(kind)
-    if kind.startswith("samba") and not lab_module.has_mount_namespaces():
-        return "no mount namespaces here (root and CAP_SYS_ADMIN are wanted), in which Samba's names live"
-    if kind == "samba" and not os.path.exists("/usr/sbin/samba"):
-        return "Samba is not installed"
-    if kind == "samba-newer" and not lab_module.newer_samba():
-        return "no newer Samba: tests/support/samba/newer could not fetch one"
-
-
 @pytest.fixture(scope="module", params=KINDS)
 def lab(request):
     """A whole lab with each directory in turn: the same test runs on all of them (capabilities.py says which). A module's LAB_OPTIONS are those of lab.Agent.
-    A module whose tests hold for the flavor ldap too says pytestmark = every_directory."""
+    A module whose tests hold for the flavor ldap too says pytestmark = every_directory (directories.py)."""
     if missing(request.param):
         pytest.skip(missing(request.param))
     lab = running_lab(request.param, **{**LAB_OPTIONS, **getattr(request.module, "LAB_OPTIONS", {})})
     yield lab
     lab.close()
-
-
-every_directory = pytest.mark.parametrize("lab", EVERY, indirect=True, scope="module")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from conftest import every_directory
+from directories import every_directory
 from lab import LOCKOUT_TIME, PWD_LAST_SET, UNICODE_PWD, USER_ACCOUNT_CONTROL
 
 pytestmark = every_directory

@@ -4,7 +4,7 @@ import contextlib, os, shutil, socket, ssl, struct, subprocess, tempfile, thread
 import pytest
 
 import lab as lab_module
-from conftest import SAMBAS, missing
+from directories import SAMBAS, missing
 from lab import SambaDirectory, newer_samba, samba_template, wait_for
 from relay import Relay
 

@@ -1,5 +1,5 @@
 """The whole agent bound by Kerberos, as an administrator sees it. In a file of its own: its Samba has the address that test_binding.py's had."""
-from conftest import running_lab
+from directories import running_lab
 
 NEW = "Gr33n-Field-Harbour"
 

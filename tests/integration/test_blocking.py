@@ -4,7 +4,7 @@ import copy, os, time
 import pytest
 
 import lab as lab_module
-from conftest import missing, running_lab
+from directories import missing, running_lab
 from lab import DOMAIN, forest_password, wait_for
 from relay import Relay
 

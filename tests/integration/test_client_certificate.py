@@ -3,8 +3,7 @@ import os, subprocess, sys
 
 import pytest
 
-import conftest
-from lab import Late, free_port, wait_for
+from lab import BUILD, Late, free_port, wait_for
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support", "ldap"))
 import servers  # noqa: E402
@@ -231,7 +230,7 @@ def test_the_whole_agent_by_a_certificate(authority, monkeypatch):
             super().start_directory()
             self.agent_options["directory_settings"]["bind"] = {"mechanism": "external", "certificate": certificate, "key": key}
 
-    with ExternalLab(conftest.BUILD, "trusting") as lab:
+    with ExternalLab(BUILD, "trusting") as lab:
         lab.start()
         assert outcome(lab.ask("reset", "alice", new_password="New-Marble-Step-1")) == ("applied", "ok") and lab.directory.opens("alice", "New-Marble-Step-1")
         assert outcome(lab.ask("change", "alice", old_password="New-Marble-Step-1", new_password="New-Marble-Step-2")) == ("applied", "ok")

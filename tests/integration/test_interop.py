@@ -5,8 +5,8 @@ import pytest
 from jwcrypto import jwe, jwk, jws
 from jwcrypto.common import json_encode
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.path.abspath(os.environ.get("BUILD_ROOT", os.path.join(ROOT, "build")))
+from lab import BUILD, ROOT
+
 TOOL = os.path.join(BUILD, "tests", "support", "jose-tool")
 TYP = "wb-request+jwt"
 TEXTS = {"a word": b"{}", "umlauts": '{"new_password":"Grüße 🔑"}'.encode(), "one byte": b"a", "15 bytes": b"b" * 15, "16 bytes": b"b" * 16, "17 bytes": b"b" * 17, "4 KiB": b"c" * 4096}

@@ -4,8 +4,7 @@ import contextlib, json, os, re, signal, sys
 import ldap
 import pytest
 
-import conftest
-from lab import wait_for
+from lab import BUILD, wait_for
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support", "ldap"))
 from ldap_lab import LdapLab, PROGRAMS, missing, outcome  # noqa: E402
@@ -15,7 +14,7 @@ from ldap_lab import LdapLab, PROGRAMS, missing, outcome  # noqa: E402
 def lab(request):
     if missing(request.param):
         pytest.skip(missing(request.param))
-    lab = LdapLab(conftest.BUILD, request.param)
+    lab = LdapLab(BUILD, request.param)
     try:
         lab.start()
         yield lab

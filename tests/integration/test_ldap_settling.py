@@ -3,8 +3,7 @@ import concurrent.futures, os, sys, time
 
 import pytest
 
-import conftest
-from lab import wait_for
+from lab import BUILD, wait_for
 from relay import Relay
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support", "ldap"))
@@ -42,7 +41,7 @@ class RelayLab(LdapLab):
 def lab(request):
     if missing(request.param):
         pytest.skip(missing(request.param))
-    lab = RelayLab(conftest.BUILD, request.param)
+    lab = RelayLab(BUILD, request.param)
     try:
         lab.start()
         yield lab

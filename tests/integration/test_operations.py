@@ -3,7 +3,7 @@ import base64, concurrent.futures, contextlib, glob, os, time
 
 import pytest
 
-from conftest import every_directory
+from directories import every_directory
 from lab import DOMAIN, forest, forest_password, wait_for
 
 NEW = "Gr33n-Field-Harbour"

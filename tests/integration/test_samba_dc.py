@@ -5,7 +5,7 @@ import dns.resolver
 import ldap
 import pytest
 
-from conftest import SAMBAS, missing
+from directories import SAMBAS, missing
 from lab import BASE, DOMAIN, Program, SambaDirectory, forest_password, newer_samba, samba_template, wait_for
 
 NEW = "Gr33n-Field-Harbour"

@@ -6,8 +6,8 @@ import websockets
 from jwcrypto import jwe, jwk, jws
 
 import lab as lab_module
+from lab import BUILD
 
-BUILD = os.path.abspath(os.environ.get("BUILD_ROOT", os.path.join(os.path.dirname(__file__), "..", "..", "build")))
 BINARY = os.path.join(BUILD, "service", "reset-service")
 PASSWORD = "Canary-Rosenkohl-77 ä"
 SUBJECT = {"format": "userPrincipalName", "id": "alice@corp.example.test"}
