@@ -86,6 +86,19 @@ def second_agent(lab, tmp_path):
         yield make
 
 
+@pytest.fixture
+def scene(request, build):
+    """scene(…): one more Scene, of which each module has its own."""
+    scenes = []
+
+    def make(**options):
+        scenes.append(request.module.Scene(build, **options))
+        return scenes[-1]
+    yield make
+    for each in scenes:
+        each.close()
+
+
 @pytest.fixture(scope="module")
 def mock_lab():
     lab = running_lab("mock")

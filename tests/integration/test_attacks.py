@@ -50,19 +50,7 @@ class Scene:
     def close(self):
         self.service.close()
         self.lab.close()
-
-
-@pytest.fixture
-def scene(build):
-    scenes = []
-
-    def make(**options):
-        scenes.append(Scene(build, **options))
-        return scenes[-1]
-    yield make
-    for s in scenes:
-        s.close()
-        assert s.agent.writebackd.process.returncode == 0, s.agent.writebackd.log_text()[-6000:]
+        assert self.agent.writebackd.process.returncode == 0, self.agent.writebackd.log_text()[-6000:]
 
 
 def test_a_controller_stands_still_while_a_user_is_read(scene):

@@ -441,18 +441,6 @@ class Scene:
         assert "AddressSanitizer" not in text and "runtime error" not in text, text[-4000:]
 
 
-@pytest.fixture
-def scene(build):
-    scenes = []
-
-    def make(**options):
-        scenes.append(Scene(build, **options))
-        return scenes[-1]
-    yield make
-    for s in scenes:
-        s.close()
-
-
 def test_an_agent_that_is_killed_tells_its_outcome_until_it_is_acknowledged(scene):
     s = scene()
     s.service.acknowledge = False

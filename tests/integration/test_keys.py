@@ -201,18 +201,9 @@ class Scene:
         self.agent.start_writebackd()
         self.welcomed()
 
-
-@pytest.fixture
-def scene(build):
-    scenes = []
-
-    def make(**options):
-        scenes.append(Scene(build, **options))
-        return scenes[-1]
-    yield make
-    for s in scenes:
-        s.service.close()
-        s.lab.close()
+    def close(self):
+        self.service.close()
+        self.lab.close()
 
 
 def test_sent_and_not_committed(scene):
