@@ -47,6 +47,11 @@ struct later {
 	struct event *event;
 };
 
+/* The wall clock, where a test sets it. */
+static int64_t clock_ahead_ms;
+int64_t __real_clock_now_ms(void), __wrap_clock_now_ms(void);
+int64_t __wrap_clock_now_ms(void) { return __real_clock_now_ms() + clock_ahead_ms; }
+
 enum writing { WRITE_GOOD, WRITE_REJECTED, WRITE_DENIED, WRITE_LOST_APPLIED, WRITE_LOST, WRITE_REPLACED, WRITE_STALLED };
 enum behind_bind { BEHIND_SAME, BEHIND_REWRITTEN, BEHIND_RENAMED, BEHIND_UNREADABLE, BEHIND_LOST, BEHIND_NO_SUCH_USER };
 static struct played {
@@ -470,6 +475,7 @@ static int setup(void **state)
 	strcpy(scene->folder, "/tmp/test-request-XXXXXX");
 	assert_non_null(mkdtemp(scene->folder));
 	play_alice();
+	clock_ahead_ms = 0;
 	char text[1024];
 	snprintf(text, sizeof text, "state_directory: %s\nlimits: {per_user_hour: 2, in_flight: 3}\nsettling: {delay: 200ms, limit: 2s}\ndirectories:\n  - name: corp\n    servers: [dc1]\n"
 	         "    bind: {dn: a@b, password_file: %s/password}\n    scope: {users: selected, bases: [\"OU=People,DC=corp,DC=example,DC=com\"]}\n", scene->folder, scene->folder);
@@ -980,6 +986,30 @@ static void test_overload_is_answered_again(void **state)
 	run_until(scene, ended + 1);
 	assert_int_equal(scene->results[scene->count - 1].code, STATUS_REQUEST_EXPIRED);
 	assert_int_equal(played.written, 0);
+	free(frame);
+}
+
+/* What was told of one that is not recorded is dropped with its exp: by a clock that was set back since it is as good as expired. */
+static void test_nothing_from_before_a_dropped_refusal(void **state)
+{
+	struct scene *scene = *state;
+	char id[UUID_SIZE], *frame = build_frame(OP_UNLOCK, 0, id);
+	played.alice.lockout_time_set = true;
+	for (unsigned i = 0; i < 3; i++)
+		ask(scene, (struct ask){ OP_CHECK, GOOD });
+	deliver(scene, frame);
+	assert_int_equal(scene->results[0].code, STATUS_AGENT_OVERLOADED);
+	clock_ahead_ms = 35000;
+	ask(scene, (struct ask){ OP_CHECK, GOOD }); /* refused as well: behind it the first one is forgotten */
+	clock_ahead_ms = 0;
+	run_until(scene, 5);
+	deliver(scene, frame);
+	run_until(scene, 6);
+	assert_string_equal(scene->results[5].request_id, id);
+	assert_int_equal(scene->results[5].code, STATUS_REQUEST_EXPIRED);
+	assert_int_equal(played.written, 0);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_UNLOCK })->code, STATUS_OK);
+	assert_int_equal(played.written, 1);
 	free(frame);
 }
 
@@ -2339,7 +2369,7 @@ int main(void)
 		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
 		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_behind_a_bind_counts), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_change_to_the_same_after_the_start), ROW(test_held_up_until_another_agent_has_done_it), ROW(test_one_wrong_one_an_hour_whatever_is_allowed), ROW(test_bind_on_a_full_disk), ROW(test_bind_on_a_full_disk_of_a_replaced_one), ROW(test_no_success_becomes_a_refusal), ROW(test_nobody_can_tell_what_was_done_before), ROW(test_a_refusal_is_held_against_the_record),
 		ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
-		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_nothing_is_written_before_it_is_delivered_again), ROW(test_it_expires_where_it_is_not_delivered_again), ROW(test_what_nobody_else_is_asked_for_goes_on), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time), ROW(test_nothing_from_before_what_is_forgotten),
+		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_nothing_is_written_before_it_is_delivered_again), ROW(test_it_expires_where_it_is_not_delivered_again), ROW(test_what_nobody_else_is_asked_for_goes_on), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_nothing_from_before_a_dropped_refusal), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time), ROW(test_nothing_from_before_what_is_forgotten),
 		ROW(test_one_at_a_time_for_one_user),
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),
 		ROW(test_lost_answer_and_a_later_write), ROW(test_lost_answer_and_two_writes), ROW(test_lost_answer_applied_by_a_clock_of_its_own), ROW(test_lost_answer_of_a_server_that_comes_back), ROW(test_skew_is_seen_while_reading),
