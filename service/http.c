@@ -21,6 +21,7 @@
 #define IDLE_SECONDS 30
 #define PAUSE_SECONDS 1     /* of accepting, where there is no descriptor left */
 #define MAX_HEADERS 16384
+#define READ_MOST 256
 #define API_KEY_PREFIX "Bearer wbk_"
 #define API_KEY_CHARACTERS 43
 
@@ -159,6 +160,8 @@ static struct bufferevent *connection_bufferevent(struct event_base *base, void 
 	bufferevent_openssl_set_allow_dirty_shutdown(bev, 1);
 	/* evhttp reads a chunk's size line however long it is. */
 	bufferevent_setwatermark(bev, EV_READ, 0, http->options.max_body + MAX_HEADERS + 4096);
+	/* Else libevent takes another chain, of 1 KiB at least, for each two records: of one octet each they are a body's thousandfold. */
+	bufferevent_set_max_single_read(bev, READ_MOST);
 	connection->bev = bev;
 	SSL_set_ex_data(ssl, ssl_index(), connection);
 	if (++http->connections >= http->options.max_connections)

@@ -11,6 +11,8 @@
 #include "base/secret.h"
 
 enum { TURN_CAPACITY = 4096 };
+/* libevent takes another chain, of 1 KiB at least, wherever the last one has not the room for as much as it may read: of records of one octet each, a thousand times what they hold, for as long as their message is not whole. */
+enum { READ_MOST = 256 };
 
 static int io_setup(Sockbuf_IO_Desc *desc, void *arg)
 {
@@ -134,7 +136,7 @@ enum status ldap_io_open(struct ldap_io *io, LDAP **ret_ldap)
 	LDAP *ldap = NULL;
 	Sockbuf *sockbuf = NULL;
 	io->flush = event_new(bufferevent_get_base(io->bufferevent), -1, 0, flush_turn, io);
-	if (io->flush == NULL) {
+	if (io->flush == NULL || bufferevent_set_max_single_read(io->bufferevent, READ_MOST) != 0) {
 		return STATUS_AGENT_INTERNAL;
 	}
 	if (ldap_init_fd(bufferevent_getfd(io->bufferevent), LDAP_PROTO_EXT, NULL, &ldap) != LDAP_SUCCESS) {

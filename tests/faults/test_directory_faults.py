@@ -216,6 +216,39 @@ def test_a_directory_that_lies(line, tmp_path, capsys, monkeypatch):
     assert most - before < 64 << 10 and gap < 1000
 
 
+def test_an_answer_in_crumbs(line, tmp_path, capsys, monkeypatch):
+    """An answer as long as it may be, of which each TLS record has one octet: it takes no more memory than it is long."""
+    monkeypatch.setenv("ASAN_OPTIONS", os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1:thread_local_quarantine_size_kb=64")
+    sent = [0]
+
+    def script(peer, number):
+        request = bound(peer)
+        peer.write(b"\x30\x83\x3f\xff\xf0" + message_of(request) + b"\x64\x83\x3f\xff\xe0")
+        while sent[0] < 150000:
+            for _ in range(500):
+                peer.tls.write(b"x")
+            peer.sock.sendall(peer.outgoing.read())
+            sent[0] += 500
+    ca, pem, key = lab_module.certificate(str(tmp_path), "crumbs")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key)
+    service = RawService(context, script)
+    agent = agent_of_many(str(tmp_path / "agent"), line.directory, ca, {"crumbs": service.port}, timeouts={"connect": "20s", "locate": "1s"})
+    agent.start_writebackd()
+    try:
+        before = memory_kb(agent.writebackd)
+        wait_for("the crumbs", lambda: sent[0] >= 150000, 18)
+        time.sleep(0.3)
+        grown = memory_kb(agent.writebackd) - before
+        agent.status()
+    finally:
+        agent.close()
+        service.close()
+    with capsys.disabled():
+        print(f"\n{sent[0]} records of one octet: memory grew by {grown} kB", end="", flush=True)
+    assert grown < 16 << 10 and agent.writebackd.process.returncode == 0, agent.writebackd.log_text()[-4000:]
+
+
 def test_answers_with_flipped_bits(line, tmp_path, capsys):
     """A true server's answers, of which each connection has one octet or more altered: whatever comes of it, the agent lives and a whole answer is taken afterwards."""
     directory, flips = line.directory, [True]
