@@ -24,12 +24,6 @@ static bool may_be_anothers(const struct request *request)
 	return request->claims->first_iat || request->was_undelivered || came_late(request);
 }
 
-/* Then a bind shows what the user had anyway, and not what was done before. */
-static bool keeps_the_password(const struct request *request)
-{
-	return bytes_equal(secret_bytes(&request->secret.old_password), secret_bytes(&request->secret.new_password));
-}
-
 /* 0: this is the first time. */
 static int64_t tried_since(const struct request *request)
 {
@@ -37,7 +31,7 @@ static int64_t tried_since(const struct request *request)
 	int64_t oldest = claims->iat - OPERATION_MAX_S;
 	if (claims->first_iat)
 		return claims->first_iat > oldest ? claims->first_iat : oldest;
-	return may_be_anothers(request) || (claims->iat <= request->all->started_s && !keeps_the_password(request)) ? claims->iat : 0;
+	return may_be_anothers(request) || claims->iat <= request->all->started_s ? claims->iat : 0;
 }
 
 static bool is_written_since(const struct request *request)
@@ -47,10 +41,16 @@ static bool is_written_since(const struct request *request)
 	return since && record->known && record->time_s >= since - CLOCKS_SLACK_S && !request_same_record(record, &request->told);
 }
 
+/* The new password is the old one: a bind shows what the user had anyway, and not whether it was written. */
+static bool keeps_the_password(const struct request *request)
+{
+	return request->op == OP_CHANGE && bytes_equal(secret_bytes(&request->secret.old_password), secret_bytes(&request->secret.new_password));
+}
+
 /* No bind has told, or will. */
 static bool is_untold(const struct request *request)
 {
-	return may_be_anothers(request) && is_written_since(request);
+	return (may_be_anothers(request) || keeps_the_password(request)) && is_written_since(request);
 }
 
 static bool is_done(const struct request *request, enum proof proof)
@@ -69,7 +69,7 @@ static void handle_before(struct request *request, enum proof proof, struct loca
 
 static bool prove(struct request *request, proof_done done)
 {
-	struct located *located = is_written_since(request) ? located_ref(request->located) : NULL;
+	struct located *located = is_written_since(request) && !keeps_the_password(request) ? located_ref(request->located) : NULL;
 	if (located && request_prove(request, located, WRONG_AN_HOUR, done))
 		return true;
 	located_free(located);

@@ -42,6 +42,7 @@ def restart(agent):
     agent.close()
     agent.start()
     agent.wait_ready()
+    agent.wait_first_second()
 
 
 def with_longer_passwords(then):
