@@ -277,7 +277,7 @@ def test_a_server_that_never_reads(exact_memory, bench, raw, good_tls):
     grown = memory_kb(bench.process.pid) - before
     assert seen.downs[0][0]["code"] == "channel.protocol"
     seen.until(lambda: b"after" in seen.frames[0], STEP)
-    assert grown < 16 << 10, grown
+    assert grown < (16 << 10) * lab.SLOWNESS, grown  # with ThreadSanitizer's shadow it is slow and large
 
 
 # Floods -----------------------------------------------------------------------------------------------------------------------------------------
