@@ -70,7 +70,7 @@ struct operation {
 	int64_t submitted_us;
 	struct event *timer;
 	LDAPMessage **entries;
-	size_t count, capacity;
+	size_t count, capacity, octets; /* octets: of all of them, LDAP_IO_INCOMING_MAX at most */
 	bool truncated, referred;
 	operation_done done;
 	void *arg;

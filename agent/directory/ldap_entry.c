@@ -6,7 +6,7 @@
 
 #include "agent/directory/ad_time.h"
 
-enum { NUMBER_SIZE = 24, FIRST_CAPACITY = 32 };
+enum { NUMBER_SIZE = 24, FIRST_CAPACITY = 32, TEXT_MAX = 8192 };
 
 static bool add_attribute(struct entry *entry, size_t *capacity, struct berval name, struct berval *take_values)
 {
@@ -70,7 +70,7 @@ static struct bytes value_bytes(const struct berval *value)
 
 static char *text_copy(const struct berval *value)
 {
-	bool good = value->bv_val != NULL && memchr(value->bv_val, 0, value->bv_len) == NULL && utf8_valid(value_bytes(value));
+	bool good = value->bv_val != NULL && value->bv_len <= TEXT_MAX && memchr(value->bv_val, 0, value->bv_len) == NULL && utf8_valid(value_bytes(value));
 	return good ? strndup(value->bv_val, value->bv_len) : NULL;
 }
 

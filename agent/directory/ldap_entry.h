@@ -23,7 +23,7 @@ void entry_clear(struct entry *entry);
 
 /* NULL where absent; else an array that ends with a value without bv_val. */
 const struct berval *entry_values(const struct entry *entry, const char *name);
-/* The first value: malloc'ed, valid UTF-8 without U+0000; NULL where absent. */
+/* The first value: malloc'ed, valid UTF-8 without U+0000, of 8 KiB at most; NULL where absent. */
 char *entry_string(const struct entry *entry, const char *name);
 /* Its DN, likewise. */
 char *entry_dn(const struct entry *entry);

@@ -1,5 +1,7 @@
 #include "agent/directory/ldap_envelope.h"
 
+#include <ldap.h>
+
 enum { SEQUENCE = 0x30, INTEGER = 0x02, CLASS_AND_FORM = 0xe0, APPLICATION_CONSTRUCTED = 0x60, LONG_TAG = 0x1f };
 
 struct element {
@@ -82,7 +84,26 @@ bool ldap_envelope_read(struct bytes head, size_t most, struct ldap_envelope *re
 		return false;
 	}
 	if (operation.head > 0) {
-		*ret_envelope = (struct ldap_envelope){ message.head + message.length, message_id };
+		*ret_envelope = (struct ldap_envelope){ message.head + message.length, message_id, operation.tag };
 	}
 	return true;
+}
+
+/* As libldap's own reader goes: by the same calls, and past the operation's end where that is too short. */
+bool ldap_envelope_may_be_named(struct bytes message)
+{
+	struct berval octets = { message.size, (char *)message.data }, name;
+	BerElement *ber = ber_init(&octets);
+	ber_len_t length;
+	bool may = ber != NULL;
+	if (may && ber_scanf(ber, "{x{xxx") != LBER_ERROR) {
+		if (ber_peek_tag(ber, &length) == LDAP_TAG_REFERRAL) {
+			ber_scanf(ber, "x");
+		}
+		if (ber_peek_tag(ber, &length) == LDAP_TAG_EXOP_RES_OID) {
+			may = ber_scanf(ber, "m", &name) == LBER_ERROR || (name.bv_len > 0 && name.bv_val[0] != '\0');
+		}
+	}
+	ber_free(ber, 1);
+	return may;
 }

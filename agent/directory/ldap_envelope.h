@@ -11,10 +11,14 @@ enum { LDAP_ENVELOPE_HEAD = 32 }; /* octets that say all of it */
 struct ldap_envelope {
 	size_t size;             /* of the whole message; 0: more octets are wanted to say */
 	int32_t message_id;      /* 0: an unsolicited notification (section 4.4) */
+	uint8_t operation;       /* its tag */
 };
 
 /* `head`: the first octets of what came. False: no LDAPMessage that a server sends (a SEQUENCE of definite length, a messageID of 0 to 2^31-1, an operation that lies within and is a constructed type of class
  * application), or one of more than `most` octets. */
 bool ldap_envelope_read(struct bytes head, size_t most, struct ldap_envelope *ret_envelope) MUST_USE;
+
+/* Whether the responseName of an ExtendedResponse (section 4.12; `message` is all of it) may be read by libldap 2.5, which ends the program where one begins with nothing or with U+0000. */
+bool ldap_envelope_may_be_named(struct bytes message);
 
 #endif

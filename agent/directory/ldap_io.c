@@ -165,7 +165,17 @@ static enum status next_message(struct evbuffer *input, struct ldap_envelope *re
 	return STATUS_OK;
 }
 
-enum status ldap_io_receive(struct ldap_io *io, LDAP *ldap, LDAPMessage **ret_message)
+/* It is pulled up into one piece. */
+static bool is_survived(struct evbuffer *input, const struct ldap_envelope *envelope)
+{
+	if (envelope->operation != LDAP_RES_EXTENDED) {
+		return true;
+	}
+	const uint8_t *message = evbuffer_pullup(input, (ev_ssize_t)envelope->size);
+	return message != NULL && ldap_envelope_may_be_named(bytes_of(message, envelope->size));
+}
+
+enum status ldap_io_receive(struct ldap_io *io, LDAP *ldap, LDAPMessage **ret_message, size_t *ret_size)
 {
 	struct evbuffer *input = bufferevent_get_input(io->bufferevent);
 	struct ldap_envelope next;
@@ -180,7 +190,10 @@ enum status ldap_io_receive(struct ldap_io *io, LDAP *ldap, LDAPMessage **ret_me
 			evbuffer_drain(input, next.size);
 			continue;
 		}
-		io->readable = next.size;
+		if (!is_survived(input, &next)) {
+			return STATUS_DIRECTORY_PROTOCOL;
+		}
+		io->readable = *ret_size = next.size;
 		if (ldap_result(ldap, LDAP_RES_ANY, LDAP_MSG_ONE, &now, ret_message) < 0 || io->readable > 0) {
 			ldap_msgfree(*ret_message);
 			*ret_message = NULL;

@@ -16,13 +16,14 @@ struct ldap_io {
 	size_t turn_size, turn_capacity;
 	struct event *flush;
 };
-enum { LDAP_IO_OUTPUT_MAX = 1 << 20, LDAP_IO_INCOMING_MAX = 4 << 20 };
+enum { LDAP_IO_OUTPUT_MAX = 1 << 20, LDAP_IO_INCOMING_MAX = 1 << 20 };
 
 /* A new LDAP handle over `io`, which must outlive it: protocol 3, no referrals, no ldap.conf. */
 enum status ldap_io_open(struct ldap_io *io, LDAP **ret_ldap) MUST_USE;
-/* The next message that is there in whole and answers something: the caller's (ldap_msgfree); NULL: none. Unsolicited notifications, and answers that nobody waits for, are left out: whoever disconnects
- * (RFC 4511, section 4.4.1) does so next. STATUS_DIRECTORY_PROTOCOL: what came is no LDAP, or longer than LDAP_IO_INCOMING_MAX. */
-enum status ldap_io_receive(struct ldap_io *io, LDAP *ldap, LDAPMessage **ret_message) MUST_USE;
+/* The next message that is there in whole and answers something: the caller's (ldap_msgfree), and its octets; NULL: none. Unsolicited notifications, and answers that nobody waits for, are left out: whoever disconnects
+ * (RFC 4511, section 4.4.1) does so next. STATUS_DIRECTORY_PROTOCOL: what came is no LDAP, longer than LDAP_IO_INCOMING_MAX, or nothing
+ * that libldap survives. */
+enum status ldap_io_receive(struct ldap_io *io, LDAP *ldap, LDAPMessage **ret_message, size_t *ret_size) MUST_USE;
 /* Before the bufferevent is freed; libldap sees an error from here. */
 void ldap_io_close(struct ldap_io *io);
 /* What has not been encrypted yet. */

@@ -310,7 +310,7 @@ static void end_answered(struct operation *operation, LDAPMessage *message)
 }
 
 /* False where there is no room for it. */
-static bool keep_entry(struct operation *operation, LDAPMessage *message)
+static bool keep_entry(struct operation *operation, LDAPMessage *message, size_t size)
 {
 	size_t most = operation->search.most > 0 ? operation->search.most : ENTRIES_FEW;
 	if (operation->count == operation->capacity && operation->count < most) {
@@ -321,19 +321,20 @@ static bool keep_entry(struct operation *operation, LDAPMessage *message)
 			operation->capacity = more;
 		}
 	}
-	operation->truncated |= operation->count == most || operation->count == operation->capacity;
+	operation->truncated |= operation->count == most || operation->count == operation->capacity || size > LDAP_IO_INCOMING_MAX - operation->octets;
 	if (!operation->truncated) {
+		operation->octets += size;
 		operation->entries[operation->count++] = message;
 	}
 	return !operation->truncated;
 }
 
 /* Consumes the message. */
-static void take_message(struct connection *connection, LDAPMessage *message)
+static void take_message(struct connection *connection, LDAPMessage *message, size_t size)
 {
 	struct operation *operation = find_outstanding(connection, ldap_msgid(message));
 	int tag = ldap_msgtype(message);
-	if (operation != NULL && tag == LDAP_RES_SEARCH_ENTRY && keep_entry(operation, message)) {
+	if (operation != NULL && tag == LDAP_RES_SEARCH_ENTRY && keep_entry(operation, message, size)) {
 		return;
 	}
 	if (operation != NULL && tag == LDAP_RES_SEARCH_REFERENCE) {
@@ -351,14 +352,15 @@ void operations_receive(struct connection *connection)
 	connection->last_read_us = clock_monotonic_us();
 	while (connection->ldap == ldap && ldap != NULL) { /* a callback may have closed it */
 		LDAPMessage *message;
-		if (ldap_io_receive(&connection->io, ldap, &message) != STATUS_OK) {
+		size_t size;
+		if (ldap_io_receive(&connection->io, ldap, &message, &size) != STATUS_OK) {
 			connection_fail(connection, STATUS_DIRECTORY_PROTOCOL, "it sent something that is not LDAP");
 			return;
 		}
 		if (message == NULL) {
 			break;
 		}
-		take_message(connection, message);
+		take_message(connection, message, size);
 	}
 	if (connection->ldap != ldap || ldap == NULL) {
 		return;

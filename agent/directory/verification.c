@@ -147,8 +147,9 @@ static void on_read(struct bufferevent *bufferevent, void *arg)
 {
 	struct verification *verification = arg;
 	LDAPMessage *message;
+	size_t size;
 	while (verification->ldap != NULL) {
-		if (ldap_io_receive(&verification->io, verification->ldap, &message) != STATUS_OK) {
+		if (ldap_io_receive(&verification->io, verification->ldap, &message, &size) != STATUS_OK) {
 			fail(verification, STATUS_DIRECTORY_PROTOCOL);
 			return;
 		}

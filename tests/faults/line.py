@@ -62,9 +62,10 @@ class Line:
         assert self.agent.channel.process.returncode == 0, self.agent.channel.log_text()[-6000:]
 
 
-def memory_kb(program):
+def memory_kb(program, what="VmRSS"):
+    """VmHWM: the most there has been."""
     with open(f"/proc/{program.pid}/status", encoding="ascii") as f:
-        return int(next(row for row in f if row.startswith("VmRSS")).split()[1])
+        return int(next(row for row in f if row.startswith(what)).split()[1])
 
 
 def processor_s(program):

@@ -223,7 +223,7 @@ def test_an_answer_in_crumbs(line, tmp_path, capsys, monkeypatch):
 
     def script(peer, number):
         request = bound(peer)
-        peer.write(b"\x30\x83\x3f\xff\xf0" + message_of(request) + b"\x64\x83\x3f\xff\xe0")
+        peer.write(b"\x30\x83\x0f\xff\xf0" + message_of(request) + b"\x64\x83\x0f\xff\xe0")
         while sent[0] < 150000:
             for _ in range(500):
                 peer.tls.write(b"x")
@@ -247,6 +247,48 @@ def test_an_answer_in_crumbs(line, tmp_path, capsys, monkeypatch):
     with capsys.disabled():
         print(f"\n{sent[0]} records of one octet: memory grew by {grown} kB", end="", flush=True)
     assert grown < 16 << 10 and agent.writebackd.process.returncode == 0, agent.writebackd.log_text()[-4000:]
+
+
+def test_great_entries(tmp_path, monkeypatch):
+    """A search for groups that is answered by a hundred entries of 900 KB: no more of them is kept than one message may be long, and what is not whole is refused."""
+    monkeypatch.setenv("ASAN_OPTIONS", os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1:thread_local_quarantine_size_kb=64")
+    uuid, sent = b"12345678-1234-4234-8234-123456789abc", [0]
+
+    def entry(request, dn, **attributes):
+        return ber(0x30, message_of(request), ber(0x64, ber(4, dn), ber(0x30, *[ber(0x30, ber(4, name.encode()), ber(0x31, ber(4, value))) for name, value in attributes.items()])))
+
+    def script(peer, number):
+        data = bound(peer)
+        while data:
+            size = 2 + data[1] if data[1] < 0x80 else 2 + (data[1] & 0x7f) + int.from_bytes(data[2:2 + (data[1] & 0x7f)], "big")
+            request, data = data[:size], data[size:]
+            if b"uniqueMember" in request:
+                for sent[0] in range(1, 101):
+                    peer.write(entry(request, b"cn=g,dc=test", entryUUID=uuid, description=b"y" * 900000))
+            elif b"namingContexts" in request:
+                peer.write(entry(request, b"", objectClass=b"OpenLDAProotDSE", namingContexts=b"dc=test", supportedLDAPVersion=b"3"))
+            else:
+                peer.write(entry(request, b"uid=alice,dc=test", objectClass=b"person", uid=b"alice", entryUUID=uuid))
+            peer.write(ber(0x30, message_of(request), ber(0x65, b"\x0a\x01\x00\x04\x00\x04\x00")))
+            data = data or peer.read()
+    ca, pem, key = lab_module.certificate(str(tmp_path), "great")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key)
+    service = RawService(context, script)
+    password = tmp_path / "password"
+    password.write_text("x\n")
+    password.chmod(0o600)
+    tool = lab_module.Tool(BUILD, "--flavor", "ldap", "--base", "dc=test", "--server", f"localhost:{service.port}", "--ca", ca, "--bind", "cn=a,dc=test", "--password-file", str(password))
+    try:
+        tool.wait_up()
+        before = memory_kb(tool.process)
+        tool.tell("locate uid alice")
+        answer = tool.process.stdout.readline()
+        grown = memory_kb(tool.process, "VmHWM") - before
+        assert sent[0] == 100 and grown < 16 << 10, (answer, grown)
+    finally:
+        tool.process.kill()
+        service.close()
 
 
 def test_answers_with_flipped_bits(line, tmp_path, capsys):

@@ -41,6 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (envelope.size == 0 || envelope.size > size)
 			break;
 		read_with_liblber(data, &envelope);
+		(void)ldap_envelope_may_be_named(bytes_of(data, envelope.size));
 		data += envelope.size;
 		size -= envelope.size;
 	}

@@ -45,6 +45,7 @@ static void reads_what_servers_write(void **state)
 		assert_true(ldap_envelope_read(bytes_of(GOOD[i].octets, GOOD[i].size), MOST, &envelope));
 		assert_int_equal(envelope.size, GOOD[i].whole);
 		assert_int_equal(envelope.message_id, GOOD[i].message_id);
+		assert_int_equal(envelope.operation & 0xe0, 0x60);
 	}
 }
 
@@ -81,8 +82,30 @@ static void counts_what_is_most(void **state)
 	assert_false(ldap_envelope_read(bytes_of(GOOD[0].octets, GOOD[0].size), DONE - 1, &envelope));
 }
 
+/* ldap_parse_extended_result asserts that there is a name where there is a responseName. */
+static void refuses_a_name_that_libldap_does_not_survive(void **state)
+{
+	static const struct { const char *octets; size_t size; bool may; } ROWS[] = {
+#define MESSAGE(length, operation, rest) "\x30" length "\x02\x01\x07\x78" operation "\x0a\x01\x00\x04\x00\x04\x00" rest
+#define NAME_ROW(may, literal) { literal, sizeof literal - 1, may }
+		NAME_ROW(true, MESSAGE("\x0c", "\x07", "")),
+		NAME_ROW(true, MESSAGE("\x11", "\x0c", "\x8a\x03" "1.3")),
+		NAME_ROW(true, MESSAGE("\x0f", "\x0a", "\x8b\x01" "u")),
+		NAME_ROW(true, MESSAGE("\x15", "\x10", "\xa3\x02\x04\x00\x8a\x03" "1.3")),
+		NAME_ROW(false, MESSAGE("\x0e", "\x09", "\x8a\x00")),
+		NAME_ROW(false, MESSAGE("\x0f", "\x0a", "\x8a\x01\x00")),
+		NAME_ROW(false, MESSAGE("\x0f", "\x0a", "\x8a\x81\x00")),
+		NAME_ROW(false, MESSAGE("\x12", "\x0d", "\xa3\x02\x04\x00\x8a\x00")),
+		NAME_ROW(false, MESSAGE("\x0e", "\x07", "\x8a\x00")), /* behind the operation's end */
+		NAME_ROW(true, "\x30\x05\x02\x01\x07\x78\x00"),
+	};
+	for (size_t i = 0; i < sizeof ROWS / sizeof *ROWS; i++)
+		assert_int_equal(ldap_envelope_may_be_named(bytes_of(ROWS[i].octets, ROWS[i].size)), ROWS[i].may);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(reads_what_servers_write), cmocka_unit_test(waits_for_what_it_needs), cmocka_unit_test(refuses_what_is_none), cmocka_unit_test(counts_what_is_most) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(reads_what_servers_write), cmocka_unit_test(waits_for_what_it_needs), cmocka_unit_test(refuses_what_is_none), cmocka_unit_test(counts_what_is_most),
+		cmocka_unit_test(refuses_a_name_that_libldap_does_not_survive) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
