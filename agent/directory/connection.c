@@ -304,8 +304,9 @@ static void on_event(struct bufferevent *bufferevent, short what, void *arg)
 		if (connection->bufferevent == bufferevent) {
 			/* TLS 1.3 tells only now that the server does not take a client's certificate. */
 			bool by_certificate = connection->state <= CONNECTION_BIND && connection->setup.settings->bind_mechanism == BIND_EXTERNAL;
-			connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "it closed the connection%s%.120s", by_certificate ? " during the bind: it may not trust the certificate in " : "",
-			                by_certificate ? connection->setup.settings->bind_certificate_file : "");
+			const char *notice = connection->io.notice;
+			connection_fail(connection, STATUS_DIRECTORY_UNAVAILABLE, "it closed the connection%s%.120s%s%s", by_certificate ? " during the bind: it may not trust the certificate in " : "",
+			                by_certificate ? connection->setup.settings->bind_certificate_file : "", notice[0] != '\0' ? ", saying: " : "", notice);
 		}
 	}
 	connection_unref(connection);

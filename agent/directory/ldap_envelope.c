@@ -1,6 +1,7 @@
 #include "agent/directory/ldap_envelope.h"
 
 #include <ldap.h>
+#include <stdio.h>
 
 enum { SEQUENCE = 0x30, INTEGER = 0x02, CLASS_AND_FORM = 0xe0, APPLICATION_CONSTRUCTED = 0x60, LONG_TAG = 0x1f };
 
@@ -89,11 +90,18 @@ bool ldap_envelope_read(struct bytes head, size_t most, struct ldap_envelope *re
 	return true;
 }
 
+/* NULL where memory was or is out. */
+static BerElement *open_message(struct bytes message)
+{
+	struct berval octets = { message.size, (char *)message.data };
+	return message.data != NULL ? ber_init(&octets) : NULL;
+}
+
 /* As libldap's own reader goes: by the same calls, and past the operation's end where that is too short. */
 bool ldap_envelope_may_be_named(struct bytes message)
 {
-	struct berval octets = { message.size, (char *)message.data }, name;
-	BerElement *ber = ber_init(&octets);
+	BerElement *ber = open_message(message);
+	struct berval name;
 	ber_len_t length;
 	bool may = ber != NULL;
 	if (may && ber_scanf(ber, "{x{xxx") != LBER_ERROR) {
@@ -106,4 +114,17 @@ bool ldap_envelope_may_be_named(struct bytes message)
 	}
 	ber_free(ber, 1);
 	return may;
+}
+
+void ldap_envelope_words(struct bytes message, char *ret_words, size_t size)
+{
+	BerElement *ber = open_message(message);
+	struct berval text;
+	ber_int_t code;
+	ret_words[0] = '\0';
+	if (ber != NULL && ber_scanf(ber, "{x{exm", &code, &text) != LBER_ERROR) {
+		snprintf(ret_words, size, "%d %.*s", code, (int)(text.bv_len < size ? text.bv_len : size), text.bv_val);
+		utf8_mend(ret_words);
+	}
+	ber_free(ber, 1);
 }

@@ -20,5 +20,7 @@ bool ldap_envelope_read(struct bytes head, size_t most, struct ldap_envelope *re
 
 /* Whether the responseName of an ExtendedResponse (section 4.12; `message` is all of it) may be read by libldap 2.5, which ends the program where one begins with nothing or with U+0000. */
 bool ldap_envelope_may_be_named(struct bytes message);
+/* Result code and diagnostic text of an unsolicited notification, for people: "52 00002024: …", cut at `size` octets with its NUL; empty where they cannot be read. */
+void ldap_envelope_words(struct bytes message, char *ret_words, size_t size);
 
 #endif

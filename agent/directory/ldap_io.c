@@ -165,14 +165,10 @@ static enum status next_message(struct evbuffer *input, struct ldap_envelope *re
 	return STATUS_OK;
 }
 
-/* It is pulled up into one piece. */
-static bool is_survived(struct evbuffer *input, const struct ldap_envelope *envelope)
+static struct bytes in_one_piece(struct evbuffer *input, const struct ldap_envelope *envelope)
 {
-	if (envelope->operation != LDAP_RES_EXTENDED) {
-		return true;
-	}
 	const uint8_t *message = evbuffer_pullup(input, (ev_ssize_t)envelope->size);
-	return message != NULL && ldap_envelope_may_be_named(bytes_of(message, envelope->size));
+	return bytes_of(message, message != NULL ? envelope->size : 0);
 }
 
 enum status ldap_io_receive(struct ldap_io *io, LDAP *ldap, LDAPMessage **ret_message, size_t *ret_size)
@@ -187,10 +183,11 @@ enum status ldap_io_receive(struct ldap_io *io, LDAP *ldap, LDAPMessage **ret_me
 			return status;
 		}
 		if (next.message_id == 0) {
+			ldap_envelope_words(in_one_piece(input, &next), io->notice, sizeof io->notice);
 			evbuffer_drain(input, next.size);
 			continue;
 		}
-		if (!is_survived(input, &next)) {
+		if (next.operation == LDAP_RES_EXTENDED && !ldap_envelope_may_be_named(in_one_piece(input, &next))) {
 			return STATUS_DIRECTORY_PROTOCOL;
 		}
 		io->readable = *ret_size = next.size;

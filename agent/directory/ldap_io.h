@@ -11,6 +11,7 @@
 struct ldap_io {
 	struct bufferevent *bufferevent; /* borrowed; NULL once it is gone: libldap then sees an error */
 	size_t readable;                 /* of the one message that libldap may read now */
+	char notice[100];                /* what the server said last of its own accord (RFC 4511, section 4.4): why it disconnects */
 	uint64_t written;                /* by libldap, in all */
 	uint8_t *turn;                   /* of this turn; may hold passwords */
 	size_t turn_size, turn_capacity;

@@ -42,6 +42,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			break;
 		read_with_liblber(data, &envelope);
 		(void)ldap_envelope_may_be_named(bytes_of(data, envelope.size));
+		char words[64];
+		ldap_envelope_words(bytes_of(data, envelope.size), words, sizeof words);
+		must(utf8_valid(bytes_of_string(words)));
 		data += envelope.size;
 		size -= envelope.size;
 	}

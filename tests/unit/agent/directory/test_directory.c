@@ -631,6 +631,30 @@ static void health_is_told_when_it_changes(void **state)
 	assert_int_equal(one.connections, 2);
 }
 
+static void take_words(struct directory *of, void *arg)
+{
+	struct directory_health health;
+	directory_health(of, &health);
+	if (health.servers_up == 0)
+		snprintf(arg, sizeof health.text, "%s", health.text);
+}
+
+/* RFC 4511, section 4.4.1: why it disconnects. */
+static void what_a_server_says_before_it_hangs_up_is_told(void **state)
+{
+	char words[sizeof ((struct directory_health *)NULL)->text] = "";
+	struct timeval pause = { 0, 20000 };
+	start();
+	directory_on_health(directory, take_words, words);
+	locate_well();
+	one.on_modify = FAKE_NOTICE;
+	write_now(&RESET, 1000);
+	fake_hang_up(&one);
+	event_base_loopexit(base, &pause);
+	event_base_dispatch(base);
+	assert_non_null(strstr(words, "it closed the connection, saying: 52 the server says something to nobody"));
+}
+
 static void a_closed_connection_leaves_the_truth_open(void **state)
 {
 	start();
@@ -1033,7 +1057,7 @@ int main(void)
 		CASE(two_reads_stall_together), CASE(a_malformed_answer_to_a_write_is_none), CASE(an_answer_without_a_tag_ends_the_connection),
 		CASE(an_answer_without_an_operation_ends_the_connection),
 		CASE(what_nobody_asked_for_is_passed_over),
-		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
+		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(what_a_server_says_before_it_hangs_up_is_told), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
 		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_server_may_be_excluded), CASE(an_excluded_server_is_not_asked), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
 		CASE(a_silent_server_is_left_within_a_second), CASE(a_server_that_falls_silent_in_between_is_left_too), CASE(the_only_server_has_all_the_time), CASE(verifies), CASE(verifies_without_the_agents_certificate), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
 	return cmocka_run_group_tests(tests, set_up_once, tear_down_once);

@@ -101,11 +101,26 @@ static void refuses_a_name_that_libldap_does_not_survive(void **state)
 	};
 	for (size_t i = 0; i < sizeof ROWS / sizeof *ROWS; i++)
 		assert_int_equal(ldap_envelope_may_be_named(bytes_of(ROWS[i].octets, ROWS[i].size)), ROWS[i].may);
+	assert_false(ldap_envelope_may_be_named(bytes_of(NULL, 0)));
+}
+
+static void tells_what_a_server_says(void **state)
+{
+	static const char LONG[] = "\x30\x12\x02\x01\x00\x78\x0d\x0a\x01\x34\x04\x00\x04\x06" "a\xc3\xbc\x0a" "bc", BROKEN[] = "\x30\x05\x02\x01\x00\x78\x00";
+	char words[16];
+	ldap_envelope_words(bytes_of(LONG, sizeof LONG - 1), words, sizeof words);
+	assert_string_equal(words, "52 a\xc3\xbc?bc");
+	ldap_envelope_words(bytes_of(LONG, sizeof LONG - 1), words, 6); /* cut within a character */
+	assert_string_equal(words, "52 a?");
+	ldap_envelope_words(bytes_of(BROKEN, sizeof BROKEN - 1), words, sizeof words);
+	assert_string_equal(words, "");
+	ldap_envelope_words(bytes_of(NULL, 0), words, sizeof words);
+	assert_string_equal(words, "");
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(reads_what_servers_write), cmocka_unit_test(waits_for_what_it_needs), cmocka_unit_test(refuses_what_is_none), cmocka_unit_test(counts_what_is_most),
-		cmocka_unit_test(refuses_a_name_that_libldap_does_not_survive) };
+		cmocka_unit_test(refuses_a_name_that_libldap_does_not_survive), cmocka_unit_test(tells_what_a_server_says) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
