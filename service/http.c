@@ -22,6 +22,8 @@
 #define PAUSE_SECONDS 1     /* of accepting, where there is no descriptor left */
 #define MAX_HEADERS 16384
 #define READ_MOST 256
+#define REQUEST_READS 1024  /* and one for each RECORD_LEAST octets that a body may have */
+#define RECORD_LEAST 64
 #define API_KEY_PREFIX "Bearer wbk_"
 #define API_KEY_CHARACTERS 43
 
@@ -40,6 +42,7 @@ struct connection {
 	struct http *http;
 	struct bufferevent *bev;
 	struct event *deadline;
+	size_t reads;               /* of this request */
 };
 
 struct exchange {
@@ -76,11 +79,40 @@ static void on_accept_failed(struct evconnlistener *listener, void *arg)
 		evconnlistener_disable(listener);
 }
 
+static size_t most_reads(const struct http *http)
+{
+	return REQUEST_READS + http->options.max_body / RECORD_LEAST;
+}
+
+static void log_crumbs(const struct connection *connection)
+{
+	struct sockaddr_storage address;
+	socklen_t size = sizeof address;
+	char host[NI_MAXHOST] = "?", port[8] = "0", peer[sizeof host + sizeof port];
+	if (getpeername(bufferevent_getfd(connection->bev), (struct sockaddr *)&address, &size) == 0)
+		(void)getnameinfo((struct sockaddr *)&address, size, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV);
+	snprintf(peer, sizeof peer, "%s:%s", host, port);
+	struct log_field fields[] = { { "peer", peer }, { 0 } };
+	log_event(LOG_INFO, "api.refused", fields, "a request in crumbs: %zu reads and no end", connection->reads);
+}
+
 /* evhttp's own time limits begin anew with every byte. */
 static void on_deadline(evutil_socket_t fd, short what, void *arg)
 {
 	struct connection *connection = arg;
+	if (connection->reads >= most_reads(connection->http))
+		log_crumbs(connection);
 	bufferevent_trigger_event(connection->bev, BEV_EVENT_TIMEOUT | BEV_EVENT_READING, BEV_TRIG_DEFER_CALLBACKS);
+}
+
+/* evhttp takes a chunk that came alone with all the memory that it was read into, the thousandfold. Ended in the next turn, unless this was the request's last part. */
+static void on_input(struct evbuffer *input, const struct evbuffer_cb_info *info, void *arg)
+{
+	struct connection *connection = arg;
+	const struct timeval now = { 0, 0 };
+	/* Not again at the next read, which would put it off. */
+	if (info->n_added > 0 && ++connection->reads == most_reads(connection->http))
+		evtimer_add(connection->deadline, &now);
 }
 
 /* evhttp tells nobody that a connection has ended before its first request, but its SSL is freed in every case. */
@@ -112,12 +144,17 @@ static struct timeval request_interval(const struct http *http)
 	return (struct timeval){ http->options.request_ms / 1000, http->options.request_ms % 1000 * 1000 };
 }
 
+static struct connection *connection_of(struct bufferevent *bev)
+{
+	return SSL_get_ex_data(bufferevent_openssl_get_ssl(bev), ssl_index());
+}
+
 /* The request is here, or an answer is: from then on the next one's time runs. */
 static void set_deadline(struct evhttp_request *request, bool runs)
 {
-	SSL *ssl = bufferevent_openssl_get_ssl(evhttp_connection_get_bufferevent(evhttp_request_get_connection(request)));
-	struct connection *connection = SSL_get_ex_data(ssl, ssl_index());
+	struct connection *connection = connection_of(evhttp_connection_get_bufferevent(evhttp_request_get_connection(request)));
 	const struct timeval interval = request_interval(connection->http);
+	connection->reads = 0;
 	if (runs)
 		evtimer_add(connection->deadline, &interval);
 	else
@@ -166,6 +203,10 @@ static struct bufferevent *connection_bufferevent(struct event_base *base, void 
 	SSL_set_ex_data(ssl, ssl_index(), connection);
 	if (++http->connections >= http->options.max_connections)
 		evconnlistener_disable(http->listener);
+	if (evbuffer_add_cb(bufferevent_get_input(bev), on_input, connection) == NULL) {
+		bufferevent_free(bev);
+		return bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+	}
 	return bev;
 }
 
@@ -485,6 +526,7 @@ struct upgraded *exchange_upgrade(struct exchange *exchange, const char *accept,
 	bufferevent_setcb(upgraded->bev, NULL, NULL, NULL, NULL);
 	bufferevent_set_timeouts(upgraded->bev, NULL, NULL);
 	bufferevent_setwatermark(upgraded->bev, EV_READ, 0, 0);
+	evbuffer_remove_cb(bufferevent_get_input(upgraded->bev), on_input, connection_of(upgraded->bev));
 	int fd = bufferevent_getfd(upgraded->bev), one = 1;
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	evbuffer_add_printf(bufferevent_get_output(upgraded->bev),

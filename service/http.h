@@ -2,7 +2,8 @@
  *
  * Refused with 400 and the end of the connection before any handler: Content-Length twice or not of digits only, Transfer-Encoding beside Content-Length or other
  * than chunked, white space in a header's name, no Host or two, HTTP other than 1.x, a body where the method has none, more input behind a body.
- * A request has a deadline (30 s) from accept, or from the last answer, to the end of its body. What evhttp hides cannot be refused (a bare LF ends a
+ * A request has a deadline (30 s) from accept, or from the last answer, to the end of its body, and may come in so many reads (1024, and one more for each 64 octets
+ * of max_body): one in crumbs loses its connection, without an answer. What evhttp hides cannot be refused (a bare LF ends a
  * line for it): a reverse proxy in front does that. What evhttp itself refuses (413, 501, an unreadable first line) it answers with a page of HTML and the end of the connection. Paths are compared byte for byte with the raw request target: no decoding, no query, no dots.
  *
  * A handler gets an exchange and answers it once, then or later; every answer carries the security headers. A body is a secret: it lives while the handler runs

@@ -1027,10 +1027,14 @@ class RecordClient:
             time.sleep(pause)
 
     def answers(self, count):
+        return self.read_until(lambda text: text.count(b"HTTP/1.1 ") >= count and text.endswith(b"\n"))
+
+    def read_until(self, there):
         text = b""
-        while text.count(b"HTTP/1.1 ") < count or not text.endswith(b"\n"):
+        while not there(text):
             try:
-                text += self.tls.read(65536)
+                text += (part := self.tls.read(65536))
+                assert part, text
             except ssl.SSLWantReadError:
                 octets = self.socket.recv(65536)
                 assert octets, text
@@ -1065,6 +1069,34 @@ def test_a_request_comes_in_several_records(service, version):
     client = RecordClient(service, version)
     client.send(client.records(asked, asked[:30]), client.records(asked[30:]))
     assert client.answers(2).count(b"HTTP/1.1 200") == 2
+
+
+def test_a_request_in_crumbs(tmp_path, monkeypatch):
+    """One octet to a TLS record, and to a chunk: a stranger gets no thousandfold of it. What is no such request lives on."""
+    monkeypatch.setenv("ASAN_OPTIONS", os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1:thread_local_quarantine_size_kb=64")  # a sanitizer keeps what was freed
+    service = Service(tmp_path)
+    before = resident(service)
+    clients = [RecordClient(service, ssl.TLSVersion.TLSv1_3) for _ in range(4)]
+    for client in clients:
+        client.send(client.records(b"POST /v1/operations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"))
+        with contextlib.suppress(ConnectionError):
+            for _ in range(80):
+                client.send(client.records(*[b"1" + b" " * 60 + b"\r\n", b" ", b"\r\n"] * 250))
+            while client.socket.recv(65536):
+                pass
+    assert resident(service) - before < 16 << 10
+    # Each octet of many a request, on one connection.
+    client = RecordClient(service, ssl.TLSVersion.TLSv1_3)
+    for _ in range(20):
+        client.send(client.records(*(bytes([octet]) for octet in b"GET /x HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 250 + b"\r\n\r\n")))
+        assert client.read_until(lambda text: text.endswith(b"}\n")).startswith(b"HTTP/1.1 404 ")
+    # And of a WebSocket's message.
+    client.send(client.records(UPGRADE, b"\x81\xfe" + (5000).to_bytes(2) + bytes(4), *[b"x"] * 5000))
+    client.read_until(lambda text: text.endswith(b"wb-hello+jwt was expected"))
+    for c in (client, *clients):
+        c.socket.close()
+    service.stop()
+    assert service.log_text().count("a request in crumbs") == 4
 
 
 def test_slow_strangers_are_cut(tmp_path):
