@@ -1,6 +1,5 @@
-#include "service/http.h"
+#include "service/http_internal.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent_ssl.h>
@@ -19,31 +18,8 @@
 #include "base/secret.h"
 
 #define IDLE_SECONDS 30
-#define PAUSE_SECONDS 1     /* of accepting, where there is no descriptor left */
-#define MAX_HEADERS 16384
-#define READ_MOST 256
-#define REQUEST_READS 1024  /* and one for each RECORD_LEAST octets that a body may have */
-#define RECORD_LEAST 64
 #define API_KEY_PREFIX "Bearer wbk_"
 #define API_KEY_CHARACTERS 43
-
-struct http {
-	struct http_options options;
-	struct evhttp *server;
-	struct evconnlistener *listener;
-	unsigned connections;
-	bool stopped, freed;
-	struct exchange *running;   /* whose handler runs now; NULL once it has ended */
-	struct upgraded *upgraded;
-};
-
-/* Beside evhttp's own, which nobody is given before its first request. Lives as long as its SSL. */
-struct connection {
-	struct http *http;
-	struct bufferevent *bev;
-	struct event *deadline;
-	size_t reads;               /* of this request */
-};
 
 struct exchange {
 	struct http *http;
@@ -62,153 +38,6 @@ struct upgraded {
 	struct event *freeing;         /* in the next turn of the loop; http_free does not wait for that */
 	char peer[64];
 };
-
-/* Limits on connections -------------------------------------------------------------------------------------------------------------- */
-
-static void on_resume(evutil_socket_t fd, short what, void *arg)
-{
-	evconnlistener_enable(arg); /* nothing, once http_stop_listening has taken its callback */
-}
-
-/* EMFILE and the like: the connection stays in the kernel's queue, so accepting at once would only spin. The argument is evhttp's. */
-static void on_accept_failed(struct evconnlistener *listener, void *arg)
-{
-	const struct timeval pause = { PAUSE_SECONDS, 0 };
-	log_event(LOG_ERR, "http.accept_failed", NULL, "no connection can be accepted for a second: %s", strerror(EVUTIL_SOCKET_ERROR()));
-	if (event_base_once(evconnlistener_get_base(listener), -1, EV_TIMEOUT, on_resume, listener, &pause) == 0)
-		evconnlistener_disable(listener);
-}
-
-static size_t most_reads(const struct http *http)
-{
-	return REQUEST_READS + http->options.max_body / RECORD_LEAST;
-}
-
-static void log_crumbs(const struct connection *connection)
-{
-	struct sockaddr_storage address;
-	socklen_t size = sizeof address;
-	char host[NI_MAXHOST] = "?", port[8] = "0", peer[sizeof host + sizeof port];
-	if (getpeername(bufferevent_getfd(connection->bev), (struct sockaddr *)&address, &size) == 0)
-		(void)getnameinfo((struct sockaddr *)&address, size, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV);
-	snprintf(peer, sizeof peer, "%s:%s", host, port);
-	struct log_field fields[] = { { "peer", peer }, { 0 } };
-	log_event(LOG_INFO, "api.refused", fields, "a request in crumbs: %zu reads and no end", connection->reads);
-}
-
-/* evhttp's own time limits begin anew with every byte. */
-static void on_deadline(evutil_socket_t fd, short what, void *arg)
-{
-	struct connection *connection = arg;
-	if (connection->reads >= most_reads(connection->http))
-		log_crumbs(connection);
-	bufferevent_trigger_event(connection->bev, BEV_EVENT_TIMEOUT | BEV_EVENT_READING, BEV_TRIG_DEFER_CALLBACKS);
-}
-
-/* evhttp takes a chunk that came alone with all the memory that it was read into, the thousandfold. Ended in the next turn, unless this was the request's last part. */
-static void on_input(struct evbuffer *input, const struct evbuffer_cb_info *info, void *arg)
-{
-	struct connection *connection = arg;
-	const struct timeval now = { 0, 0 };
-	/* Not again at the next read, which would put it off. */
-	if (info->n_added > 0 && ++connection->reads == most_reads(connection->http))
-		evtimer_add(connection->deadline, &now);
-}
-
-/* evhttp tells nobody that a connection has ended before its first request, but its SSL is freed in every case. */
-static void ssl_freed(void *parent, void *pointer, CRYPTO_EX_DATA *data, int index, long argl, void *argp)
-{
-	struct connection *connection = pointer;
-	if (connection == NULL)
-		return;
-	struct http *http = connection->http;
-	event_free(connection->deadline);
-	free(connection);
-	if (http->connections-- == http->options.max_connections && !http->stopped)
-		evconnlistener_enable(http->listener);
-	/* libevent frees a bufferevent a turn later than it is told: the last one takes the server along. */
-	if (http->freed && http->connections == 0)
-		free(http);
-}
-
-static int ssl_index(void)
-{
-	static int index = -1;
-	if (index < 0)
-		index = SSL_get_ex_new_index(0, NULL, NULL, NULL, ssl_freed);
-	return index;
-}
-
-static struct timeval request_interval(const struct http *http)
-{
-	return (struct timeval){ http->options.request_ms / 1000, http->options.request_ms % 1000 * 1000 };
-}
-
-static struct connection *connection_of(struct bufferevent *bev)
-{
-	return SSL_get_ex_data(bufferevent_openssl_get_ssl(bev), ssl_index());
-}
-
-/* The request is here, or an answer is: from then on the next one's time runs. */
-static void set_deadline(struct evhttp_request *request, bool runs)
-{
-	struct connection *connection = connection_of(evhttp_connection_get_bufferevent(evhttp_request_get_connection(request)));
-	const struct timeval interval = request_interval(connection->http);
-	connection->reads = 0;
-	if (runs)
-		evtimer_add(connection->deadline, &interval);
-	else
-		evtimer_del(connection->deadline);
-}
-
-static struct connection *connection_new(struct http *http, struct event_base *base)
-{
-	struct connection *connection = calloc(1, sizeof *connection);
-	struct event *deadline = connection != NULL ? evtimer_new(base, on_deadline, connection) : NULL;
-	const struct timeval interval = request_interval(http);
-	if (deadline == NULL || evtimer_add(deadline, &interval) != 0) {
-		if (deadline != NULL)
-			event_free(deadline);
-		free(connection);
-		return NULL;
-	}
-	*connection = (struct connection){ .http = http, .deadline = deadline };
-	return connection;
-}
-
-static struct bufferevent *connection_bufferevent(struct event_base *base, void *arg)
-{
-	struct http *http = arg;
-	SSL *ssl = SSL_new(http->options.tls);
-	struct connection *connection = ssl != NULL ? connection_new(http, base) : NULL;
-	struct bufferevent *bev = NULL;
-	if (connection != NULL) {
-		/* The posted password must not stay in OpenSSL's record buffer. */
-		SSL_set_options(ssl, SSL_OP_CLEANSE_PLAINTEXT);
-		bev = bufferevent_openssl_socket_new(base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING, BEV_OPT_CLOSE_ON_FREE);
-	}
-	if (bev == NULL) { /* evhttp would make a plain one itself: on_request refuses what comes without TLS */
-		if (connection != NULL)
-			event_free(connection->deadline);
-		free(connection);
-		SSL_free(ssl);
-		return bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
-	}
-	bufferevent_openssl_set_allow_dirty_shutdown(bev, 1);
-	/* evhttp reads a chunk's size line however long it is. */
-	bufferevent_setwatermark(bev, EV_READ, 0, http->options.max_body + MAX_HEADERS + 4096);
-	/* Else libevent takes another chain, of 1 KiB at least, for each two records: of one octet each they are a body's thousandfold. */
-	bufferevent_set_max_single_read(bev, READ_MOST);
-	connection->bev = bev;
-	SSL_set_ex_data(ssl, ssl_index(), connection);
-	if (++http->connections >= http->options.max_connections)
-		evconnlistener_disable(http->listener);
-	if (evbuffer_add_cb(bufferevent_get_input(bev), on_input, connection) == NULL) {
-		bufferevent_free(bev);
-		return bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
-	}
-	return bev;
-}
 
 /* What evhttp does not refuse -------------------------------------------------------------------------------------------------------- */
 
@@ -340,7 +169,7 @@ static void send_json(struct exchange *exchange, int http_status, const char *co
 		evbuffer_add(body, text, strlen(text));
 		evbuffer_add(body, "\n", 1);
 	}
-	set_deadline(request, true);
+	connection_set_deadline(request, true);
 	evhttp_send_reply(request, http_status, reason_phrase(http_status), body);
 	if (body != NULL)
 		evbuffer_free(body);
@@ -482,7 +311,7 @@ static void on_request(struct evhttp_request *request, void *arg)
 	ev_uint16_t port = 0;
 	evhttp_connection_get_peer(evhttp_request_get_connection(request), &address, &port);
 	snprintf(exchange->peer, sizeof exchange->peer, "%s:%u", address != NULL ? address : "?", port);
-	set_deadline(request, false);
+	connection_set_deadline(request, false);
 	const char *fault = request->major != 1 ? "HTTP/1.1 is spoken here" : http_headers_fault(evhttp_request_get_input_headers(request));
 	if (fault == NULL)
 		fault = body_fault(request);
@@ -523,10 +352,7 @@ struct upgraded *exchange_upgrade(struct exchange *exchange, const char *accept,
 	upgraded->next = exchange->http->upgraded;
 	exchange->http->upgraded = upgraded;
 	/* The request stays with the evhttp_connection and is freed with it; evhttp no longer hears of the connection. */
-	bufferevent_setcb(upgraded->bev, NULL, NULL, NULL, NULL);
-	bufferevent_set_timeouts(upgraded->bev, NULL, NULL);
-	bufferevent_setwatermark(upgraded->bev, EV_READ, 0, 0);
-	evbuffer_remove_cb(bufferevent_get_input(upgraded->bev), on_input, connection_of(upgraded->bev));
+	connection_leave_http(upgraded->bev);
 	int fd = bufferevent_getfd(upgraded->bev), one = 1;
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	evbuffer_add_printf(bufferevent_get_output(upgraded->bev),
@@ -597,7 +423,7 @@ enum status http_new(const struct http_options *options, struct http **ret_http,
 		return STATUS_AGENT_INTERNAL;
 	http->options = *options;
 	http->server = evhttp_new(options->base);
-	if (http->server == NULL || ssl_index() < 0) {
+	if (http->server == NULL || !connection_init()) {
 		http_free(http);
 		return STATUS_AGENT_INTERNAL;
 	}
@@ -632,7 +458,7 @@ enum status http_listen(struct http *http, const char *host, unsigned port, unsi
 			*ret_why = NULL;
 		return STATUS_LOCAL_SYSTEM;
 	}
-	evconnlistener_set_error_cb(http->listener, on_accept_failed);
+	evconnlistener_set_error_cb(http->listener, connection_accept_failed);
 	struct sockaddr_storage bound;
 	socklen_t size = sizeof bound;
 	char text[8] = "0";
