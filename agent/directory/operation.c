@@ -354,7 +354,7 @@ void operations_receive(struct connection *connection)
 		LDAPMessage *message;
 		size_t size;
 		if (ldap_io_receive(&connection->io, ldap, &message, &size) != STATUS_OK) {
-			connection_fail(connection, STATUS_DIRECTORY_PROTOCOL, "it sent something that is not LDAP");
+			connection_fail(connection, STATUS_DIRECTORY_PROTOCOL, "it sent something that is not LDAP, or an answer of more than 1 MiB");
 			return;
 		}
 		if (message == NULL) {

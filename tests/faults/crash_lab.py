@@ -314,15 +314,19 @@ def run_points(world, jobs, cells, seed, tally=None, deadline=None):
     """Does the jobs (points) by so many cells side by side; the Tally. Stops early at the deadline (time.monotonic)."""
     tally, queue, lock = tally or Tally(), collections.deque(jobs), threading.Lock()
 
+    def violate(point, text):
+        world.keep = True  # its logs are wanted
+        tally.violate(point, f"{text} ({world.folder})")
+
     def end(cell, of, point):
         try:
             cell.held = False
             cell.agent.writebackd.signal(signal.SIGCONT)  # where a run was given up before the point at which it stops
             cell.wait_ready(75)  # that may be a minute
             for text in cell.observer.check():
-                tally.violate(next((of[i] for i in of if i in text), point), text)
+                violate(next((of[i] for i in of if i in text), point), text)
         except Exception as error:
-            tally.violate(point, f"at the end of {cell.name}: {type(error).__name__}: {error}")
+            violate(point, f"at the end of {cell.name}: {type(error).__name__}: {error}")
         finally:
             cell.close()
 
@@ -344,11 +348,11 @@ def run_points(world, jobs, cells, seed, tally=None, deadline=None):
                     of[one.operation_id] = point
                     tally.add(point, one)
                 except Exception as error:  # the next one gets another cell
-                    tally.violate(point, f"{type(error).__name__}: {error}")
+                    violate(point, f"{type(error).__name__}: {error}")
                     end(cell, of, point)
                     cell = None
         except Exception as error:
-            tally.violate(point, f"{type(error).__name__}: {error}")
+            violate(point, f"{type(error).__name__}: {error}")
         if cell:
             end(cell, of, point)
     threads = [threading.Thread(target=work, args=(n,)) for n in range(min(cells, len(queue)))]
@@ -357,5 +361,5 @@ def run_points(world, jobs, cells, seed, tally=None, deadline=None):
     for thread in threads:
         thread.join()
     if queue and not deadline:
-        tally.violate(queue[0], f"{len(queue)} runs were not begun: every cell ended early")
+        violate(queue[0], f"{len(queue)} runs were not begun: every cell ended early")
     return tally
