@@ -135,16 +135,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 2 || size > 1 << 16)
 		return 0;
 	/* Reset at its end: a port must not be kept for every input. */
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
 	struct linger linger = { 1, 0 };
 	/* And a second record must not wait for the kernel's acknowledgement of the first: no turn here is as long. */
 	int one = 1;
-	if (fd < 0 || setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) < 0 || setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0 || evutil_make_socket_nonblocking(fd) < 0)
-		abort();
 	events = 0;
-	struct bufferevent *bev = bufferevent_openssl_socket_new(base, fd, SSL_new(client), BUFFEREVENT_SSL_CONNECTING, BEV_OPT_CLOSE_ON_FREE);
+	struct bufferevent *bev = bufferevent_openssl_socket_new(base, -1, SSL_new(client), BUFFEREVENT_SSL_CONNECTING, BEV_OPT_CLOSE_ON_FREE);
 	bufferevent_setcb(bev, NULL, NULL, on_client_event, NULL);
 	bufferevent_enable(bev, EV_READ | EV_WRITE);
+	/* Not a connect that waits: libFuzzer's alarm interrupts that on a busy machine. */
+	if (bufferevent_socket_connect(bev, (struct sockaddr *)&address, sizeof address) < 0)
+		abort();
+	int fd = bufferevent_getfd(bev);
+	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) < 0 || setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) < 0)
+		abort();
 	wait_until_connected();
 	if ((events & BEV_EVENT_CONNECTED) == 0)
 		abort();
