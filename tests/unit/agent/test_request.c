@@ -960,15 +960,22 @@ static void deliver(struct scene *scene, const char *frame)
 	requests_handle(scene->requests, 0, bytes_of_string(frame), bytes_of_string(frame), clock_monotonic_us());
 }
 
-/* "Nothing was taken in" must stay true, whoever keeps the bytes and brings them again. */
-static void test_overload_is_answered_again(void **state)
+/* An unlock, behind as many as there may be at once: malloc'ed. */
+static char *deliver_one_too_many(struct scene *scene, char *ret_id)
 {
-	struct scene *scene = *state;
-	char id[UUID_SIZE], *frame = build_frame(OP_UNLOCK, 0, id);
+	char *frame = build_frame(OP_UNLOCK, 0, ret_id);
 	played.alice.lockout_time_set = true;
 	for (unsigned i = 0; i < 3; i++)
 		ask(scene, (struct ask){ OP_CHECK, GOOD });
 	deliver(scene, frame);
+	return frame;
+}
+
+/* "Nothing was taken in" must stay true, whoever keeps the bytes and brings them again. */
+static void test_overload_is_answered_again(void **state)
+{
+	struct scene *scene = *state;
+	char id[UUID_SIZE], *frame = deliver_one_too_many(scene, id);
 	run_until(scene, 4);
 	assert_int_equal(scene->results[0].code, STATUS_AGENT_OVERLOADED);
 	deliver(scene, frame);
@@ -993,11 +1000,7 @@ static void test_overload_is_answered_again(void **state)
 static void test_nothing_from_before_a_dropped_refusal(void **state)
 {
 	struct scene *scene = *state;
-	char id[UUID_SIZE], *frame = build_frame(OP_UNLOCK, 0, id);
-	played.alice.lockout_time_set = true;
-	for (unsigned i = 0; i < 3; i++)
-		ask(scene, (struct ask){ OP_CHECK, GOOD });
-	deliver(scene, frame);
+	char id[UUID_SIZE], *frame = deliver_one_too_many(scene, id);
 	assert_int_equal(scene->results[0].code, STATUS_AGENT_OVERLOADED);
 	clock_ahead_ms = 35000;
 	ask(scene, (struct ask){ OP_CHECK, GOOD }); /* refused as well: behind it the first one is forgotten */
