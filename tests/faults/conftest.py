@@ -9,7 +9,7 @@ import table
 from crash_lab import SETTINGS
 from lab import BUILD
 from line import Line
-from observer import Observer
+from observer import Observer, notes
 
 tables = []  # (title, lines), printed at the end
 
@@ -56,6 +56,10 @@ def pytest_terminal_summary(terminalreporter):
     for title, lines in tables:
         terminalreporter.section(title)
         for line in lines:
+            terminalreporter.write_line(line)
+    if notes:
+        terminalreporter.section("what the observer could not judge")
+        for line in sorted(notes):
             terminalreporter.write_line(line)
     terminalreporter.section("what the agent is to survive")
     for line in table.summary():

@@ -53,6 +53,20 @@ def test_each_breach_is_seen(watched):
     lab.directory.control("set bench015 locked=false")
     assert any("more often than asked" in line for line in observer.check())
 
+    one = ask(observer, "bench016", op="unlock", locked=True)
+    lab.directory.control("set bench016 password=Somebody-Else-4")
+    assert any("nobody asked for" in line for line in observer.check())
+
+    one = ask(observer, "outsider")
+    lab.directory.control("set outsider password=Somebody-Else-5")
+    found = observer.check()
+    assert one.outcome["status"] == "refused" and any("nobody asked for" in line for line in found)
+
+    ask(observer, "bench017")
+    ask(observer, "bench017")
+    lab.directory.control("set bench017 password=Somebody-Else-6")
+    assert any("nobody asked for" in line for line in observer.check())
+
     one = ask(observer, "bench008")
     path = os.path.join(lab.agent.folder, "state", "a-note")
     with open(path, "w", encoding="utf-16-le") as f:
@@ -79,6 +93,25 @@ def test_a_count_by_version_sees_the_same(watched):
     one = ask(observer, "bench014")
     one.outcome = {**one.outcome, "status": "refused"}
     assert any("told as not done, and done" in line for line in observer.check())
+    one = ask(observer, "bench018", op="unlock", locked=True)
+    lab.directory.control("set bench018 password=Somebody-Else-4")
+    assert any("nobody asked for" in line for line in observer.check())
+
+
+def test_a_fault_is_told(watched):
+    """In the log and in status, within 5 s; and it is seen where it is not."""
+    lab, observer = watched
+    lab.directory.kill()
+    try:
+        observer.wait_event(lab.agent.writebackd, event="directory.down", state=lambda status: status["directories"][0]["servers_up"] == 0)
+        assert observer.violations == []
+        observer.wait_event(lab.agent.writebackd, within=0.2, event="directory.down", state=lambda status: status["directories"][0]["servers_up"] == 1)
+        observer.wait_event(lab.agent.writebackd, within=0.2, event="directory.up", count=99)
+    finally:
+        lab.directory.start()
+    observer.settle()
+    found = observer.check()
+    assert len(found) == 2 and all("not told within" in line for line in found)
 
 
 def test_samba_log_tells_who_was_asked(tmp_path):
