@@ -66,6 +66,16 @@ void call_free(struct directory_call *call)
 	free(call);
 }
 
+/* What it has come to is told; an answer that is not read yet would come behind the end. */
+static void leave_verification(struct directory_call *call)
+{
+	if (call->verification != NULL) {
+		call_note_stage(call, verification_stage(call->verification), false);
+		verification_cancel(call->verification);
+		call->verification = NULL;
+	}
+}
+
 void call_finish(struct directory_call *call, enum status status)
 {
 	if (call->finished) {
@@ -78,6 +88,7 @@ void call_finish(struct directory_call *call, enum status status)
 	call->status = status;
 	leave_queue(call);
 	cancel_operations(call);
+	leave_verification(call);
 	event_active(call->finish, 0, 0);
 }
 
@@ -123,9 +134,7 @@ static void on_call_deadline(evutil_socket_t fd, short what, void *arg)
 	if (call->queued) {
 		call_finish(call, directory_has_usable(call->directory) ? STATUS_DIRECTORY_BUSY : directory_outage(call->directory));
 	} else if (call->verification != NULL) {
-		enum verification_stage stage = verification_stage(call->verification);
-		call_note_stage(call, stage, false);
-		call_finish(call, stage == VERIFICATION_WAITS ? STATUS_DIRECTORY_BUSY : STATUS_DIRECTORY_TIMEOUT);
+		call_finish(call, verification_stage(call->verification) == VERIFICATION_WAITS ? STATUS_DIRECTORY_BUSY : STATUS_DIRECTORY_TIMEOUT);
 	} else if (call->kind != CALL_WRITE) { /* a write ends by its operation, which knows whether it was sent */
 		call_finish(call, STATUS_DIRECTORY_TIMEOUT);
 	}

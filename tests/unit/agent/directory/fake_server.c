@@ -33,6 +33,7 @@ struct fake_server {
 };
 
 static const uint8_t GUID[16] = "0123456789abcdef";
+#define ENTRY_UUID "6f9619ff-8b86-4d01-b42d-00c04fc964ff"
 static const uint8_t USER_SID[] = { 1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0x50, 4, 0, 0 };
 static const uint8_t DOMAIN_SID[] = { 1, 4, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0 };
 static const uint8_t METADATA[64] = { 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0x5a, 0, 9, 0, 7, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 'i' };
@@ -105,6 +106,8 @@ static void send_root(struct client *client, int id)
 {
 	BerElement *ber = begin_entry(id, "");
 	add_text(ber, "defaultNamingContext", "DC=x");
+	add_text(ber, "namingContexts", "DC=x");
+	add_text(ber, "objectClass", "OpenLDAProotDSE");
 	add_text(ber, "dnsHostName", client->fake->name);
 	add_text(ber, "dsServiceName", "CN=NTDS Settings,CN=DC,DC=x");
 	add_text(ber, "isSynchronized", client->fake->unsynchronized ? "FALSE" : "TRUE");
@@ -150,6 +153,7 @@ static void send_user(struct client *client, int id)
 	}
 	BerElement *ber = begin_entry(id, "CN=alice,DC=x");
 	add_value(ber, "objectGUID", GUID, sizeof GUID);
+	add_text(ber, "entryUUID", ENTRY_UUID);
 	add_value(ber, "objectSid", USER_SID, sizeof USER_SID);
 	ber_printf(ber, "{s[sss]}", "objectClass", "top", "person", "user");
 	add_text(ber, "sAMAccountName", "alice");
@@ -170,6 +174,7 @@ static void send_matches(struct client *client, int id)
 	for (unsigned i = 0; i < client->fake->matches; i++) {
 		BerElement *ber = begin_entry(id, "CN=alice,DC=x");
 		add_value(ber, "objectGUID", GUID, sizeof GUID);
+		add_text(ber, "entryUUID", ENTRY_UUID);
 		end_entry(client, ber);
 	}
 	BerElement *reference = ber_alloc_t(LBER_USE_DER);
@@ -226,7 +231,7 @@ static void answer_search(struct client *client, int id, BerElement *ber, const 
 		send_root(client, id);
 	} else if (strncmp(base.bv_val, "CN=NTDS", 7) == 0) {
 		send_server(client, id);
-	} else if (strncmp(base.bv_val, "<GUID=", 6) == 0) {
+	} else if (strncmp(base.bv_val, "<GUID=", 6) == 0 || strncmp(base.bv_val, "CN=alice", 8) == 0) {
 		if (react(client, id, client->fake->on_user_read)) {
 			send_user(client, id);
 		}
@@ -257,7 +262,8 @@ static void answer_request(struct client *client, struct berval *message)
 	ber_int_t id;
 	ber_len_t size;
 	assert_int_not_equal(ber_scanf(ber, "{i", &id), LBER_ERROR);
-	switch (ber_peek_tag(ber, &size)) {
+	ber_tag_t tag = ber_peek_tag(ber, &size);
+	switch (tag) {
 	case LDAP_REQ_BIND:
 		fake->binds++;
 		fake->certified_binds += !fake->no_tls && SSL_get0_peer_certificate(bufferevent_openssl_get_ssl(client->bufferevent)) != NULL;
@@ -266,12 +272,13 @@ static void answer_request(struct client *client, struct berval *message)
 	case LDAP_REQ_SEARCH:
 		answer_search(client, id, ber, message);
 		break;
+	case LDAP_REQ_EXTENDED:
 	case LDAP_REQ_MODIFY:
 		fake->modifies++;
 		fake->modified_size = message->bv_len < sizeof fake->modified ? message->bv_len : sizeof fake->modified;
 		memcpy(fake->modified, message->bv_val, fake->modified_size);
 		if (react(client, id, fake->on_modify)) {
-			send_result(client, id, LDAP_RES_MODIFY, fake->modify_result, fake->text);
+			send_result(client, id, tag == LDAP_REQ_MODIFY ? LDAP_RES_MODIFY : LDAP_RES_EXTENDED, fake->modify_result, fake->text);
 		}
 		break;
 	default:

@@ -1,4 +1,4 @@
-/* fake_server: an LDAPS server on the test's own loop that answers as it is told: one domain, one user, and every way to misbehave. */
+/* fake_server: an LDAPS server on the test's own loop that answers as it is told: one domain, one user (of either flavor), and every way to misbehave. */
 #ifndef TESTS_FAKE_SERVER_H
 #define TESTS_FAKE_SERVER_H
 
@@ -21,7 +21,7 @@ struct fake {
 	int bind_result, modify_result, user_result, policy_result;
 	const char *text;          /* diagnostic of modify */
 	enum fake_reaction on_search, on_user_read, on_modify;
-	unsigned connections, binds, modifies, reads;
+	unsigned connections, binds, modifies, reads; /* modifies: and extended operations */
 	unsigned certified_binds;  /* on a connection whose client has shown a certificate */
 	uint8_t modified[512];     /* the last modify as it came */
 	int modified_size;

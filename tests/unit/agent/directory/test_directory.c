@@ -1049,6 +1049,72 @@ static void verifies_no_more(void **state)
 	assert_int_equal(end.fired, before);
 }
 
+/* The flavor ldap: a change is the user's own write, on a connection of its own. */
+static void be_ldap(void)
+{
+	settings.kind = DIRECTORY_LDAP;
+	settings.base_dn = "DC=x";
+	start();
+	unsigned before = end.fired;
+	assert_int_equal(directory_locate(directory, LOCATE_UID, "alice", NULL, 2000 * slowness, on_located, NULL, NULL), STATUS_OK);
+	wait_for(before + 1, 2200);
+	assert_int_equal(end.status, STATUS_OK);
+}
+
+static void begin_change(int64_t timeout_ms)
+{
+	static const struct directory_change CHANGE = { .set_password = true, .password = { (const uint8_t *)"Canary-77", 9 }, .old_password = { (const uint8_t *)"Canary-76", 9 } };
+	unsigned modifies = one.modifies;
+	begin_write(&CHANGE, timeout_ms);
+	for (int64_t begin = clock_monotonic_us(); one.modifies == modifies && clock_monotonic_us() - begin < 1000000 * slowness;)
+		event_base_loop(base, EVLOOP_ONCE);
+	assert_int_equal(one.modifies, modifies + 1);
+}
+
+static void changes_as_the_user(void **state)
+{
+	be_ldap();
+	begin_change(1000);
+	wait_for(2, 1200);
+	assert_int_equal(end.status, STATUS_OK);
+	assert_true(end.answer.sent && end.answer.answered && end.answer.tried);
+	one.on_modify = FAKE_SILENT;
+	begin_change(200);
+	wait_for(3, 400);
+	assert_int_equal(end.status, STATUS_DIRECTORY_TIMEOUT);
+	assert_true(end.answer.sent && !end.answer.answered && end.answer.tried);
+}
+
+/* Of a process that stood still: what has not been read by then was not answered. */
+static void a_change_whose_answer_comes_with_its_deadline(void **state)
+{
+	unsigned late = 0;
+	be_ldap();
+	for (unsigned turns = 0; turns < 4; turns++) {
+		begin_change(200);
+		for (unsigned i = 0; i < turns; i++)
+			event_base_loop(base, EVLOOP_ONCE);
+		usleep((unsigned)(250000 * slowness));
+		wait_for(2 + turns, 500);
+		late += end.status == STATUS_DIRECTORY_TIMEOUT;
+		assert_true(end.answer.sent && end.answer.tried);
+		assert_int_equal(end.answer.answered, end.status == STATUS_OK);
+	}
+	assert_true(late > 0);
+}
+
+static void freeing_ends_a_change_as_what_may_have_been_done(void **state)
+{
+	be_ldap();
+	one.on_modify = FAKE_SILENT;
+	begin_change(5000);
+	directory_free(directory);
+	directory = NULL;
+	assert_int_equal(end.fired, 2);
+	assert_int_equal(end.status, STATUS_DIRECTORY_UNAVAILABLE);
+	assert_true(end.answer.sent && !end.answer.answered && end.answer.tried);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { CASE(nothing_comes_from_the_environment), CASE(reads_everything), CASE(reads_one_byte_at_a_time), CASE(the_agents_own_account), CASE(another_entry_is_not_taken), CASE(names_that_match_not_once), CASE(unreadable_policy_is_unknown), CASE(a_policy_that_a_busy_server_withholds_is_not_unknown), CASE(partly_readable_policy_is_unknown),
@@ -1059,6 +1125,6 @@ int main(void)
 		CASE(what_nobody_asked_for_is_passed_over),
 		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(what_a_server_says_before_it_hangs_up_is_told), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
 		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_server_may_be_excluded), CASE(an_excluded_server_is_not_asked), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
-		CASE(a_silent_server_is_left_within_a_second), CASE(a_server_that_falls_silent_in_between_is_left_too), CASE(the_only_server_has_all_the_time), CASE(verifies), CASE(verifies_without_the_agents_certificate), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
+		CASE(a_silent_server_is_left_within_a_second), CASE(a_server_that_falls_silent_in_between_is_left_too), CASE(the_only_server_has_all_the_time), CASE(verifies), CASE(verifies_without_the_agents_certificate), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(changes_as_the_user), CASE(a_change_whose_answer_comes_with_its_deadline), CASE(freeing_ends_a_change_as_what_may_have_been_done), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
 	return cmocka_run_group_tests(tests, set_up_once, tear_down_once);
 }
