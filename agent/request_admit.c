@@ -77,6 +77,7 @@ enum status request_decrypt(struct request *request)
 	identity_decryption_keys(request->all->world.identity, keys);
 	request->marked_us = clock_monotonic_us();
 	enum jose_reason reason = jose_decrypt(bytes_of_string(request->claims->secret), keys, &plaintext);
+	request_mark(request, STAGE_DECRYPT);
 	if (reason != JOSE_OK) {
 		request->result.reason = strdup(jose_reason_name(reason));
 		return reason == JOSE_INTERNAL ? STATUS_AGENT_INTERNAL : STATUS_REQUEST_UNDECRYPTABLE;
@@ -98,7 +99,6 @@ enum status request_decrypt(struct request *request)
 	request->result.warnings |= is_nfc ? 0 : WARNING_PASSWORD_NOT_NFC;
 	if (status != STATUS_OK && member)
 		request->result.reason = strdup(member);
-	request_mark(request, STAGE_DECRYPT);
 	return status;
 }
 

@@ -158,29 +158,36 @@ def secret_with(line, **head):
     return f"{b64(whole)}..{b64(bytes(12))}.{b64(bytes(100))}.{b64(bytes(16))}"
 
 
-def undecryptable(line, secret):
-    claims = claims_of(line, secret=secret)
-    began = time.monotonic()
-    answer = line.service.ask(claims)
-    took = time.monotonic() - began
-    assert (answer["status"], answer["code"]) == ("refused", "request.undecryptable"), answer
-    return took, answer.get("reason"), answer["durations_ms"].get("decrypt", 0.0)
+def undecryptable(line, secret, tries=1):
+    """(reason, milliseconds of the decryption, the least of the tries: what else the machine does comes on top)."""
+    answers = [line.service.ask(claims_of(line, secret=secret)) for _ in range(tries)]
+    assert {(answer["status"], answer["code"]) for answer in answers} == {("refused", "request.undecryptable")}, answers
+    return answers[0]["reason"], min(answer["durations_ms"]["decrypt"] for answer in answers)
 
 
-def test_points_that_are_none(line, untouched):
-    """Each has the answer, and about the time, of any other secret that cannot be decrypted."""
-    ordinary = undecryptable(line, secret_with(line))[2]
+@pytest.fixture
+def ordinary_ms(line):
+    """What a secret costs whose point and header are good: an agreement of keys, and then its tag is wrong."""
+    reason, took = undecryptable(line, secret_with(line), 5)
+    assert reason == "decryption" and took > 0
+    return took
+
+
+def test_points_that_are_none_meet_no_key(line, untouched, ordinary_ms):
+    """Each has the answer of any other secret that cannot be decrypted, and is refused as a point, which is before our key is used: so it costs no more than an ordinary one, and no time tells of the key."""
     for name, point in bad_points().items():
-        assert undecryptable(line, secret_with(line, epk=point))[2] <= ordinary + 20, name
+        reason, took = undecryptable(line, secret_with(line, epk=point), 3)
+        assert reason == "epk" and took <= ordinary_ms + 3 * lab_module.SLOWNESS, (name, reason, took)
 
 
-def test_algorithms_of_others_cost_nothing(line, untouched):
+def test_algorithms_of_others_cost_nothing(line, untouched, ordinary_ms):
     """RSA1_5, PBES2 with two thousand million rounds, wrapped keys, compression: refused by name, before anything is computed."""
     rounds = {"p2s": b64(bytes(16)), "p2c": 2**31 - 1}
     for head in ({"alg": "RSA1_5"}, {"alg": "RSA-OAEP"}, {"alg": "RSA-OAEP-256"}, {"alg": "PBES2-HS256+A128KW", **rounds}, {"alg": "PBES2-HS512+A256KW", **rounds}, rounds, {"alg": "dir"}, {"alg": "ECDH-ES+A256KW"},
                  {"alg": "A256KW"}, {"alg": "none"}, {"enc": "A128GCM"}, {"enc": "A256CBC-HS512"}, {"enc": "none"}, {"zip": "DEF"}, {"zip": "none"}, {"apu": "QQ"}, {"apv": ""}, {"crit": []}, {"jku": "http://127.0.0.1:1/"}):
-        took, _, decrypting = undecryptable(line, secret_with(line, **head))
-        assert decrypting < 50 and took < 2, head
+        reason, took = undecryptable(line, secret_with(line, **head), 3)
+        assert reason in ("alg", "enc", "header") and took <= ordinary_ms + 3 * lab_module.SLOWNESS, (head, reason, took)
+    assert undecryptable(line, secret_with(line, kid=line.service.signing.thumbprint()))[0] == "kid"
     whole = line.service.secret(claims_of(line), NEW).split(".")
     decode = lambda part: base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     for iv, tag in [(0, 16), (8, 16), (11, 16), (13, 16), (16, 16), (12, 0), (12, 1), (12, 4), (12, 8), (12, 12), (12, 15), (12, 17), (12, 32)]:
