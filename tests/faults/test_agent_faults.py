@@ -276,15 +276,22 @@ def test_what_waited_for_an_hour(line, capsys):
     new = [line.service.claims(f"bench{70 + n:03}@{DOMAIN}", new_password="Gr33n-Field-Harbour") for n in range(5)]
     records = {n: line.directory.password_record(f"bench{70 + n:03}")[0] for n in range(5)}
     frames = [line.service.sign("wb-request+jwt", claims) for claims in old + new]
-    count, began, used = len(line.service.results), time.monotonic(), processor_s(line.agent.writebackd)
+    count, began, used, codes, channel = len(line.service.results), time.monotonic(), processor_s(line.agent.writebackd), {}, line.service.ws
     burst(line.service, frames)
-    for claims in new:
-        assert line.service.result(claims["jti"], 20)["code"] == "ok"
-    ids = {claims["jti"] for claims in old}
-    codes = wait_for("each to be answered", lambda: (found := {r["request_id"]: r["code"] for r in line.service.results[count:] if r.get("request_id") in ids}).keys() == ids and found, 30)
+
+    def answered(some):
+        nonlocal channel
+        codes.update({r["request_id"]: r["code"] for r in line.service.results[count:] if "request_id" in r and r["status"] != "settling"})
+        if line.service.ws not in (channel, None):  # this service may be too slow for its channel, and brings the rest again on the next one, as any does
+            channel = line.service.ws
+            burst(line.service, [frame for claims, frame in zip(old + new, frames) if claims["jti"] not in codes])
+        return all(claims["jti"] in codes for claims in some)
+    wait_for("those who wait now to be answered", lambda: answered(new), 60 if SOAK else 20)
+    assert {codes[claims["jti"]] for claims in new} == {"ok"}
+    wait_for("each to be answered", lambda: answered(old), 30)
     with capsys.disabled():
         print(f"\n{len(old)} that had expired and 5 that had not: {time.monotonic() - began:.1f} s, {processor_s(line.agent.writebackd) - used:.1f} s of processor time", end="", flush=True)
-    assert set(codes.values()) == {"request.expired"}
+    assert {codes[claims["jti"]] for claims in old} == {"request.expired"}
     assert all(line.directory.password_record(f"bench{70 + n:03}")[0] == before + 1 for n, before in records.items())
 
 

@@ -1,11 +1,11 @@
 """The processes of the agent are killed, stopped and ended at bad moments, seen from both sides: one write at the directory, one outcome at the service."""
-import os, signal, time
+import signal, time
 
 import pytest
 
+from channel_bench import Authority, Bench
 from lab import wait_for
-
-SOAK = bool(os.environ.get("SOAK"))
+from line import Line
 
 
 @pytest.fixture
@@ -44,6 +44,23 @@ def once(line, user, claims, before):
     assert {(r["status"], r["code"]) for r in line.results(claims) if r["status"] != "settling"} == {("applied", "ok")}
     assert line.directory.password_record(user)[0] == before + 1
     wait_for("the acknowledgement", lambda: line.agent.status()["journal"]["unacknowledged"] == 0, 10)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def standing_still(tmp_path_factory):
+    """A quarter of a minute passes until somebody notices, so it begins before all else: (line, claims, began) of an agent whose channel is stopped, and a channel whose writebackd greets it once."""
+    line, folder = Line(), tmp_path_factory.mktemp("still")
+    bench = Bench(folder, Authority(folder, "ca"))
+    try:
+        before, claims, _ = worked_on(line, "bench005")
+        line.agent.channel.signal(signal.SIGSTOP)
+        began = time.monotonic()
+        bench.start("wss://127.0.0.1:1/")
+        yield line, before, claims, began, bench
+    finally:
+        line.agent.channel.signal(signal.SIGCONT)
+        bench.close()
+        line.close()
 
 
 def test_killed_before_the_intent(line):
@@ -97,17 +114,6 @@ def test_the_channels_process_is_killed(line):
     assert line.agent.writebackd.pid == pid and line.agent.writebackd.process.poll() is None
 
 
-@pytest.mark.skipif(not SOAK, reason="a quarter of a minute: the soak")
-def test_the_channels_process_stands_still(line):
-    """The socket's heartbeat notices after 15 s; what is worked on goes on."""
-    before, claims, _ = worked_on(line, "bench005")
-    line.agent.channel.signal(signal.SIGSTOP)
-    wait_for("it to be shown", lambda: "writebackd-channel is not connected" in line.why(), 25)
-    assert line.directory.password_record("bench005")[0] == before + 1
-    line.agent.channel.signal(signal.SIGCONT)
-    once(line, "bench005", claims, before)
-
-
 def test_sigterm_with_requests_in_flight(line):
     """What is worked on is finished and told, nothing new is taken, and it ends with 0."""
     before, claims, _ = worked_on(line, "bench006")
@@ -135,3 +141,15 @@ def test_suspended(line):
     line.service.send(frame)
     time.sleep(0.5)
     assert line.directory.password_record("bench007") == before
+
+
+def test_one_of_the_processes_stands_still(standing_still):
+    """The socket's heartbeat notices after 15 s, and looks every 5 s; what is worked on goes on."""
+    line, before, claims, began, bench = standing_still
+    wait_for("writebackd to notice", lambda: "writebackd-channel is not connected" in line.why(), began + 25 - time.monotonic())
+    assert line.directory.password_record("bench005")[0] == before + 1
+    line.agent.channel.signal(signal.SIGCONT)
+    once(line, "bench005", claims, before)
+    lost = wait_for("the channel to notice", lambda: bench.events("agent.lost"), 10)
+    assert "silent" in lost[0]["message"]
+    bench.agent.accept()  # it is tried again
