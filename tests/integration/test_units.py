@@ -229,7 +229,7 @@ def test_traps(name):
     assert value(name, "RestartPreventExitStatus") == ("64 77 78" if name == "writebackd-channel.service" else "64 65 77 78")
     assert value(name, "ExecReload") == "+/bin/kill -HUP $MAINPID"
     assert value(name, "TimeoutStopSec") == "25s"
-    assert value(name, "LimitCORE") == "0"
+    assert value(name, "LimitCORE") == "0" and value(name, "MemorySwapMax") == "0"
     assert "glibc.malloc.perturb=90:glibc.malloc.tcache_count=0" in value(name, "Environment")
     assert values(name, "WatchdogSec")
     # Restarts by themselves stay below the start limit.
