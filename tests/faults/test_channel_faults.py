@@ -1,6 +1,6 @@
 """writebackd-channel against a service that fails at each record, byte and frame. Eight endpoints at once: each has a pause of its own. What lasts is sampled here and
 whole where SOAK is set."""
-import json, os, select, signal, socket, ssl, subprocess, time
+import json, os, resource, select, signal, socket, ssl, subprocess, threading, time
 
 import pytest
 from cryptography import x509
@@ -323,6 +323,36 @@ def openssl(folder, *words):
 
 
 def own_context(folder, authority_files, *, key=("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), san="DNS:localhost", start="20200101000000Z", end="20400101000000Z", usage="serverAuth", digest="sha256"):
+def test_no_descriptors_left(bench, raw, good_tls):
+    """Not one: channels by name and by address are cut, then the socket to writebackd. Nothing spins, and all of it comes back."""
+    def script(peer, number):
+        peer.upgrade()
+        peer.stay()
+    services = [raw(script, good_tls) for _ in range(2)]
+    agent = bench.start(services[0].url(), f"wss://127.0.0.1:{services[1].port}/")
+    seen, pid = Bystander(agent, 2), bench.process.pid
+    seen.until(lambda: all(seen.up))
+    before, used, began = resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1])), processor_s(pid), time.monotonic()
+    try:
+        for service in services:
+            service.peers[-1].ending.set()
+        seen.until(lambda: all(len(downs) >= 2 for downs in seen.downs))
+        while time.monotonic() - began < 1:
+            if select.select([agent.peer], [], [], 0.1)[0]:
+                seen.look(1)
+        assert max(len(downs) for downs in seen.downs) < 10
+        assert [downs[-1]["code"] for downs in seen.downs] == ["channel.name", "channel.refused"] and services[0].accepted == services[1].accepted == 1
+        agent.peer.close()
+        until(lambda: bench.events("agent.unreachable"))
+        time.sleep(1)
+        assert processor_s(pid) - used < 0.3 * (time.monotonic() - began) and bench.log_path.read_text().count("\n") < 30
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    agent.accept()
+    seen = Bystander(agent, 2)
+    seen.until(lambda: all(seen.up), STEP)
+
+
     """A server's context with a certificate of these properties."""
     ca, ca_key = authority_files
     os.makedirs(folder)

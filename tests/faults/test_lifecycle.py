@@ -184,7 +184,7 @@ def test_suspended(machine):
 
 
 def test_no_descriptors_left(machine):
-    """Who knocks is turned away at once, and nothing spins; what runs goes on; and all is well once there are some."""
+    """Who knocks is turned away at once, and nothing spins; what runs goes on; a directory that is lost cannot be reached again, and nothing spins there either; and all is well once there are some."""
     pid, knocking = machine.agent.writebackd.pid, []
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     used = max(int(fd) for fd in os.listdir(f"/proc/{pid}/fd")) + 1
@@ -198,11 +198,24 @@ def test_no_descriptors_left(machine):
         time.sleep(1)
         assert processor_s(machine.agent.writebackd) - spent < 0.5
         assert machine.reset("bench077")["code"] == "ok"
+        for s in knocking:
+            s.close()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))  # what a connection gives back is not to be had either
+        count = len(machine.agent.writebackd.events(event="directory.down"))
+        machine.directory.kill()
+        machine.directory.start()
+        machine.agent.writebackd.wait_event(event="directory.down", count=count + 1)
+        spent = processor_s(machine.agent.writebackd)
+        time.sleep(1)
+        assert processor_s(machine.agent.writebackd) - spent < 0.3
+        answer = machine.reset("bench079")
+        assert (answer["status"], answer["code"]) == ("failed", "directory.unavailable"), answer
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         for s in knocking:
             s.close()
-    machine.agent.wait_ready(10)
+    machine.agent.wait_ready(20)
+    assert machine.reset("bench079")["code"] == "ok"
 
 
 # The clock --------------------------------------------------------------------------------------------------------------------------------------------
