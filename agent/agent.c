@@ -191,65 +191,51 @@ static enum status repeat_result(struct bytes payload, void *arg)
 
 /* The link ---------------------------------------------------------------------------------------------------------------------------- */
 
-static const char *text_of(const json_t *facts, const char *name)
-{
-	const char *text = json_string_value(json_object_get(facts, name));
-	return text ? text : "";
-}
-
-/* Older ones of the channel's program say less. */
-static void note_certificate(const json_t *facts, char *text, size_t capacity)
+static void note_certificate(const struct packet_up *up, char *text, size_t capacity)
 {
 	char until[CLOCK_TEXT_SIZE];
-	int64_t not_after = json_integer_value(json_object_get(facts, "peer_not_after"));
-	const char *names = text_of(facts, "peer_names"), *issuer = text_of(facts, "peer_issuer");
-	clock_format(not_after * 1000, until);
-	snprintf(text, capacity, "for %.200s%s%.150s, valid until %.10s", *names ? names : "(names not told)", *issuer ? ", issued by " : "", issuer, until);
-	utf8_mend(text);
+	const char *names = up->peer_names, *issuer = up->peer_issuer;
+	clock_format(up->peer_not_after * 1000, until);
+	snprintf(text, capacity, "for %s%s%s, valid until %.10s", *names ? names : "(names not told)", *issuer ? ", issued by " : "", issuer, until);
 }
 
-static void handle_up(uint8_t endpoint, const json_t *facts, void *arg)
+static void handle_up(uint8_t endpoint, const struct packet_up *up, void *arg)
 {
 	struct agent *agent = arg;
 	struct session *session = session_of(agent, endpoint);
 	agent->endpoints[endpoint].known = true;
-	snprintf(agent->endpoints[endpoint].url, sizeof agent->endpoints[endpoint].url, "%s", text_of(facts, "url"));
-	snprintf(agent->endpoints[endpoint].text, sizeof agent->endpoints[endpoint].text, "%.200s, %.30s %.80s", text_of(facts, "url"), text_of(facts, "tls"), text_of(facts, "cipher"));
-	utf8_mend(agent->endpoints[endpoint].url);
-	utf8_mend(agent->endpoints[endpoint].text);
-	note_certificate(facts, agent->endpoints[endpoint].certificate, sizeof agent->endpoints[endpoint].certificate);
+	snprintf(agent->endpoints[endpoint].url, sizeof agent->endpoints[endpoint].url, "%s", up->url);
+	snprintf(agent->endpoints[endpoint].text, sizeof agent->endpoints[endpoint].text, "%s, %s %s", up->url, up->tls, up->cipher);
+	note_certificate(up, agent->endpoints[endpoint].certificate, sizeof agent->endpoints[endpoint].certificate);
 	if (session)
 		session_up(session);
 }
 
-static void handle_down(uint8_t endpoint, const json_t *facts, void *arg)
+static void handle_down(uint8_t endpoint, const struct packet_down *down, void *arg)
 {
 	struct agent *agent = arg;
 	char told[sizeof agent->endpoints[endpoint].told];
-	snprintf(told, sizeof told, "%.60s: %.180s", text_of(facts, "code"), text_of(facts, "reason"));
-	utf8_mend(told);
+	snprintf(told, sizeof told, "%s: %s", down->code, down->reason);
 	bool news = !agent->endpoints[endpoint].known || strcmp(told, agent->endpoints[endpoint].told) != 0;
 	agent->endpoints[endpoint].known = true;
 	agent->endpoints[endpoint].certificate[0] = 0;
-	if (*text_of(facts, "url"))
-		snprintf(agent->endpoints[endpoint].url, sizeof agent->endpoints[endpoint].url, "%s", text_of(facts, "url"));
-	utf8_mend(agent->endpoints[endpoint].url);
+	if (down->url[0])
+		snprintf(agent->endpoints[endpoint].url, sizeof agent->endpoints[endpoint].url, "%s", down->url);
 	snprintf(agent->endpoints[endpoint].told, sizeof agent->endpoints[endpoint].told, "%s", told);
 	snprintf(agent->endpoints[endpoint].text, sizeof agent->endpoints[endpoint].text, "%s", told);
-	unsigned close_code = json_integer_value(json_object_get(facts, "close_code"));
 	if (agent->sessions[endpoint]) {
-		if (close_code == 1008)
+		if (down->close_code == 1008)
 			session_refused(agent->sessions[endpoint]);
-		agent_rotation_closed(agent, agent->sessions[endpoint], close_code, text_of(facts, "reason"));
+		agent_rotation_closed(agent, agent->sessions[endpoint], down->close_code, down->reason);
 		session_down(agent->sessions[endpoint]);
 	}
 	/* Each try that fails like the one before it is no news. That the service does not want this agent waits for a person. */
-	int level = !news ? LOG_DEBUG : strcmp(text_of(facts, "code"), status_code(STATUS_CHANNEL_REJECTED)) == 0 ? LOG_ERR : LOG_NOTICE;
+	int level = !news ? LOG_DEBUG : strcmp(down->code, status_code(STATUS_CHANNEL_REJECTED)) == 0 ? LOG_ERR : LOG_NOTICE;
 	char number[16] = "";
-	if (close_code > 0)
-		snprintf(number, sizeof number, "%u", close_code);
+	if (down->close_code > 0)
+		snprintf(number, sizeof number, "%u", down->close_code);
 	if (log_allowed(&agent->down_lines))
-		log_event(level, news ? "channel.down" : "channel.retry", LOG_FIELDS({ LOG_CODE, text_of(facts, "code") }, { "close_code", number[0] ? number : NULL }), "endpoint %u: %s", endpoint, text_of(facts, "reason"));
+		log_event(level, news ? "channel.down" : "channel.retry", LOG_FIELDS({ LOG_CODE, down->code }, { "close_code", number[0] ? number : NULL }), "endpoint %u: %s", endpoint, down->reason);
 	if (news)
 		tell_status(agent);
 }

@@ -1,6 +1,7 @@
 #include "agent/link.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -11,7 +12,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/loop.h"
-#include "proto/jose.h"
 
 #define PING_S 5
 #define SILENCE_US 15000000
@@ -40,16 +40,22 @@ static void detach(struct link *link, const char *why)
 	link->callbacks.detached(why, link->callbacks.arg);
 }
 
-static void handle_facts(struct link *link, const struct packet *packet)
+static void handle_up(struct link *link, const struct packet *packet)
 {
-	json_t *facts = jose_json_parse(packet->payload);
-	if (!json_is_object(facts)) {
-		json_decref(facts);
+	struct packet_up up;
+	if (packet_parse_up(packet->payload, &up) == STATUS_OK)
+		link->callbacks.up(packet->endpoint, &up, link->callbacks.arg);
+	else
 		detach(link, "a packet's JSON is malformed");
-		return;
-	}
-	(packet->kind == PACKET_UP ? link->callbacks.up : link->callbacks.down)(packet->endpoint, facts, link->callbacks.arg);
-	json_decref(facts);
+}
+
+static void handle_down(struct link *link, const struct packet *packet)
+{
+	struct packet_down down;
+	if (packet_parse_down(packet->payload, &down) == STATUS_OK)
+		link->callbacks.down(packet->endpoint, &down, link->callbacks.arg);
+	else
+		detach(link, "a packet's JSON is malformed");
 }
 
 static void handle_packet(struct packet_socket *socket, const struct packet *packet, void *arg)
@@ -61,8 +67,10 @@ static void handle_packet(struct packet_socket *socket, const struct packet *pac
 		link->callbacks.frame(packet->endpoint, packet->payload, link->callbacks.arg);
 		break;
 	case PACKET_UP:
+		handle_up(link, packet);
+		break;
 	case PACKET_DOWN:
-		handle_facts(link, packet);
+		handle_down(link, packet);
 		break;
 	case PACKET_PING:
 		break;

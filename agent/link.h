@@ -4,14 +4,13 @@
 #define AGENT_LINK_H
 
 #include <event2/event.h>
-#include <jansson.h>
 
 #include "agent/channel/packet.h"
 
 struct link;
 struct link_callbacks {
-	void (*up)(uint8_t endpoint, const json_t *facts, void *arg);
-	void (*down)(uint8_t endpoint, const json_t *facts, void *arg);
+	void (*up)(uint8_t endpoint, const struct packet_up *up, void *arg);
+	void (*down)(uint8_t endpoint, const struct packet_down *down, void *arg);
 	void (*frame)(uint8_t endpoint, struct bytes frame, void *arg);
 	void (*attached)(void *arg);
 	/* The channel's program is gone, and with it every endpoint. */

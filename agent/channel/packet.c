@@ -1,11 +1,14 @@
 #include "agent/channel/packet.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/queue.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include "proto/jose.h"
 
 #define QUEUE_PACKETS 1024
 #define QUEUE_BYTES (16u << 20)
@@ -14,6 +17,7 @@
 #define SOCKET_BUFFER (4 << 20)
 /* Packets taken or given in one turn of the loop, so that one talkative peer does not starve the rest. */
 #define PACKETS_A_TURN 16
+#define YEAR_9999_S 253402300799
 
 enum status packet_parse(struct bytes bytes, struct packet *ret_packet)
 {
@@ -25,6 +29,80 @@ enum status packet_parse(struct bytes bytes, struct packet *ret_packet)
 	ret_packet->endpoint = bytes.data[1];
 	ret_packet->payload = bytes_of(bytes.data + 2, bytes.size - 2);
 	return STATUS_OK;
+}
+
+static enum status parse_object(struct bytes payload, json_t **ret_json)
+{
+	*ret_json = jose_json_parse(payload);
+	if (json_is_object(*ret_json))
+		return STATUS_OK;
+	json_decref(*ret_json);
+	return STATUS_LOCAL_INPUT;
+}
+
+static void take_text(const json_t *json, const char *name, char *out, size_t capacity)
+{
+	const char *text = json_string_value(json_object_get(json, name));
+	snprintf(out, capacity, "%s", text ? text : "");
+	utf8_mend(out);
+}
+
+static int64_t take_number(const json_t *json, const char *name, int64_t highest)
+{
+	json_int_t number = json_integer_value(json_object_get(json, name));
+	return number >= 0 && number <= highest ? number : 0;
+}
+
+enum status packet_parse_up(struct bytes payload, struct packet_up *ret_up)
+{
+	json_t *json;
+	if (parse_object(payload, &json) != STATUS_OK)
+		return STATUS_LOCAL_INPUT;
+	take_text(json, "url", ret_up->url, sizeof ret_up->url);
+	take_text(json, "tls", ret_up->tls, sizeof ret_up->tls);
+	take_text(json, "cipher", ret_up->cipher, sizeof ret_up->cipher);
+	take_text(json, "peer_names", ret_up->peer_names, sizeof ret_up->peer_names);
+	take_text(json, "peer_issuer", ret_up->peer_issuer, sizeof ret_up->peer_issuer);
+	ret_up->peer_not_after = take_number(json, "peer_not_after", YEAR_9999_S);
+	json_decref(json);
+	return STATUS_OK;
+}
+
+enum status packet_parse_down(struct bytes payload, struct packet_down *ret_down)
+{
+	json_t *json;
+	if (parse_object(payload, &json) != STATUS_OK)
+		return STATUS_LOCAL_INPUT;
+	take_text(json, "url", ret_down->url, sizeof ret_down->url);
+	take_text(json, "code", ret_down->code, sizeof ret_down->code);
+	take_text(json, "reason", ret_down->reason, sizeof ret_down->reason);
+	ret_down->close_code = (unsigned)take_number(json, "close_code", 4999);
+	json_decref(json);
+	return STATUS_OK;
+}
+
+enum status packet_parse_hold(struct bytes payload, struct packet_hold *ret_hold)
+{
+	json_t *json;
+	if (parse_object(payload, &json) != STATUS_OK)
+		return STATUS_LOCAL_INPUT;
+	take_text(json, "reason", ret_hold->reason, sizeof ret_hold->reason);
+	json_decref(json);
+	return ret_hold->reason[0] ? STATUS_OK : STATUS_LOCAL_INPUT;
+}
+
+enum status packet_parse_close(struct bytes payload, struct packet_close *ret_close)
+{
+	json_t *json;
+	if (parse_object(payload, &json) != STATUS_OK)
+		return STATUS_LOCAL_INPUT;
+	const json_t *reason = json_object_get(json, "reason");
+	bool good = !reason || json_is_string(reason);
+	unsigned code = (unsigned)take_number(json, "close_code", 4999);
+	take_text(json, "reason", ret_close->reason, sizeof ret_close->reason);
+	ret_close->close_code = code;
+	json_decref(json);
+	return good && ((code >= 1000 && code <= 1014 && (code < 1004 || code > 1006)) || code >= 3000) ? STATUS_OK : STATUS_LOCAL_INPUT;
 }
 
 struct queued_packet {

@@ -29,6 +29,30 @@ struct packet {
 /* STATUS_LOCAL_INPUT: too short, too long, unknown kind, endpoint above 7, a ping with a payload. */
 enum status packet_parse(struct bytes bytes, struct packet *ret_packet) MUST_USE;
 
+/* The payloads, but for a frame's, which is no JSON. A text is cut to its room and mended (utf8_mend); one that is missing or no text is "", a number that is missing, none or out of range is 0:
+ * an older peer says less. STATUS_LOCAL_INPUT: no JSON object, and what is told of each. */
+struct packet_up {
+	char url[256], tls[32], cipher[84], peer_names[204], peer_issuer[156];
+	int64_t peer_not_after; /* seconds since 1970, no later than the year 9999 */
+};
+struct packet_down {
+	char url[256], code[64], reason[184];
+	unsigned close_code; /* at most 4999 */
+};
+/* 'D' from writebackd: one with no reason is refused. */
+struct packet_hold {
+	char reason[200];
+};
+/* One with a code that may not be sent (RFC 6455, section 7.4) is refused. */
+struct packet_close {
+	unsigned close_code;
+	char reason[124]; /* a close frame has room for 123 octets */
+};
+enum status packet_parse_up(struct bytes payload, struct packet_up *ret_up) MUST_USE;
+enum status packet_parse_down(struct bytes payload, struct packet_down *ret_down) MUST_USE;
+enum status packet_parse_hold(struct bytes payload, struct packet_hold *ret_hold) MUST_USE;
+enum status packet_parse_close(struct bytes payload, struct packet_close *ret_close) MUST_USE;
+
 /* A connected socket on a loop: whole packets in, whole packets out, a bounded queue of what the peer has not taken yet. */
 #include <event2/event.h>
 struct packet_socket;

@@ -13,7 +13,6 @@
 #include "base/clock.h"
 #include "base/crash.h"
 #include "base/log.h"
-#include "proto/jose.h"
 
 #define SILENCE_US 15000000   /* writebackd pings every 5 s */
 #define STOP_MS 2000
@@ -185,17 +184,12 @@ static void lose_socket(struct relay *relay, const char *why)
 	changed(relay);
 }
 
-/* {"close_code","reason"}; false where it is malformed or a code that may not be sent (RFC 6455, section 7.4). */
 static bool close_endpoint(struct endpoint *endpoint, struct bytes payload)
 {
-	json_t *json = jose_json_parse(payload);
-	const json_t *code = json_object_get(json, "close_code"), *reason = json_object_get(json, "reason");
-	json_int_t value = json_integer_value(code);
-	bool good = json_is_integer(code) && (!reason || json_is_string(reason)) &&
-	            ((value >= 1000 && value <= 1014 && (value < 1004 || value > 1006)) || (value >= 3000 && value <= 4999));
+	struct packet_close close;
+	bool good = packet_parse_close(payload, &close) == STATUS_OK;
 	if (good)
-		endpoint_close(endpoint, (unsigned)value, reason ? json_string_value(reason) : "");
-	json_decref(json);
+		endpoint_close(endpoint, close.close_code, close.reason);
 	return good;
 }
 
@@ -216,19 +210,16 @@ static void begin(struct relay *relay)
 static bool hold(struct relay *relay, struct bytes payload)
 {
 	char line[200];
-	json_t *json = jose_json_parse(payload);
-	const char *reason = json_string_value(json_object_get(json, "reason"));
-	bool good = reason && *reason;
-	if (good) {
-		snprintf(relay->held, sizeof relay->held, "%s", reason);
-		snprintf(line, sizeof line, "no channel is wanted: %.160s", reason);
-		log_obstacle(relay, LOG_NOTICE, "agent.waits", line);
-		stop_endpoints(relay, "agent waits");
-		relay->greeted = false;
-		changed(relay);
-	}
-	json_decref(json);
-	return good;
+	struct packet_hold hold;
+	if (packet_parse_hold(payload, &hold) != STATUS_OK)
+		return false;
+	snprintf(relay->held, sizeof relay->held, "%s", hold.reason);
+	snprintf(line, sizeof line, "no channel is wanted: %.160s", hold.reason);
+	log_obstacle(relay, LOG_NOTICE, "agent.waits", line);
+	stop_endpoints(relay, "agent waits");
+	relay->greeted = false;
+	changed(relay);
+	return true;
 }
 
 /* NULL, or what is wrong with the packet. */

@@ -339,6 +339,7 @@ def test_garbage_packets(scene):
 BOMBS = {"deep": b"[" * 65000, "deep object": b'{"a":' * 13000, "wide": b'{"url":[' + b"0," * 32000 + b"0]}", "twice": b'{"url":"a","url":"b"}', "no text": b'{"url":"\xff\xfe"}',
          "nul": b'{"url":"a\\u0000b"}', "surrogate": b'{"url":"\\ud800"}', "a number": b"1e999", "long": b'{"url":"' + b"x" * 65000 + b'"}', "a list": b"[]", "nothing": b"",
          "types": b'{"url":1,"tls":[],"cipher":{},"peer_not_after":"x","peer_names":null,"retry_after":-1e300,"code":{},"reason":[[]]}',
+         "numbers": b'{"url":"a","peer_not_after":9223372036854775807,"close_code":-9223372036854775808,"code":"numbers","reason":"x"}',
          "lines": b'{"url":"wss://x\\n2026-11-22T00:00:00Z notice agent.ready : all is well\\u001b[2J","code":"\\r\\n","reason":"%n%s%n"}',
          "cut": json.dumps({name: "x" + "\u20ac" * 200 for name in ("url", "tls", "cipher", "peer_names", "peer_issuer", "code", "reason")}, ensure_ascii=False).encode()}
 

@@ -39,6 +39,118 @@ static void parses(void **state)
 	assert_int_equal(packet_parse(bytes_of(big, PACKET_MAX + 1), &packet), STATUS_LOCAL_INPUT);
 }
 
+static void reads_up(void **state)
+{
+	struct packet_up up;
+	assert_int_equal(packet_parse_up(bytes_of_string("{\"url\":\"wss://a/\",\"tls\":\"TLSv1.3\",\"cipher\":\"c\",\"peer_sha256\":\"00\",\"peer_not_after\":2000000000,\"peer_names\":\"a\",\"peer_issuer\":\"CN=CA\",\"proxy\":null}"), &up),
+	                 STATUS_OK);
+	assert_string_equal(up.url, "wss://a/");
+	assert_string_equal(up.tls, "TLSv1.3");
+	assert_string_equal(up.cipher, "c");
+	assert_string_equal(up.peer_names, "a");
+	assert_string_equal(up.peer_issuer, "CN=CA");
+	assert_int_equal(up.peer_not_after, 2000000000);
+	/* An older program's, and another's. */
+	memset(&up, 'x', sizeof up);
+	assert_int_equal(packet_parse_up(bytes_of_string("{\"url\":\"a\\n\\u001bb\",\"tls\":1,\"cipher\":[],\"peer_issuer\":null}"), &up), STATUS_OK);
+	assert_string_equal(up.url, "a??b");
+	assert_string_equal(up.tls, "");
+	assert_string_equal(up.cipher, "");
+	assert_string_equal(up.peer_names, "");
+	assert_string_equal(up.peer_issuer, "");
+	assert_int_equal(up.peer_not_after, 0);
+}
+
+static void what_a_cut_leaves_is_mended(void **state)
+{
+	struct packet_up up;
+	char json[400] = "{\"tls\":\"xy";
+	for (int i = 0; i < 30; i++)
+		strcat(json, "\xE2\x82\xAC");
+	strcat(json, "\"}");
+	assert_int_equal(packet_parse_up(bytes_of_string(json), &up), STATUS_OK);
+	assert_string_equal(up.tls, "xy\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC??");
+}
+
+/* Whoever owns the channel's program says what he likes: what is computed with stays in range. */
+static void numbers_are_in_range(void **state)
+{
+	static const struct {
+		const char *number;
+		int64_t not_after;
+		unsigned close_code;
+	} rows[] = {
+		{ "0", 0, 0 }, { "1008", 1008, 1008 }, { "4999", 4999, 4999 }, { "5000", 5000, 0 }, { "4294968304", 4294968304, 0 }, { "253402300799", 253402300799, 0 }, { "253402300800", 0, 0 },
+		{ "9223372036854775807", 0, 0 }, { "-1", 0, 0 }, { "-9223372036854775808", 0, 0 }, { "1.5", 0, 0 }, { "\"1008\"", 0, 0 }, { "null", 0, 0 },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		char json[128];
+		struct packet_up up;
+		struct packet_down down;
+		snprintf(json, sizeof json, "{\"peer_not_after\":%s,\"close_code\":%s}", rows[i].number, rows[i].number);
+		assert_int_equal(packet_parse_up(bytes_of_string(json), &up), STATUS_OK);
+		assert_int_equal(packet_parse_down(bytes_of_string(json), &down), STATUS_OK);
+		if (up.peer_not_after != rows[i].not_after || down.close_code != rows[i].close_code)
+			fail_msg("%s: %lld, %u", rows[i].number, (long long)up.peer_not_after, down.close_code);
+	}
+}
+
+static void reads_down(void **state)
+{
+	struct packet_down down;
+	assert_int_equal(packet_parse_down(bytes_of_string("{\"url\":\"wss://a/\",\"code\":\"channel.closed\",\"close_code\":4005,\"reason\":\"1790000000\",\"next_try_ms\":200}"), &down), STATUS_OK);
+	assert_string_equal(down.url, "wss://a/");
+	assert_string_equal(down.code, "channel.closed");
+	assert_string_equal(down.reason, "1790000000");
+	assert_int_equal(down.close_code, 4005);
+}
+
+static void payloads_that_are_refused(void **state)
+{
+	static const char *const no_objects[] = { "", "[]", "1", "\"x\"", "null", "{", "{} {}", "{\"url\":\"a\",\"url\":\"b\"}", "{\"url\":\"\xFF\"}" };
+	static const struct {
+		const char *json;
+		enum status status;
+	} holds[] = { { "{\"code\":\"c\",\"reason\":\"r\"}", STATUS_OK }, { "{\"reason\":\"\"}", STATUS_LOCAL_INPUT }, { "{\"reason\":1}", STATUS_LOCAL_INPUT }, { "{}", STATUS_LOCAL_INPUT } };
+	struct packet_up up;
+	struct packet_down down;
+	struct packet_hold hold;
+	struct packet_close close;
+	for (size_t i = 0; i < sizeof no_objects / sizeof *no_objects; i++) {
+		struct bytes json = bytes_of_string(no_objects[i]);
+		if (packet_parse_up(json, &up) == STATUS_OK || packet_parse_down(json, &down) == STATUS_OK || packet_parse_hold(json, &hold) == STATUS_OK || packet_parse_close(json, &close) == STATUS_OK)
+			fail_msg("%s was taken", no_objects[i]);
+	}
+	for (size_t i = 0; i < sizeof holds / sizeof *holds; i++)
+		if (packet_parse_hold(bytes_of_string(holds[i].json), &hold) != holds[i].status || (holds[i].status == STATUS_OK && strcmp(hold.reason, "r") != 0))
+			fail_msg("%s", holds[i].json);
+}
+
+static void closes_with_codes_that_may_be_sent(void **state)
+{
+	static const struct {
+		const char *members;
+		unsigned code; /* 0: refused */
+		const char *reason;
+	} rows[] = {
+		{ "\"close_code\":1000", 1000, "" }, { "\"close_code\":1008,\"reason\":\"greeting\"", 1008, "greeting" }, { "\"close_code\":1003", 1003, "" }, { "\"close_code\":1007", 1007, "" },
+		{ "\"close_code\":1014", 1014, "" }, { "\"close_code\":3000", 3000, "" }, { "\"close_code\":4999", 4999, "" },
+		{ "\"close_code\":999", 0, "" }, { "\"close_code\":1004", 0, "" }, { "\"close_code\":1005", 0, "" }, { "\"close_code\":1006", 0, "" }, { "\"close_code\":1015", 0, "" },
+		{ "\"close_code\":2999", 0, "" }, { "\"close_code\":5000", 0, "" }, { "\"close_code\":4294968296", 0, "" }, { "\"close_code\":\"1000\"", 0, "" }, { "\"close_code\":1000.0", 0, "" },
+		{ "\"reason\":\"x\"", 0, "" }, { "\"close_code\":1000,\"reason\":1", 0, "" }, { "\"close_code\":1000,\"reason\":null", 0, "" },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		char json[128];
+		struct packet_close close;
+		snprintf(json, sizeof json, "{%s}", rows[i].members);
+		enum status status = packet_parse_close(bytes_of_string(json), &close);
+		if (status != (rows[i].code ? STATUS_OK : STATUS_LOCAL_INPUT))
+			fail_msg("%s: %s", json, status_code(status));
+		if (status == STATUS_OK && (close.close_code != rows[i].code || strcmp(close.reason, rows[i].reason) != 0))
+			fail_msg("%s: %u %s", json, close.close_code, close.reason);
+	}
+}
+
 struct rig {
 	struct event_base *base;
 	struct packet_socket *socket;
@@ -255,6 +367,12 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(parses),
+		cmocka_unit_test(reads_up),
+		cmocka_unit_test(what_a_cut_leaves_is_mended),
+		cmocka_unit_test(numbers_are_in_range),
+		cmocka_unit_test(reads_down),
+		cmocka_unit_test(payloads_that_are_refused),
+		cmocka_unit_test(closes_with_codes_that_may_be_sent),
 		cmocka_unit_test(packets_pass),
 		cmocka_unit_test(malformed_packets_end_it),
 		cmocka_unit_test(the_peers_end),
