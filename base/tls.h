@@ -1,5 +1,6 @@
 /* tls: OpenSSL contexts and handshakes as this product wants them everywhere: TLS 1.2 at the least, the peer always verified,
- * only subjectAltName counts (no CN, no partial wildcards), SNI sent, no compression, no renegotiation, an optional CRL file. There is no insecure switch. */
+ * only subjectAltName counts (no CN, no partial wildcards), SNI sent, no compression, no renegotiation, an optional CRL file. There is no insecure switch.
+ * A connection ends after 1,024 handshake records and messages from the peer, and an SSL_read that met one says SSL_ERROR_WANT_READ although there may be more to read on the socket. */
 #ifndef BASE_TLS_H
 #define BASE_TLS_H
 

@@ -3,12 +3,17 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent_ssl.h>
+#include <event2/event.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -445,6 +450,122 @@ static void a_client_shows_its_certificate_or_keeps_the_old(void **state)
 	identity_free(&two);
 }
 
+/* After the handshake the peer sends `count` handshake messages, each in a record of its own, all made beforehand; and then a greeting. */
+struct flood {
+	int version, count;
+	bool by_server;
+	const char *arrives;
+};
+
+static void ask_again(SSL *ssl)
+{
+	if (SSL_version(ssl) == TLS1_3_VERSION)
+		assert_int_equal(SSL_key_update(ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+	else
+		assert_int_equal(SSL_renegotiate(ssl), 1);
+	assert_int_equal(SSL_do_handshake(ssl), 1);
+}
+
+static void send_flood(SSL *ssl, int fd, int count)
+{
+	char *data;
+	BIO *memory = BIO_new(BIO_s_mem());
+	SSL_set0_wbio(ssl, memory);
+	SSL_clear_options(ssl, SSL_OP_NO_RENEGOTIATION);
+	for (int i = 0; i < count; i++)
+		ask_again(ssl);
+	assert_int_equal(SSL_write(ssl, "hello", 5), 5);
+	long size = BIO_get_mem_data(memory, &data);
+	assert_int_equal(write(fd, data, size), size);
+}
+
+static void on_end(struct bufferevent *bev, short what, void *ended)
+{
+	*(short *)ended |= what;
+}
+
+/* How many turns of the loop until there is text or an end: none of them may take more than one record from the socket, for whatever else waits in the loop waits so long. */
+static int turn_until_text_or_end(struct event_base *base, struct bufferevent *bev, const short *ended)
+{
+	enum { RECORD_MOST = 64 };
+	int turns = 0, before, after, fd = bufferevent_getfd(bev);
+	while (*ended == 0 && evbuffer_get_length(bufferevent_get_input(bev)) == 0) {
+		assert_int_equal(ioctl(fd, FIONREAD, &before), 0);
+		assert_true(before > 0);
+		event_base_loop(base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
+		assert_int_equal(ioctl(fd, FIONREAD, &after), 0);
+		assert_true(before - after <= RECORD_MOST);
+		turns++;
+	}
+	return turns;
+}
+
+static void meet(const struct flood *flood)
+{
+	struct identity identity = issue(&root, &(struct wish){ "x", "DNS:dc1.example", 7, -DAY, DAY, false });
+	struct event_base *base = event_base_new();
+	struct handshake h;
+	short ended = 0;
+	int fds[2];
+	begin(&h, &identity, "root", NULL, "dc1.example");
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+	SSL_set_fd(h.client, fds[0]);
+	SSL_set_fd(h.server, fds[1]);
+	SSL_set_max_proto_version(h.client, flood->version);
+	turn(&h);
+	assert_int_equal(h.status, STATUS_OK);
+	SSL *peer = flood->by_server ? h.server : h.client, *ours = flood->by_server ? h.client : h.server;
+	struct bufferevent *bev = bufferevent_openssl_socket_new(base, fds[!flood->by_server], ours, BUFFEREVENT_SSL_OPEN, 0);
+	bufferevent_setcb(bev, NULL, NULL, on_end, &ended);
+	bufferevent_enable(bev, EV_READ);
+	send_flood(peer, fds[flood->by_server], flood->count);
+	int turns = turn_until_text_or_end(base, bev, &ended);
+	size_t size = evbuffer_get_length(bufferevent_get_input(bev));
+	assert_int_equal(size, strlen(flood->arrives));
+	assert_memory_equal(evbuffer_pullup(bufferevent_get_input(bev), -1), flood->arrives, size);
+	assert_true(size > 0 ? ended == 0 && turns > flood->count : ended != 0 && turns < flood->count);
+	bufferevent_free(bev);
+	event_base_free(base);
+	close(fds[0]);
+	close(fds[1]);
+	finish(&h);
+	identity_free(&identity);
+}
+
+static void handshakes_after_the_handshake_take_turns_and_have_an_end(void **state)
+{
+	static const struct flood FLOODS[] = {
+		{ TLS1_3_VERSION, 0, true, "hello" }, { TLS1_3_VERSION, 500, true, "hello" }, { TLS1_3_VERSION, 500, false, "hello" }, { TLS1_2_VERSION, 500, true, "hello" },
+		{ TLS1_3_VERSION, 600, true, "" }, { TLS1_3_VERSION, 600, false, "" }, { TLS1_2_VERSION, 600, true, "" },
+	};
+	for (size_t i = 0; i < sizeof FLOODS / sizeof FLOODS[0]; i++)
+		meet(&FLOODS[i]);
+}
+
+/* What OpenSSL takes for as long as it comes: to a client wishes to begin, before anything else; to a server one ClientHello in records of one octet. */
+static void handshakes_have_an_end(void **state)
+{
+	enum { HELLO_REQUESTS = 1000, RECORD = 4 * HELLO_REQUESTS, OCTETS = 2000 };
+	static const uint8_t HEAD[] = { SSL3_RT_HANDSHAKE, 3, 3, RECORD >> 8, RECORD & 255 }, HELLO[] = { SSL3_MT_CLIENT_HELLO, 0, OCTETS >> 8, OCTETS & 255 };
+	uint8_t requests[sizeof HEAD + RECORD] = { 0 };
+	struct identity identity = issue(&root, &(struct wish){ "x", "DNS:dc1.example", 7, -DAY, DAY, false });
+	struct handshake h;
+	begin(&h, &identity, "root", NULL, "dc1.example");
+	memcpy(requests, HEAD, sizeof HEAD);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(BIO_write(SSL_get_wbio(h.server), requests, sizeof requests), sizeof requests);
+	for (size_t i = 0; i < OCTETS; i++)
+		assert_int_equal(BIO_write(SSL_get_wbio(h.client), (uint8_t[]){ SSL3_RT_HANDSHAKE, 3, 1, 0, 1, i < sizeof HELLO ? HELLO[i] : 0 }, 6), 6);
+	SSL *ends[] = { h.server, h.client };
+	for (size_t i = 0; i < 2; i++) {
+		int answer = SSL_do_handshake(ends[i]);
+		assert_int_equal(SSL_get_error(ends[i], answer), SSL_ERROR_ZERO_RETURN);
+		assert_true(BIO_ctrl_pending(SSL_get_rbio(ends[i])) > 3000);
+	}
+	finish(&h);
+	identity_free(&identity);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -452,7 +573,8 @@ int main(void)
 		cmocka_unit_test(revoked_certificates_are_refused), cmocka_unit_test(old_versions_are_refused), cmocka_unit_test(names_itself_by_sni_and_describes),
 		cmocka_unit_test(closed_connections_have_a_reason), cmocka_unit_test(odd_hosts_are_refused), cmocka_unit_test(wrong_files_are_named),
 		cmocka_unit_test(end_points_are_hashed_as_they_are_signed), cmocka_unit_test(an_end_point_as_others_compute_it),
-		cmocka_unit_test(a_client_shows_its_certificate_or_keeps_the_old),
+		cmocka_unit_test(a_client_shows_its_certificate_or_keeps_the_old), cmocka_unit_test(handshakes_after_the_handshake_take_turns_and_have_an_end),
+		cmocka_unit_test(handshakes_have_an_end),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
