@@ -92,6 +92,13 @@ static void publish(struct kerberos *kerberos)
 	pthread_mutex_unlock(&kerberos->mutex);
 }
 
+/* After a success too: where this host's clock is hours ahead, each new ticket is due as it comes. */
+static int64_t renewal_pause_s(const struct ticket_facts *facts)
+{
+	int64_t half_s = (facts->until_s - facts->from_s) / 2 + 1;
+	return facts->until_s == 0 || half_s > RENEWAL_PAUSE_S ? RENEWAL_PAUSE_S : half_s;
+}
+
 static enum status acquire(struct kerberos *kerberos, char *why, size_t capacity)
 {
 	int64_t now = clock_monotonic_us();
@@ -105,12 +112,11 @@ static enum status acquire(struct kerberos *kerberos, char *why, size_t capacity
 	snprintf(kerberos->fault, sizeof kerberos->fault, "%s", status == STATUS_OK ? "" : why);
 	pthread_mutex_unlock(&kerberos->mutex);
 	now = clock_monotonic_us();
-	kerberos->next_renewal_us = now + (int64_t)RENEWAL_PAUSE_S * 1000000;
 	const struct ticket_facts *facts = tickets_facts(kerberos->tickets);
+	kerberos->next_renewal_us = now + renewal_pause_s(facts) * 1000000;
 	if (status == STATUS_OK) {
 		char until[CLOCK_TEXT_SIZE];
 		clock_format(facts->until_s * 1000, until);
-		kerberos->next_renewal_us = 0;
 		log_event(LOG_INFO, "directory.ticket", LOG_FIELDS({ "directory", kerberos->name }), "Kerberos ticket of %s until %s", facts->principal, until);
 	} else if (status == STATUS_DIRECTORY_CREDENTIAL) {
 		kerberos->refused = status;
@@ -125,7 +131,7 @@ static enum status have_ticket(struct kerberos *kerberos, char *why, size_t capa
 {
 	const struct ticket_facts *facts = tickets_facts(kerberos->tickets);
 	int64_t now_s = clock_now_ms() / 1000;
-	if (facts->until_s != 0 && now_s < ticket_renewal_s(facts)) {
+	if (facts->until_s > now_s + TICKET_SPARE_S && (now_s < ticket_renewal_s(facts) || clock_monotonic_us() < kerberos->next_renewal_us)) {
 		return STATUS_OK;
 	}
 	enum status status = acquire(kerberos, why, capacity);

@@ -1,6 +1,6 @@
 /* kerberos: one thread for one directory, on which everything runs that may wait for a KDC: tickets from the keytab, and the tokens of GSSAPI and GSS-SPNEGO. The loop hands work over,
- * keeps its own deadlines and never waits; an answer that nobody waits for any more is thrown away. A ticket is renewed at 80 % of its life, in the background. A key that the KDC
- * refused is not tried again for CREDENTIAL_PAUSE_S, unless an administrator asks. */
+ * keeps its own deadlines and never waits; an answer that nobody waits for any more is thrown away. A ticket is renewed at 80 % of its life, in the background,
+ * and not more than once a minute unless it lives for less than two. A key that the KDC refused is not tried again for CREDENTIAL_PAUSE_S, unless an administrator asks. */
 #ifndef AGENT_DIRECTORY_KERBEROS_H
 #define AGENT_DIRECTORY_KERBEROS_H
 

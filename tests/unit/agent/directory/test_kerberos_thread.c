@@ -29,7 +29,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
 	unsigned acquired, discarded, exchanges;
 	_Atomic unsigned caches;
-	int life_s;
+	int life_s, behind_s;      /* the KDC's clock, to ours */
 	enum status answer;
 	unsigned pause_ms;
 } stage;
@@ -85,7 +85,7 @@ enum status tickets_acquire(struct tickets *tickets, char *why, size_t capacity)
 	stage.acquired++;
 	enum status answer = stage.answer;
 	if (answer == STATUS_OK) {
-		tickets->facts.from_s = clock_now_ms() / 1000;
+		tickets->facts.from_s = clock_now_ms() / 1000 - stage.behind_s;
 		tickets->facts.until_s = tickets->facts.from_s + stage.life_s;
 	} else {
 		snprintf(why, capacity, "the KDC said no");
@@ -281,6 +281,24 @@ static void renewed_in_the_background(void **state)
 	negotiation_free(negotiation);
 }
 
+/* To a clock that is nine hours ahead each new ticket of ten is at 90 % of its life: one is enough, for the thread and for who binds. */
+static void a_clock_ahead_does_not_ask_for_tickets_without_end(void **state)
+{
+	stage.behind_s = 9 * 3600;
+	for (unsigned i = 1; i <= 3; i++) {
+		struct negotiation *negotiation = begin();
+		turn_until(i, 0, 2000);
+		assert_int_equal(end.fired, i);
+		assert_int_equal(end.status, STATUS_OK);
+		negotiation_free(negotiation);
+	}
+	turn_until(0, 2, 200);
+	assert_int_equal(acquired(), 1);
+	kerberos_renew(kerberos, false);
+	turn_until(0, 2, 2000);
+	assert_int_equal(acquired(), 2);
+}
+
 /* The old one is good until it ends; then there is none. */
 static void a_failed_renewal_keeps_the_old_ticket(void **state)
 {
@@ -337,6 +355,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(freed_at_any_time, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_loops_thread_closes_what_the_loop_watched, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(renewed_in_the_background, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_clock_ahead_does_not_ask_for_tickets_without_end, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_failed_renewal_keeps_the_old_ticket, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_refused_ticket_is_thrown_away, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_refused_key_is_not_shown_again, set_up, tear_down),
