@@ -123,10 +123,11 @@ static enum status explain(const struct tickets *tickets, krb5_error_code code, 
 	return ticket_error_status(code);
 }
 
-/* libgssapi has contexts of its own, which only krb5.conf can tell not to rename hosts: so a file of two lines, in memory, is read before the administrator's. */
+/* libgssapi has contexts of its own, which only krb5.conf can tell not to rename hosts: so a file in memory is read before the administrator's.
+ * KDCs are asked by TCP first: nobody signs a KDC's refusal, and a datagram may come from anybody. */
 enum status ticket_prepare(void)
 {
-	static const char RULES[] = "[libdefaults]\n\tdns_canonicalize_hostname = false\n\trdns = false\n";
+	static const char RULES[] = "[libdefaults]\n\tdns_canonicalize_hostname = false\n\trdns = false\n\tudp_preference_limit = 1\n";
 	static const char MINE[] = "/proc/self/fd/";
 	const char *given = getenv("KRB5_CONFIG");
 	AUTO_FREE char *path = NULL;

@@ -1,5 +1,6 @@
 /* ticket: the agent's Kerberos tickets, from a keytab that is opened anew for each and never copied, in a cache in memory that nobody else knows. For one thread; every call that
- * asks a KDC may take half a minute. krb5.conf and KRB5_CONFIG count; KRB5CCNAME, KRB5_KTNAME and KRB5_CLIENT_KTNAME do not, nor are host names turned into others by the DNS. */
+ * asks a KDC may take half a minute. krb5.conf and KRB5_CONFIG count; KRB5CCNAME, KRB5_KTNAME and KRB5_CLIENT_KTNAME do not, nor are host names turned into others by the DNS.
+ * A KDC is asked by TCP, and by UDP only where that has no answer. */
 #ifndef AGENT_DIRECTORY_TICKET_H
 #define AGENT_DIRECTORY_TICKET_H
 

@@ -22,7 +22,7 @@ static char keytab[64], config[64];
 static struct event_base *base;
 static struct kerberos *kerberos;
 static struct directory_settings settings;
-static int kdc = -1;
+static int kdc = -1, kdc_udp = -1;
 static struct { unsigned fired; struct negotiation_answer answer; } end;
 
 static void put(const char *path, const void *data, size_t size)
@@ -44,7 +44,7 @@ static void put_keytab(void)
 static void put_config(unsigned port)
 {
 	char text[256];
-	int size = snprintf(text, sizeof text, "[libdefaults]\n default_realm = TEST\n dns_lookup_kdc = false\n udp_preference_limit = 1\n[realms]\n TEST = {\n  kdc = 127.0.0.1:%u\n }\n", port);
+	int size = snprintf(text, sizeof text, "[libdefaults]\n default_realm = TEST\n dns_lookup_kdc = false\n[realms]\n TEST = {\n  kdc = 127.0.0.1:%u\n }\n", port);
 	put(config, text, size);
 }
 
@@ -56,6 +56,8 @@ static unsigned listen_silently(void)
 	assert_int_equal(bind(kdc, (struct sockaddr *)&address, size), 0);
 	assert_int_equal(listen(kdc, 8), 0);
 	getsockname(kdc, (struct sockaddr *)&address, &size);
+	kdc_udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	assert_int_equal(bind(kdc_udp, (struct sockaddr *)&address, size), 0);
 	return ntohs(address.sin_port);
 }
 
@@ -93,8 +95,9 @@ static int tear_down(void **state)
 	event_base_free(base);
 	if (kdc >= 0) {
 		close(kdc);
+		close(kdc_udp);
 	}
-	kdc = -1;
+	kdc = kdc_udp = -1;
 	return 0;
 }
 
@@ -104,18 +107,23 @@ static void on_done(const struct negotiation_answer *answer, void *arg)
 	end.answer = *answer;
 }
 
-/* One negotiation to its end, or `ms` long. */
-static void negotiate(int64_t ms)
+static void wait_ms(int64_t ms)
 {
-	struct negotiation *negotiation = NULL;
 	struct timeval tick = { 0, 5000 };
 	int64_t begin = clock_monotonic_us();
-	end.fired = 0;
-	assert_int_equal(negotiation_new(kerberos, "dc1.test", bytes_of(NULL, 0), on_done, NULL, &negotiation), STATUS_OK);
 	while (end.fired == 0 && clock_monotonic_us() - begin < ms * 1000) {
 		event_base_loopexit(base, &tick);
 		event_base_dispatch(base);
 	}
+}
+
+/* One negotiation to its end, or `ms` long. */
+static void negotiate(int64_t ms)
+{
+	struct negotiation *negotiation = NULL;
+	end.fired = 0;
+	assert_int_equal(negotiation_new(kerberos, "dc1.test", bytes_of(NULL, 0), on_done, NULL, &negotiation), STATUS_OK);
+	wait_ms(ms);
 	assert_int_equal(negotiation_waits(negotiation), end.fired == 0);
 	negotiation_free(negotiation);
 }
@@ -191,6 +199,33 @@ static void a_silent_kdc_holds_nobody(void **state)
 	assert_int_equal(kerberos_new(base, &settings, &kerberos), STATUS_OK);
 }
 
+/* KDC_ERR_C_PRINCIPAL_UNKNOWN, with its length before it as TCP has it (RFC 4120 sections 5.9.1 and 7.2.2). */
+static void refuse_by_tcp(void)
+{
+	static const char REFUSAL[] = "\0\0\0\x4e" "\x7e\x4c\x30\x4a" "\xa0\x03\x02\x01\x05" "\xa1\x03\x02\x01\x1e" "\xa4\x11\x18\x0f" "20260101000000Z" "\xa5\x03\x02\x01\x01" "\xa6\x03\x02\x01\x06"
+		"\xa9\x06\x1b\x04" "TEST" "\xaa\x19\x30\x17\xa0\x03\x02\x01\x02\xa1\x10\x30\x0e\x1b\x06" "krbtgt" "\x1b\x04" "TEST";
+	char question[2048];
+	int fd = accept(kdc, NULL, NULL);
+	assert_true(read(fd, question, sizeof question) > 4);
+	assert_int_equal(write(fd, REFUSAL, sizeof REFUSAL - 1), 4 + 0x4e);
+	close(fd);
+}
+
+/* Whoever can send one datagram could say that the account is not there: nothing signs that. */
+static void a_kdc_is_asked_by_tcp_first(void **state)
+{
+	struct negotiation *negotiation = NULL;
+	char question;
+	put_config(listen_silently());
+	assert_int_equal(negotiation_new(kerberos, "dc1.test", bytes_of(NULL, 0), on_done, NULL, &negotiation), STATUS_OK);
+	refuse_by_tcp();
+	wait_ms(5000);
+	assert_int_equal(end.answer.status, STATUS_DIRECTORY_CREDENTIAL);
+	assert_non_null(strstr(end.answer.why, "the KDC knows no svc@TEST"));
+	negotiation_free(negotiation);
+	assert_int_equal(recv(kdc_udp, &question, 1, 0), -1);
+}
+
 static void a_queue_has_an_end(void **state)
 {
 	struct negotiation *many[KERBEROS_QUEUE_MAX + 2] = { NULL };
@@ -217,6 +252,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_key_that_is_refused_rests_until_an_administrator_asks, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_keytab_without_the_principal, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_silent_kdc_holds_nobody, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_kdc_is_asked_by_tcp_first, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_queue_has_an_end, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, set_up_all, tear_down_all);
