@@ -121,6 +121,17 @@ struct request *request_new(struct requests *all)
 	return request;
 }
 
+void request_make_room(struct request *request)
+{
+	struct limits *limits = request->all->world.limits;
+	bool had_turn = request->has_turn || request->waits_for_turn;
+	if (request->entered)
+		limits_leave(limits);
+	request->entered = request->has_turn = request->waits_for_turn = false;
+	if (had_turn)
+		limits_end_turn(limits, &request->turn);
+}
+
 void request_free(struct request *request)
 {
 	struct requests *all = request->all;
@@ -141,11 +152,8 @@ void request_free(struct request *request)
 	free(request->entry.result);
 	if (request->timer)
 		event_free(request->timer);
-	if (request->entered)
-		limits_leave(all->world.limits);
-	/* Last: the next one of this user starts from in here. */
-	if (request->has_turn || request->waits_for_turn)
-		limits_end_turn(all->world.limits, &request->turn);
+	all->withheld -= request->withheld;
+	request_make_room(request); /* last: others start from in here */
 	free(request);
 }
 
@@ -193,18 +201,18 @@ void request_tell_user(struct request *request)
 struct requests *requests_new(const struct requests_world *world)
 {
 	struct requests *requests = calloc(1, sizeof *requests);
-	if (requests)
-		requests->refusals = refusals_new(REFUSALS_MAX);
-	if (requests && !requests->refusals) {
-		free(requests);
+	if (!requests)
+		return NULL;
+	requests->refusals = refusals_new(REFUSALS_MAX);
+	requests->withholding = event_new(world->base, -1, EV_PERSIST, requests_tell_withheld, requests);
+	if (!requests->refusals || !requests->withholding) {
+		requests_free(requests);
 		return NULL;
 	}
-	if (requests) {
-		requests->world = *world;
-		requests->started_s = clock_now_ms() / 1000;
-		requests->unverified_us = clock_monotonic_us();
-		requests->unverified_tokens = UNVERIFIED_A_SECOND;
-	}
+	requests->world = *world;
+	requests->started_s = clock_now_ms() / 1000;
+	requests->unverified_us = clock_monotonic_us();
+	requests->unverified_tokens = UNVERIFIED_A_SECOND;
 	return requests;
 }
 
@@ -227,6 +235,8 @@ void requests_free(struct requests *requests)
 	while (requests->first)
 		request_free(requests->first);
 	refusals_free(requests->refusals);
+	if (requests->withholding)
+		event_free(requests->withholding);
 	free(requests);
 }
 
@@ -255,7 +265,7 @@ static bool count_write(const struct journal_entry *entry, void *arg)
 
 void requests_restore(struct requests *requests)
 {
-	requests->former_exp = journal_number(requests->world.journal, REFUSED_EXP, 0);
+	requests->former_exp = requests->refused_exp = journal_number(requests->world.journal, REFUSED_EXP, 0);
 	journal_each(requests->world.journal, count_write, requests);
 	requests_settle_journal(requests);
 }

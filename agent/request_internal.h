@@ -1,5 +1,5 @@
 /* request_internal: what request.c and request_*.c share. Nobody else includes it. request.c: the order, and the life of a request; request_intake.c: before it; request_locate.c, request_admit.c,
- * request_write.c and request_question.c: its stages; request_outcome.c: the end; request_settle.c and the rest: what becomes of a write. */
+ * request_write.c and request_question.c: its stages; request_outcome.c and request_withhold.c: the end; request_settle.c and the rest: what becomes of a write. */
 #ifndef AGENT_REQUEST_INTERNAL_H
 #define AGENT_REQUEST_INTERNAL_H
 
@@ -45,6 +45,7 @@ struct request {
 	enum status write_status;         /* of a write whose answer was lost */
 	bool intent, wrote, settling;
 	bool unwritten_told;              /* that its outcome cannot be written */
+	bool withheld;                    /* it has ended, and may not be told yet */
 	int64_t settle_began_us;
 	struct attempt attempts[ATTEMPTS];
 	int asked;                        /* whose server is read */
@@ -67,7 +68,7 @@ struct request {
 	struct result result;
 };
 
-/* The journal's number that former_exp comes from. */
+/* The journal's number that former_exp comes from, and refused_exp is. */
 #define REFUSED_EXP "refused_exp"
 #define UNVERIFIED_A_SECOND 10
 #define RECENT_WRITES 256
@@ -83,6 +84,9 @@ struct requests {
 	struct request *first;
 	struct refusals *refusals;
 	int64_t former_exp;               /* of the refusals that were told without being recorded before the last start: at or below it nothing is taken in */
+	int64_t refused_exp, refused_exp_given; /* that number for the next start: on disk; on its way there, 0: nothing is */
+	unsigned withheld;
+	struct event *withholding;        /* pending while there are any */
 	bool closing;
 	int64_t channel_us;               /* the service has been able to deliver since then; 0: there was no channel yet */
 	uint64_t counts[STATUS_COUNT];
@@ -112,6 +116,8 @@ const struct settings *request_settings(const struct request *request);
 static inline bool request_sets_password(const struct request *request) { return request->op == OP_RESET || request->op == OP_CHANGE; }
 struct request *request_new(struct requests *all);
 void request_free(struct request *request);
+/* Its place among those in flight, and its turn: the next one of this user may start from in here. */
+void request_make_room(struct request *request);
 /* Adds the time since the last mark to a stage's duration. */
 void request_mark(struct request *request, enum stage stage);
 void request_note_answer(struct request *request, const struct directory_answer *answer);
@@ -174,8 +180,15 @@ bool request_was_wrong(enum status status, const struct directory_answer *answer
 
 /* The tail. */
 void request_finish(struct request *request, enum status status);
+/* Told, counted, logged and freed. */
+void request_leave(struct request *request);
 /* Provisional or unjournaled: sends what the result says now. */
 void request_send_result(struct request *request);
+
+/* request_withhold.c. A refusal that the journal holds no row of: remembered, and told once the same bytes cannot be taken in any more, whoever brings them and whatever ends the agent: once refused_exp is on disk, or at exp.
+ * False where it cannot be remembered: it may not be told. */
+bool request_withhold(struct request *request, const struct refusal *refusal) MUST_USE;
+void requests_tell_withheld(evutil_socket_t fd, short what, void *requests);
 
 /* A write that was sent and not answered. */
 void request_settle(struct request *request, enum status status);

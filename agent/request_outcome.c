@@ -59,7 +59,7 @@ static void write_line(const struct request *request)
 	          "%s %s%s%s", request->entry.op[0] ? request->entry.op : "frame", code, *why ? ": " : "", why);
 }
 
-static void leave(struct request *request)
+void request_leave(struct request *request)
 {
 	struct requests *all = request->all;
 	all->counts[request->result.code]++;
@@ -84,14 +84,6 @@ static bool is_recorded(const struct request *request)
 	return request->intent || (request->result.code != STATUS_AGENT_OVERLOADED && request->result.code != STATUS_AGENT_JOURNAL);
 }
 
-/* A restart forgets what is not in the journal; nothing as old as that is taken in after it. */
-static void keep_refused_exp(const struct request *request)
-{
-	struct journal *journal = request->all->world.journal;
-	if (request->entry.exp > journal_number(journal, REFUSED_EXP, 0))
-		journal_set_number(journal, REFUSED_EXP, request->entry.exp);
-}
-
 /* Nothing was done, and that is told only where it stays true: the same bytes may come again. Else the service hears nothing and delivers the request again. */
 static void leave_unrecorded(struct request *request)
 {
@@ -101,11 +93,8 @@ static void leave_unrecorded(struct request *request)
 	struct refusal refusal = { .exp = request->entry.exp, .code = repeatable ? request->result.code : STATUS_AGENT_OVERLOADED };
 	strcpy(refusal.request_id, request->entry.request_id);
 	memcpy(refusal.frame_sha256, request->entry.frame_sha256, sizeof refusal.frame_sha256);
-	if (refusals_add(all->refusals, &refusal, clock_now_ms() / 1000)) {
-		keep_refused_exp(request);
-		leave(request);
+	if (request_withhold(request, &refusal))
 		return;
-	}
 	all->counts[request->result.code]++;
 	request_free(request);
 	all->world.ended(all->world.arg);
@@ -150,7 +139,7 @@ static void handle_recorded(enum status status, void *arg)
 	request_mark(request, STAGE_RECORD);
 	CRASH_POINT(OUTCOME_RECORDED);
 	request->result.duration_us[STAGE_TOTAL] = clock_monotonic_us() - request->started_us;
-	leave(request);
+	request_leave(request);
 }
 
 static void record(struct request *request)
@@ -225,7 +214,7 @@ void request_finish(struct request *request, enum status status)
 	count_for_limits(request, status);
 	request->result.duration_us[STAGE_TOTAL] = clock_monotonic_us() - request->started_us;
 	if (is_anonymous(request))
-		leave(request);
+		request_leave(request);
 	else if (is_recorded(request))
 		record(request);
 	else

@@ -280,6 +280,8 @@ struct number_change {
 	struct journal *journal;
 	char name[NUMBER_NAME_SIZE];
 	int64_t value;
+	journal_done done;
+	void *arg;
 };
 
 static struct number *find_number(const struct journal *journal, const char *name)
@@ -317,25 +319,28 @@ static void number_done(enum status status, void *arg)
 	journal_note_written(change->journal, status == STATUS_OK);
 	if (number && status == STATUS_OK && number->value == change->value)
 		number->dirty = false;
+	if (change->done)
+		change->done(status, change->arg);
 	free(change);
 }
 
-static void submit_number(struct journal *journal, const struct number *number)
+static enum status submit_number(struct journal *journal, const struct number *number, journal_done done, void *arg)
 {
 	struct number_change *change = calloc(1, sizeof *change);
 	if (change) {
-		*change = (struct number_change){ .journal = journal, .value = number->value };
+		*change = (struct number_change){ .journal = journal, .value = number->value, .done = done, .arg = arg };
 		strcpy(change->name, number->name);
 	}
 	enum status status = change ? database_submit(journal->database, run_number, number_done, change) : STATUS_AGENT_INTERNAL;
 	if (status == STATUS_OK)
-		return;
+		return status;
 	free(change);
 	/* A full queue is no broken disk; the number waits for the probe. */
 	if (status == STATUS_AGENT_OVERLOADED)
 		start_probe(journal);
 	else
 		journal_note_written(journal, false);
+	return status;
 }
 
 int64_t journal_number(const struct journal *journal, const char *name, int64_t initial)
@@ -344,15 +349,21 @@ int64_t journal_number(const struct journal *journal, const char *name, int64_t 
 	return number ? number->value : initial;
 }
 
-void journal_set_number(struct journal *journal, const char *name, int64_t value)
+enum status journal_store_number(struct journal *journal, const char *name, int64_t value, journal_done done, void *arg)
 {
 	struct number *number = journal_put_number(journal, name, value);
 	if (!number) {
 		journal_note_written(journal, false);
-		return;
+		return STATUS_AGENT_INTERNAL;
 	}
 	number->dirty = true;
-	submit_number(journal, number);
+	return submit_number(journal, number, done, arg);
+}
+
+void journal_set_number(struct journal *journal, const char *name, int64_t value)
+{
+	if (journal_store_number(journal, name, value, NULL, NULL) != STATUS_OK)
+		return; /* it waits for the probe */
 }
 
 /* Writes what is not on disk yet and, so that there is always something, the probe's own number. */
@@ -362,8 +373,8 @@ static void run_probe(evutil_socket_t fd, short what, void *arg)
 	if (!journal->unwritable)
 		event_del(journal->probe);
 	for (unsigned i = 0; i < journal->number_count; i++) {
-		if (journal->numbers[i].dirty)
-			submit_number(journal, &journal->numbers[i]);
+		if (journal->numbers[i].dirty && submit_number(journal, &journal->numbers[i], NULL, NULL) != STATUS_OK)
+			break;
 	}
 	if (journal->unwritable)
 		journal_set_number(journal, PROBE, clock_now_ms());

@@ -89,7 +89,9 @@ int64_t journal_forgotten_exp(const struct journal *journal);
 
 /* Numbers that survive a restart: "boot", "latched", "key_set_version". */
 int64_t journal_number(const struct journal *journal, const char *name, int64_t initial);
-/* Asynchronous; durable before a `done` of anything submitted later. */
+/* Asynchronous; durable before a `done` of anything submitted later. What fails is tried again, with the probe. */
 void journal_set_number(struct journal *journal, const char *name, int64_t value);
+/* And `done` tells whether this try has it on disk. Refused, with the status at once and without `done`: agent.overloaded where the queue is full, agent.internal when memory is out. */
+enum status journal_store_number(struct journal *journal, const char *name, int64_t value, journal_done done, void *arg) MUST_USE;
 
 #endif

@@ -1,6 +1,8 @@
 """machine: the whole agent on a machine whose clock and disk a test holds in its hand (tests/support/preload.c), at mock-directory and with a service."""
 import os, signal, socket, struct, subprocess, threading, uuid
 
+import yaml
+
 import lab as lab_module
 from crash_lab import SETTINGS
 from lab import BUILD, DOMAIN
@@ -82,6 +84,16 @@ class Machine:
                 f.seek(8 * NUMBERS[name])
                 f.write(struct.pack("q", value))
                 f.flush()
+
+    def lifetime(self, seconds):
+        """Of the requests that the service makes from now on."""
+        with open(self.service.config, encoding="utf-8") as f:
+            settings = yaml.safe_load(f)
+        with open(self.service.config, "w", encoding="utf-8") as f:
+            yaml.safe_dump({**settings, "request_lifetime": f"{seconds}s"}, f)
+        count = len(self.service.program.events(event="config.loaded"))
+        self.service.program.signal(signal.SIGHUP)
+        self.service.program.wait_event(event="config.loaded", count=count + 1)
 
     def reset(self, user, **members):
         return self.service.operate("reset", f"{user}@{DOMAIN}", new_password=NEW, **members)

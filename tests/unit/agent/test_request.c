@@ -567,6 +567,24 @@ static void run_until(struct scene *scene, unsigned ended)
 	assert_int_equal(scene->ended, ended);
 }
 
+/* Several may end in one turn of the loop. */
+static void run_until_told(struct scene *scene, unsigned count)
+{
+	bool late = false;
+	struct event *deadline = event_new(scene->base, -1, 0, stop_waiting, &late);
+	event_add(deadline, &(struct timeval){ 4, 0 });
+	while (scene->count < count && !late)
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	event_free(deadline);
+	assert_true(scene->count >= count);
+}
+
+static void run_for(struct scene *scene, int ms)
+{
+	event_base_loopexit(scene->base, &(struct timeval){ ms / 1000, ms % 1000 * 1000 });
+	event_base_dispatch(scene->base);
+}
+
 static const struct result *ask_one(struct scene *scene, struct ask what)
 {
 	unsigned ended = scene->ended;
@@ -796,12 +814,6 @@ static char *lose_channel(struct scene *scene, int64_t failover_after, int64_t l
 	return payload;
 }
 
-static void run_for(struct scene *scene, int milliseconds)
-{
-	event_base_loopexit(scene->base, &(struct timeval){ 0, milliseconds * 1000 });
-	event_base_dispatch(scene->base);
-}
-
 static void test_nothing_is_written_before_it_is_delivered_again(void **state)
 {
 	struct scene *scene = *state;
@@ -937,7 +949,7 @@ static void test_overload_is_answered_and_not_kept(void **state)
 	for (unsigned i = 0; i < 3; i++)
 		ask(scene, (struct ask){ OP_CHECK, GOOD });
 	ask(scene, (struct ask){ OP_CHECK, GOOD });
-	assert_int_equal(scene->count, 1);
+	run_until_told(scene, 1);
 	assert_int_equal(scene->results[0].code, STATUS_AGENT_OVERLOADED);
 	assert_null(entry_of(scene, &scene->results[0]));
 	run_until(scene, 4);
@@ -996,39 +1008,120 @@ static void test_overload_is_answered_again(void **state)
 	free(frame);
 }
 
+/* Nobody hears of it before it is on disk that nothing as old is taken in after a restart. */
+static void test_overload_is_told_once_it_would_survive(void **state)
+{
+	struct scene *scene = *state;
+	char id[UUID_SIZE], path[64], *frame;
+	sqlite3 *stalling;
+	snprintf(path, sizeof path, "%s/journal.db", scene->folder);
+	assert_int_equal(sqlite3_open(path, &stalling), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(stalling, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+	frame = deliver_one_too_many(scene, id);
+	run_for(scene, 200);
+	deliver(scene, frame);
+	assert_int_equal(scene->count, 0);
+	assert_int_equal(sqlite3_exec(stalling, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(stalling);
+	run_until_told(scene, 1);
+	assert_int_equal(scene->results[0].code, STATUS_AGENT_OVERLOADED);
+	assert_string_equal(scene->results[0].request_id, id);
+	run_until(scene, 4);
+	free(frame);
+}
+
 /* What was told of one that is not recorded is dropped with its exp: by a clock that was set back since it is as good as expired. */
 static void test_nothing_from_before_a_dropped_refusal(void **state)
 {
 	struct scene *scene = *state;
 	char id[UUID_SIZE], *frame = deliver_one_too_many(scene, id);
+	run_until_told(scene, 1);
 	assert_int_equal(scene->results[0].code, STATUS_AGENT_OVERLOADED);
+	run_until(scene, 4);
+	for (unsigned i = 0; i < 3; i++)
+		ask(scene, (struct ask){ OP_CHECK, GOOD });
 	clock_ahead_ms = 35000;
 	ask(scene, (struct ask){ OP_CHECK, GOOD }); /* refused as well: behind it the first one is forgotten */
 	clock_ahead_ms = 0;
-	run_until(scene, 5);
+	run_until(scene, 8);
 	deliver(scene, frame);
-	run_until(scene, 6);
-	assert_string_equal(scene->results[5].request_id, id);
-	assert_int_equal(scene->results[5].code, STATUS_REQUEST_EXPIRED);
+	run_until(scene, 9);
+	assert_string_equal(scene->results[8].request_id, id);
+	assert_int_equal(scene->results[8].code, STATUS_REQUEST_EXPIRED);
 	assert_int_equal(played.written, 0);
 	assert_int_equal(ask_one(scene, (struct ask){ OP_UNLOCK })->code, STATUS_OK);
 	assert_int_equal(played.written, 1);
 	free(frame);
 }
 
-/* Refused at once, before the directory is asked for anything. */
+/* Refused before the directory is asked for anything; and told once the same bytes have expired, for no restart would know of it. */
 static void test_a_journal_that_cannot_be_written(void **state)
 {
 	struct scene *scene = *state;
 	struct rlimit before;
+	unsigned asked = 1;
 	stop_writing(&before);
-	assert_int_equal(ask_one(scene, (struct ask){ OP_LOOKUP })->code, STATUS_AGENT_JOURNAL);
+	ask(scene, (struct ask){ OP_LOOKUP });
+	while (journal_writable(scene->journal))
+		event_base_loop(scene->base, EVLOOP_ONCE);
 	assert_int_equal(played.located, 1);
 	for (int op = OP_RESET; op <= OP_POLICY; op++)
-		if (op != OP_VERIFY)
-			assert_int_equal(ask_one(scene, (struct ask){ op, op == OP_RESET || op == OP_CHANGE || op == OP_CHECK ? GOOD : NULL, .old_password = op == OP_CHANGE ? "Old-Marble-Step-7" : NULL })->code, STATUS_AGENT_JOURNAL);
+		if (op != OP_VERIFY) {
+			ask(scene, (struct ask){ op, op == OP_RESET || op == OP_CHANGE || op == OP_CHECK ? GOOD : NULL, .old_password = op == OP_CHANGE ? "Old-Marble-Step-7" : NULL });
+			asked++;
+		}
+	run_for(scene, 1200);
+	assert_int_equal(scene->count, 0);
+	assert_int_equal(limits_in_flight(scene->limits), 0);
+	clock_ahead_ms = 35000;
+	run_until(scene, asked);
+	for (unsigned i = 0; i < scene->count; i++)
+		assert_int_equal(scene->results[i].code, STATUS_AGENT_JOURNAL);
+	assert_int_equal(scene->count, asked);
 	assert_int_equal(played.located, 1);
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+}
+
+/* Refused by an agent that ends before it could keep that: nobody was told, and the same bytes are as good as new. */
+static void test_a_refusal_that_is_forgotten_was_not_told(void **state)
+{
+	struct scene *scene = *state;
+	struct rlimit before;
+	stop_writing(&before);
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	while (journal_writable(scene->journal))
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	run_for(scene, 200);
+	assert_int_equal(scene->count, 0);
+	close_scene(scene);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	open_scene(scene);
+	assert_int_equal(scene->count, 0);
+	ask_again(scene);
+	run_until(scene, 1);
+	assert_int_equal(scene->results[0].code, STATUS_OK);
+	assert_int_equal(played.written, 1);
+}
+
+/* The disk takes it again: what waits is told soon, and is told the same after a restart. */
+static void test_a_refusal_is_told_when_the_disk_is_well(void **state)
+{
+	struct scene *scene = *state;
+	struct rlimit before;
+	stop_writing(&before);
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	while (journal_writable(scene->journal))
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	journal_set_number(scene->journal, "probe", 1);
+	run_until(scene, 1);
+	assert_int_equal(scene->results[0].code, STATUS_AGENT_JOURNAL);
+	close_scene(scene);
+	open_scene(scene);
+	ask_again(scene);
+	run_until(scene, 2);
+	assert_int_equal(scene->results[1].code, STATUS_REQUEST_EXPIRED);
+	assert_int_equal(played.written, 0);
 }
 
 /* What the journal has forgotten has expired, even by a clock that was set back since. */
@@ -2377,7 +2470,7 @@ int main(void)
 		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
 		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_behind_a_bind_counts), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_change_to_the_same_that_may_have_been_done), ROW(test_held_up_until_another_agent_has_done_it), ROW(test_one_wrong_one_an_hour_whatever_is_allowed), ROW(test_bind_on_a_full_disk), ROW(test_bind_on_a_full_disk_of_a_replaced_one), ROW(test_no_success_becomes_a_refusal), ROW(test_nobody_can_tell_what_was_done_before), ROW(test_a_refusal_is_held_against_the_record),
 		ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
-		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_nothing_is_written_before_it_is_delivered_again), ROW(test_it_expires_where_it_is_not_delivered_again), ROW(test_what_nobody_else_is_asked_for_goes_on), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_nothing_from_before_a_dropped_refusal), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time), ROW(test_nothing_from_before_what_is_forgotten),
+		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_nothing_is_written_before_it_is_delivered_again), ROW(test_it_expires_where_it_is_not_delivered_again), ROW(test_what_nobody_else_is_asked_for_goes_on), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_overload_is_told_once_it_would_survive), ROW(test_nothing_from_before_a_dropped_refusal), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time), ROW(test_nothing_from_before_what_is_forgotten),
 		ROW(test_one_at_a_time_for_one_user),
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),
 		ROW(test_lost_answer_and_a_later_write), ROW(test_lost_answer_and_two_writes), ROW(test_lost_answer_applied_by_a_clock_of_its_own), ROW(test_lost_answer_of_a_server_that_comes_back), ROW(test_skew_is_seen_while_reading),
@@ -2387,7 +2480,7 @@ int main(void)
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand),
 		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_of_an_older_version), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
 		ROW(test_what_another_agent_has_done_meanwhile_is_not_done_again), ROW(test_the_channels_loss_is_heard_before_the_write), ROW(test_no_second_write_while_undelivered), ROW(test_read_again_behind_a_wrong_bind),
-		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written),
+		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written), ROW(test_a_refusal_that_is_forgotten_was_not_told), ROW(test_a_refusal_is_told_when_the_disk_is_well),
 		ROW(test_ends_anywhere), ROW(test_ends_anywhere_in_settling), ROW(test_ends_anywhere_beside_anothers_write), ROW(test_ends_anywhere_behind_another_agent), ROW(test_ends_anywhere_beside_another_agent), ROW(test_ends_while_others_wait), ROW(test_ends_with_a_full_disk), ROW(test_ends_anywhere_in_a_second_write), ROW(test_ends_before_the_intent), ROW(test_ends_while_the_truth_is_read),
 		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded), ROW(test_memory_is_out_while_verifying),
 	};

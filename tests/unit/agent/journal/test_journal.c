@@ -592,6 +592,20 @@ static void numbers_survive(void **state)
 	assert_true(journal_number(journal, "key_set_version", 0) == 0);
 }
 
+/* Who has to know hears when it is on disk, or that it is not. */
+static void a_number_tells_when_it_is_written(void **state)
+{
+	struct answer written = { 0 }, failed = { 0 };
+	assert_int_equal(journal_store_number(journal, "refused_exp", 9, answered, &written), STATUS_OK);
+	assert_int_equal(written.calls, 0);
+	assert_int_equal(wait_for(&written), STATUS_OK);
+	run_sql("DROP TABLE numbers");
+	assert_int_equal(journal_store_number(journal, "refused_exp", 10, answered, &failed), STATUS_OK);
+	assert_int_equal(wait_for(&failed), STATUS_AGENT_JOURNAL);
+	assert_false(journal_writable(journal));
+	assert_true(journal_number(journal, "refused_exp", 0) == 10);
+}
+
 static void rows_are_limited(void **state)
 {
 	struct answer answer = { 0 };
@@ -818,7 +832,7 @@ int main(void)
 		TEST(intent_and_outcome_survive), TEST(the_index_knows_at_once), TEST(the_first_outcome_stands), TEST(settling_then_final), TEST(second_intent_survives), TEST(version_1_is_taken_over), TEST(version_3_is_taken_over), TEST(wrong_passwords_survive), TEST(order_of_arrival),
 		TEST(forgetting_wants_acknowledgement_expiry_and_age), TEST(an_unexpired_row_is_kept), TEST(a_full_journal_keeps_what_counts), TEST(thousands_are_forgotten_at_once),
 		TEST(refusals_leave_room_for_the_rest), TEST(no_flood_washes_a_wrong_password_away), TEST(a_journal_nearly_full_keeps_only_what_is_owed), TEST(what_changed_something_waits_for_its_acknowledgement), TEST(thousands_are_abandoned_at_once),
-		TEST(numbers_survive), TEST(rows_are_limited),
+		TEST(numbers_survive), TEST(a_number_tells_when_it_is_written), TEST(rows_are_limited),
 		TEST(every_column_is_guarded), TEST(numbers_are_guarded), TEST(rows_that_are_lost_are_seen), TEST(a_flipped_bit_in_the_file_is_seen), TEST(foreign_and_newer_files_are_refused),
 		TEST(no_database_is_no_fresh_start), TEST(a_failed_intent_leaves_the_index), TEST(a_failed_outcome_leaves_the_intent),
 		TEST(two_failures_in_a_row_leave_nothing), TEST(closing_answers_everybody),
