@@ -1,7 +1,12 @@
 /* A request that may have been applied before: by another agent (first_iat; or while this one waited for it to be delivered again, or was held up on its way), or by this one before it started, where the journal was lost. The user's record, written since, and one bind with the new
  * password tell; then the same is not written again, and no success becomes a refusal by history or minimum age.
  * Where another agent may have been asked, the record was written since, and the bind may not be made or says nothing, nobody knows whose write that is: outcome.unknown. To write then would be to write twice on one
- * server, if the other one has; to pass the directory's refusal on would be to call a success refused. Of what this agent itself did before its start the journal knows: a whole one is believed (journal.h). */
+ * server, if the other one has; to pass the directory's refusal on would be to call a success refused. Of what this agent itself did before its start the journal knows: a whole one is believed (journal.h).
+ * A record that cannot be read is taken for one that was written since, where another agent may have been asked: the bind is made, and only a right one says something. So for a user whose record the agent
+ * may not read an attempt behind another agent's ends as applied or unknown, although that one may have done nothing; the first try of an operation goes on as ever. Where there is no record, for certain
+ * (a user who never had a password in Active Directory), nothing was written since; the flavor ldap falls back on the time of the entry's last modification, which every server keeps. */
+#include <stdio.h>
+
 #include "agent/request_internal.h"
 #include "base/clock.h"
 
@@ -34,11 +39,14 @@ static int64_t tried_since(const struct request *request)
 	return may_be_anothers(request) || claims->iat <= request->all->started_s ? claims->iat : 0;
 }
 
-static bool is_written_since(const struct request *request)
+/* The time of a young record is as good as any. */
+static bool may_be_written_since(const struct request *request)
 {
 	const struct replication_record *record = located_password_record(request->located);
 	int64_t since = tried_since(request);
-	return since && record->known && record->time_s >= since - CLOCKS_SLACK_S && !request_same_record(record, &request->told);
+	if (!record->known)
+		return !record->absent && may_be_anothers(request);
+	return since && record->time_s >= since - CLOCKS_SLACK_S && !request_same_record(record, &request->told);
 }
 
 /* The new password is the old one: a bind shows what the user had anyway, and not whether it was written. */
@@ -50,12 +58,19 @@ static bool keeps_the_password(const struct request *request)
 /* No bind has told, or will. */
 static bool is_untold(const struct request *request)
 {
-	return (may_be_anothers(request) || keeps_the_password(request)) && is_written_since(request);
+	return (may_be_anothers(request) || keeps_the_password(request)) && may_be_written_since(request);
 }
 
 static bool is_done(const struct request *request, enum proof proof)
 {
 	return proof == PROOF_RIGHT_MUST_CHANGE || (proof == PROOF_RIGHT && !request->claims->must_change);
+}
+
+static enum status leave_unknown(struct request *request)
+{
+	if (!located_password_record(request->located)->known)
+		snprintf(request->why, sizeof request->why, "another agent may have been asked, and when this user's password was written last cannot be read");
+	return STATUS_OUTCOME_UNKNOWN;
 }
 
 static void handle_before(struct request *request, enum proof proof, struct located *located)
@@ -64,12 +79,12 @@ static void handle_before(struct request *request, enum proof proof, struct loca
 		request_skip_the_rest(request);
 	else if (proof != PROOF_NOTHING)
 		request->told = *located_password_record(located);
-	request_resume(request, proof == PROOF_NOTHING && may_be_anothers(request) ? STATUS_OUTCOME_UNKNOWN : STATUS_OK);
+	request_resume(request, proof == PROOF_NOTHING && may_be_anothers(request) ? leave_unknown(request) : STATUS_OK);
 }
 
 static bool prove(struct request *request, proof_done done)
 {
-	struct located *located = is_written_since(request) && !keeps_the_password(request) ? located_ref(request->located) : NULL;
+	struct located *located = may_be_written_since(request) && !keeps_the_password(request) ? located_ref(request->located) : NULL;
 	if (located && request_prove(request, located, WRONG_AN_HOUR, done))
 		return true;
 	located_free(located);
@@ -79,7 +94,7 @@ static bool prove(struct request *request, proof_done done)
 enum status request_judge_earlier(struct request *request)
 {
 	request->pending = prove(request, handle_before);
-	return request->pending || !is_untold(request) ? STATUS_OK : STATUS_OUTCOME_UNKNOWN;
+	return request->pending || !is_untold(request) ? STATUS_OK : leave_unknown(request);
 }
 
 /* Refused ----------------------------------------------------------------------------------------------------------------------------- */
@@ -87,7 +102,7 @@ enum status request_judge_earlier(struct request *request)
 static void end_refused(struct request *request, bool untold)
 {
 	if (untold)
-		request_resume(request, STATUS_OUTCOME_UNKNOWN);
+		request_resume(request, leave_unknown(request));
 	else
 		request_explain(request, request->refusal);
 }

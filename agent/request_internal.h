@@ -54,14 +54,14 @@ struct request {
 	struct replication_record told;   /* known: the one bind has told, before anything was written, that it does not do what is asked */
 	bool proof_spent, proof_lost;     /* it was sent, or may have been; lost: that was before the agent's start, and once more is allowed */
 	int in_doubt;                     /* the attempt that it is to decide */
-	bool record_known;                /* unicodePwd's, before the first write */
+	struct replication_record record; /* unicodePwd's, before the first write; after a crash it is in the entry alone */
 	bool sought;                      /* looked for on the server that the user was written to last */
 	bool undelivered;                 /* its channel was lost, and another agent may be asked */
 	bool was_undelivered;             /* it has waited for that: another one may have been asked meanwhile */
 	bool awaits_delivery, stale;      /* stale: read again, for it has waited for that */
 	bool moved, moving;               /* its server was lost before anything was sent: another one, once */
 	bool second_running, second_over; /* over: it was sent, or refused */
-	int64_t record_time_s, server_time_s; /* of unicodePwd's record before the first write; when that was read, both by that server's clock */
+	int64_t server_time_s;            /* when that was read, by that server's clock */
 	struct event *timer;
 	struct journal_entry entry;
 	char why[256];                    /* the scope's rule in words: for the log, never for the service */
@@ -203,7 +203,7 @@ bool request_record_is_unchanged(const struct request *request, const struct rep
  * once for a request, on disk before it is sent where there is an intent. */
 enum provable { PROOF_IMPOSSIBLE, PROOF_WANTS_SECRET, PROOF_POSSIBLE };
 enum provable request_provable(const struct request *request, const struct located *located);
-/* PROOF_WRONG says that the record in `located` is another's: it was the same before and after. `guesses`: how often an hour such a bind may be wrong for this user, 0: as often as for a verify.
+/* PROOF_WRONG says that the record in `located` is another's: it can be read, and was the same before and after. `guesses`: how often an hour such a bind may be wrong for this user, 0: as often as for a verify.
  * Takes `located`, and `done` gets it for its duration, where true; `done` fires later, but not while the agent ends. */
 typedef void (*proof_done)(struct request *request, enum proof proof, struct located *located);
 bool request_prove(struct request *request, struct located *take_located, unsigned guesses, proof_done done);

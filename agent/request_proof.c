@@ -30,7 +30,7 @@ static bool is_far_from_lockout(const struct account *account)
 enum provable request_provable(const struct request *request, const struct located *located)
 {
 	const struct account *account = located_account(located);
-	if (request->proof_spent || !request_sets_password(request) || !located_password_record(located)->known || strcmp(account->guid, request->entry.user_guid) != 0 || !is_far_from_lockout(account))
+	if (request->proof_spent || !request_sets_password(request) || strcmp(account->guid, request->entry.user_guid) != 0 || !is_far_from_lockout(account))
 		return PROOF_IMPOSSIBLE;
 	return request->secret.new_password.size ? PROOF_POSSIBLE : PROOF_WANTS_SECRET;
 }
@@ -65,11 +65,11 @@ bool request_same_record(const struct replication_record *a, const struct replic
 	return a->known && b->known && a->version == b->version && a->originating_usn == b->originating_usn && memcmp(a->originator, b->originator, 16) == 0;
 }
 
-/* Somebody may have written, or renamed the user, between the reading and the bind: then it was about something else. */
+/* Somebody may have written, or renamed the user, between the reading and the bind: then it was about something else. Of a record that cannot be read, or is young, that cannot be seen. */
 static void handle_same(enum status status, const struct directory_answer *answer, void *arg)
 {
 	struct proving *proving = arg;
-	bool same = status == STATUS_OK && request_same_record(&proving->record, located_password_record(proving->located)) && strcmp(proving->dn, located_account(proving->located)->dn) == 0;
+	bool same = status == STATUS_OK && !proving->record.young && request_same_record(&proving->record, located_password_record(proving->located)) && strcmp(proving->dn, located_account(proving->located)->dn) == 0;
 	proving->proof = same ? PROOF_WRONG : PROOF_NOTHING;
 	end(proving);
 }

@@ -16,7 +16,7 @@ void request_remember_write(struct request *request)
 	strcpy(write->guid, entry->user_guid);
 	snprintf(write->server, sizeof write->server, "%s", second ? entry->second_server : entry->server);
 	/* What was refused counted nothing up. */
-	if (entry->sets_password && entry->counts && request->record_known)
+	if (entry->sets_password && entry->counts && request->record.known)
 		write->version = (second ? entry->second_password_version : entry->password_version) + 1;
 }
 

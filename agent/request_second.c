@@ -26,7 +26,7 @@ static void give_up(struct request *request, bool over)
 static bool would_stand(const struct request *request, const struct replication_record *record, int64_t now_s)
 {
 	uint32_t known = request->entry.password_version;
-	return record->version >= known || (record->version + 1 == known && now_s > request->record_time_s);
+	return record->version >= known || (record->version + 1 == known && now_s > request->record.time_s);
 }
 
 /* Written through the first server since the intent: by us, or by somebody who came after us. */

@@ -59,7 +59,7 @@ bool request_record_is_unchanged(const struct request *request, const struct rep
 /* Each write counts the version up by one (MS-ADTS 3.1.1.1.9): where it went further than `writes`, somebody else wrote as well, and whose is the last cannot be seen. */
 static enum verdict judge_record(const struct intent *intent, const struct replication_record *record, unsigned writes)
 {
-	if (!record->known || is_zero(intent->invocation_id) || intent->highest_committed_usn == 0)
+	if (!record->known || record->young || is_zero(intent->invocation_id) || intent->highest_committed_usn == 0)
 		return VERDICT_UNREADABLE;
 	if (memcmp(record->originator, intent->invocation_id, 16) == 0 && record->originating_usn > intent->highest_committed_usn)
 		return record->version <= intent->version + writes ? VERDICT_APPLIED : VERDICT_REPLACED;
@@ -381,7 +381,7 @@ static bool settle_entry(const struct journal_entry *entry, void *arg)
 	/* The agent ended in doubt, and what the bind said is not known. */
 	request->proof_lost = entry->state != JOURNAL_INTENT;
 	request->proof_spent = entry->state == JOURNAL_SETTLING_AGAIN;
-	request->record_known = entry->password_version > 0;
+	request->record.known = entry->password_version > 0;
 	request->write_status = STATUS_DIRECTORY_UNAVAILABLE;
 	request->realm = realms_find(requests->world.realms, entry->directory);
 	if (!operation_from_name(entry->op, &request->op))

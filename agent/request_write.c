@@ -35,13 +35,14 @@ enum status request_record_intent(struct request *request)
 	bool own = request->op == OP_CHANGE && position->own_known;
 	memcpy(entry->invocation_id, own ? position->own_id : position->invocation_id, sizeof entry->invocation_id);
 	entry->highest_committed_usn = position->highest_committed_usn;
-	entry->password_version = record->known ? record->version : 0;
-	entry->password_originating_usn = record->known ? record->originating_usn : 0;
+	/* What nothing can be settled by is not kept: no later record is the same. */
+	bool settles = record->known && !record->young;
+	entry->password_version = settles ? record->version : 0;
+	entry->password_originating_usn = settles ? record->originating_usn : 0;
 	memset(entry->password_originator, 0, sizeof entry->password_originator);
-	if (record->known)
+	if (settles)
 		memcpy(entry->password_originator, record->originator, sizeof entry->password_originator);
-	request->record_known = record->known;
-	request->record_time_s = record->time_s;
+	request->record = *record;
 	request->server_time_s = position->current_time_s;
 	entry->intent_at_ms = clock_now_ms();
 	request->marked_us = clock_monotonic_us();

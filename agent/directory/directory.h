@@ -47,9 +47,11 @@ struct directory_settings {
 	int64_t connect_timeout_ms, locate_timeout_ms, write_timeout_ms, policy_cache_ms, idle_probe_ms;
 };
 
-/* An attribute's record in replPropertyMetaData (MS-ADTS 3.1.1.1.9): what settles whether a write happened. */
+/* An attribute's record in replPropertyMetaData (MS-ADTS 3.1.1.1.9), or what stands for it (ldap_directory.h): what settles whether a write happened. Not known and not absent: it cannot be read. */
 struct replication_record {
 	bool known;
+	bool absent;                   /* there is none, for certain: the attribute was never written */
+	bool young;                    /* known, and too young to settle by: another write within its second would look the same */
 	uint32_t version;
 	uint8_t originator[16];        /* invocationId */
 	uint64_t originating_usn;

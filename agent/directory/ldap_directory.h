@@ -15,7 +15,7 @@
  *
  * What settling can rest on: when the password was set (pwdChangedTime, pwdUpdateTime, else modifyTimestamp: whole seconds), and who wrote last (modifiersName). So a lost
  * answer is `applied` where the time has moved and the agent's own account (a change: the user himself) wrote last, unchanged where it has not moved, and unknown otherwise; unknown too where the password
- * before was only seconds old, since two writes within one second look like one, and where the writer is a plugin, as on 389 without nsslapd-plugin-binddn-tracking.
+ * before was only seconds old, since two writes within one second look like one (its record is young: when it was set is known, and settling does not go by it), and where the writer is a plugin, as on 389 without nsslapd-plugin-binddn-tracking.
  *
  * There is no second write on another server: invocation_known stays false, since nothing here can be compared that says which of two writes survives replication. */
 #ifndef AGENT_DIRECTORY_LDAP_DIRECTORY_H

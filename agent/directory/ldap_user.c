@@ -16,7 +16,7 @@ const char *const LDAP_USER_ATTRIBUTES[] = { "objectClass", "uid", "cn", "displa
 
 /* Permanently locked, by an administrator: draft-behera-ldap-password-policy-11 5.3.3. */
 #define LOCKED_FOR_GOOD "000001010000Z"
-enum { FRESH_S = 5, LOGIN_NAMES_MAX = 32 };
+enum { YOUNG_S = 5, LOGIN_NAMES_MAX = 32 };
 
 bool ldap_entry_guid(const struct entry *entry, uint8_t ret_guid[16])
 {
@@ -110,7 +110,8 @@ static void read_record(const struct entry *entry, struct replication_record *re
 	int64_t set = read_time(entry, "pwdChangedTime"), modified = read_time(entry, "modifyTimestamp");
 	set = set >= 0 ? set : read_time(entry, "pwdUpdateTime");
 	set = set >= 0 ? set : modified;
-	*record = (struct replication_record){ .known = set >= 0 && writer != NULL && clock_now_ms() / 1000 - set >= FRESH_S, .originating_usn = set > 0 ? set : 0, .time_s = set };
+	bool known = set >= 0 && writer != NULL;
+	*record = (struct replication_record){ .known = known, .young = known && clock_now_ms() / 1000 - set < YOUNG_S, .originating_usn = set > 0 ? set : 0, .time_s = set };
 	if (writer != NULL) {
 		name_hash(writer, record->originator);
 	}

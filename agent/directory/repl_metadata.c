@@ -36,8 +36,9 @@ enum status repl_metadata_find(struct bytes value, uint32_t attid, struct replic
 	for (const uint8_t *at = value.data + HEADER_SIZE; at < value.data + value.size; at += RECORD_SIZE) {
 		if (read_u32(at) == attid) {
 			read_record(at, ret_record);
-			break;
+			return STATUS_OK;
 		}
 	}
+	ret_record->absent = true;
 	return STATUS_OK;
 }

@@ -6,7 +6,7 @@
 
 enum { ATTID_UNICODE_PWD = 0x0009005A };
 
-/* STATUS_LOCAL_INPUT where the value is malformed. An attribute that has no record gives STATUS_OK and ret_record->known false. */
+/* STATUS_LOCAL_INPUT where the value is malformed. An attribute that has no record gives STATUS_OK and ret_record->absent. */
 enum status repl_metadata_find(struct bytes value, uint32_t attid, struct replication_record *ret_record) MUST_USE;
 
 #endif

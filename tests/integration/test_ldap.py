@@ -4,7 +4,8 @@ import contextlib, json, os, re, signal, sys
 import ldap
 import pytest
 
-from lab import BUILD, wait_for
+from lab import Agent, BUILD, wait_for
+from scripted_service import ScriptedService
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support", "ldap"))
 from ldap_lab import LdapLab, PROGRAMS, missing, outcome  # noqa: E402
@@ -123,6 +124,35 @@ def test_an_expired_password_is_changed_where_the_server_lets_him_in(lab):
     assert outcome(lab.ask("change", "sven", old_password=OLD, new_password=NEW)) == ("refused", "credential.expired")
     lab.directory.grace("fleeting", 2)
     assert outcome(lab.ask("change", "sven", old_password=OLD, new_password=NEW)) == ("applied", "ok")
+
+
+@pytest.fixture
+def scripted(lab):
+    """A service that asks what it is told, with an agent of its own."""
+    service = ScriptedService(lab.folder + "/scripted")
+    agent = Agent(BUILD, lab.folder + "/scripted-agent", lab.directory, service.endpoint, service.ca, **lab.agent_options)
+    try:
+        agent.start()
+        agent.enroll(service.issuer, service.ticket)
+        wait_for("the greeting", lambda: service.ws)
+        agent.wait_ready()
+        agent.wait_first_second()
+        yield service
+    finally:
+        agent.close()
+        service.close()
+
+
+def test_what_another_agent_set_seconds_ago_is_not_set_again(lab, scripted):
+    """Two writes within one second look like one here, so nothing is settled by so young a record; that it is there counts all the same."""
+    first = scripted.claims(lab.directory.subject("carol"), new_password="New-Marble-Step-1")
+    assert outcome(scripted.ask(first)) == ("applied", "ok")
+    stands = lab.directory.password_record("carol")
+    behind = scripted.claims(lab.directory.subject("carol"), operation_id=first["operation_id"], first_iat=first["iat"])
+    assert outcome(scripted.ask({**behind, "secret": scripted.secret(behind, "New-Marble-Step-1")})) == ("applied", "ok")
+    other = scripted.claims(lab.directory.subject("carol"), new_password="New-Marble-Step-2", first_iat=first["iat"])
+    assert outcome(scripted.ask(other)) == ("unknown", "outcome.unknown")
+    assert lab.directory.password_record("carol") == stands
 
 
 def test_lookup(lab):

@@ -51,7 +51,7 @@ def lab(request):
 
 @pytest.fixture
 def users(lab):
-    """users(n) gives n whom no other test has; the last third is locked. Their passwords are old enough: younger ones look alike (FRESH_S in ldap_user.c)."""
+    """users(n) gives n whom no other test has; the last third is locked. Their passwords are old enough: younger ones look alike (YOUNG_S in ldap_user.c)."""
     def take(count):
         names = [f"bench{n:03}" for n in range(lab.taken, lab.taken + count)]
         lab.taken += count

@@ -54,12 +54,14 @@ int64_t __wrap_clock_now_ms(void) { return __real_clock_now_ms() + clock_ahead_m
 
 enum writing { WRITE_GOOD, WRITE_REJECTED, WRITE_DENIED, WRITE_LOST_APPLIED, WRITE_LOST, WRITE_REPLACED, WRITE_STALLED };
 enum behind_bind { BEHIND_SAME, BEHIND_REWRITTEN, BEHIND_RENAMED, BEHIND_UNREADABLE, BEHIND_LOST, BEHIND_NO_SUCH_USER };
+enum shown { RECORD_SHOWN, RECORD_YOUNG, RECORD_HIDDEN, RECORD_ABSENT };
 static struct played {
 	struct directory directory;
 	struct account alice;
 	uint32_t version;
 	uint64_t usn;
 	uint8_t originator[16];
+	enum shown shown;              /* unicodePwd's record on dc1 */
 	enum writing writing;
 	enum status locating;
 	bool disable_at_recheck;
@@ -306,6 +308,9 @@ enum status directory_locate(struct directory *directory, enum locate_by by, con
 	memcpy(found->position.invocation_id, here, 16);
 	found->record = (struct replication_record){ .known = true, .version = played.version, .originating_usn = played.usn, .time_s = played.written_at_s };
 	memcpy(found->record.originator, played.originator, 16);
+	found->record.young = played.shown == RECORD_YOUNG;
+	if (played.shown == RECORD_HIDDEN || played.shown == RECORD_ABSENT)
+		found->record = (struct replication_record){ .absent = played.shown == RECORD_ABSENT };
 	return soon((struct later){ .located = done, .found = found, .arg = arg });
 }
 
@@ -1628,6 +1633,46 @@ static void test_nobody_can_tell_what_was_done_before(void **state)
 	}
 }
 
+/* Nor is it written once more where the record is seconds old, or cannot be read: a right bind says enough, a wrong one nothing. Without another agent that is no matter, nor where there is none. */
+static void test_a_record_that_is_young_or_cannot_be_read(void **state)
+{
+	int64_t now_s = clock_now_ms() / 1000;
+	static const struct {
+		enum shown shown;
+		const char *right;
+		bool first, early;
+		enum status code;
+		unsigned verified, written;
+	} rows[] = {
+		{ RECORD_YOUNG, GOOD, true, false, STATUS_OK, 1, 0 }, { RECORD_YOUNG, "another", true, false, STATUS_OUTCOME_UNKNOWN, 1, 0 },
+		{ RECORD_YOUNG, GOOD, false, true, STATUS_OK, 1, 0 }, { RECORD_YOUNG, "another", false, true, STATUS_OK, 1, 1 },
+		{ RECORD_YOUNG, "another", false, false, STATUS_OK, 0, 1 },
+		{ RECORD_HIDDEN, GOOD, true, false, STATUS_OK, 1, 0 }, { RECORD_HIDDEN, "another", true, false, STATUS_OUTCOME_UNKNOWN, 1, 0 },
+		{ RECORD_HIDDEN, "another", false, true, STATUS_OK, 0, 1 }, { RECORD_HIDDEN, "another", false, false, STATUS_OK, 0, 1 },
+		{ RECORD_ABSENT, "another", true, false, STATUS_OK, 0, 1 }, { RECORD_ABSENT, "another", false, false, STATUS_OK, 0, 1 },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		played.shown = rows[i].shown;
+		played.right = rows[i].right;
+		played.written_at_s = now_s - 2;
+		const struct result *result = ask_one(*state, (struct ask){ OP_RESET, GOOD, .early = rows[i].early, .first_iat = rows[i].first ? now_s - 5 : 0 });
+		assert_string_equal(status_code(result->code), status_code(rows[i].code));
+		assert_int_equal(played.verified, rows[i].verified);
+		assert_int_equal(played.written, rows[i].written);
+	}
+}
+
+/* A young record in the intent settles nothing: another write within its second would look the same. */
+static void test_lost_answer_beside_a_young_record(void **state)
+{
+	played.shown = RECORD_YOUNG;
+	settle(*state, WRITE_LOST, STATUS_OUTCOME_UNKNOWN);
+	const struct journal_entry *entry = entry_of(*state, &((struct scene *)*state)->results[1]);
+	assert_int_equal(entry->password_version, 0);
+	assert_int_equal(entry->password_originating_usn, 0);
+}
+
 /* The other agent's write comes by replication between our reading and our write. */
 static void test_a_refusal_is_held_against_the_record(void **state)
 {
@@ -2468,7 +2513,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		ROW(test_reset), 
 		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
-		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_behind_a_bind_counts), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_change_to_the_same_that_may_have_been_done), ROW(test_held_up_until_another_agent_has_done_it), ROW(test_one_wrong_one_an_hour_whatever_is_allowed), ROW(test_bind_on_a_full_disk), ROW(test_bind_on_a_full_disk_of_a_replaced_one), ROW(test_no_success_becomes_a_refusal), ROW(test_nobody_can_tell_what_was_done_before), ROW(test_a_refusal_is_held_against_the_record),
+		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_behind_a_bind_counts), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_change_to_the_same_that_may_have_been_done), ROW(test_held_up_until_another_agent_has_done_it), ROW(test_one_wrong_one_an_hour_whatever_is_allowed), ROW(test_bind_on_a_full_disk), ROW(test_bind_on_a_full_disk_of_a_replaced_one), ROW(test_no_success_becomes_a_refusal), ROW(test_nobody_can_tell_what_was_done_before), ROW(test_a_record_that_is_young_or_cannot_be_read), ROW(test_lost_answer_beside_a_young_record), ROW(test_a_refusal_is_held_against_the_record),
 		ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
 		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_nothing_is_written_before_it_is_delivered_again), ROW(test_it_expires_where_it_is_not_delivered_again), ROW(test_what_nobody_else_is_asked_for_goes_on), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_overload_is_told_once_it_would_survive), ROW(test_nothing_from_before_a_dropped_refusal), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time), ROW(test_nothing_from_before_what_is_forgotten),
 		ROW(test_one_at_a_time_for_one_user),

@@ -187,10 +187,12 @@ static void generalized(time_t at, char out[32])
 	strftime(out, 32, "%Y%m%d%H%M%SZ", gmtime(&at));
 }
 
-/* A record says nothing while its second may still see another write, nor without a writer. */
+/* A record settles nothing while its second may still see another write, nor says it anything without a writer. */
 static void records(void **state)
 {
-	static const struct { int age_s; const char *writer; bool known; } ROWS[] = { { 100, AGENT, true }, { 6, AGENT, true }, { 2, AGENT, false }, { -60, AGENT, false }, { 100, NULL, false } };
+	static const struct { int age_s; const char *writer; bool known, young; } ROWS[] = {
+		{ 100, AGENT, true, false }, { 6, AGENT, true, false }, { 2, AGENT, true, true }, { -60, AGENT, true, true }, { 100, NULL, false, false }, { 2, NULL, false, false },
+	};
 	for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++) {
 		struct made made;
 		char at[32];
@@ -203,6 +205,9 @@ static void records(void **state)
 		}
 		read_user(&made);
 		assert_int_equal(facts.password_record.known, ROWS[i].known);
+		assert_int_equal(facts.password_record.young, ROWS[i].young);
+		assert_false(facts.password_record.absent);
+		assert_int_equal(facts.password_record.time_s, set);
 		assert_int_equal(facts.password_record.originating_usn, set);
 	}
 }

@@ -19,7 +19,7 @@ static void finds_a_record(void **state)
 {
 	struct replication_record record;
 	assert_int_equal(repl_metadata_find(bytes_of(BLOB, sizeof BLOB), ATTID_UNICODE_PWD, &record), STATUS_OK);
-	assert_true(record.known);
+	assert_true(record.known && !record.absent);
 	assert_int_equal(record.version, 3);
 	assert_memory_equal(record.originator, BLOB + 32, 16);
 	assert_true(record.originating_usn == 0x102A); /* not the local one */
@@ -31,9 +31,9 @@ static void knows_that_there_is_none(void **state)
 	static const uint8_t EMPTY[16] = { 1 };
 	struct replication_record record;
 	assert_int_equal(repl_metadata_find(bytes_of(BLOB, sizeof BLOB), 0x90296, &record), STATUS_OK);
-	assert_false(record.known);
+	assert_true(!record.known && record.absent);
 	assert_int_equal(repl_metadata_find(bytes_of(EMPTY, sizeof EMPTY), ATTID_UNICODE_PWD, &record), STATUS_OK);
-	assert_false(record.known);
+	assert_true(!record.known && record.absent);
 }
 
 static void refuses_each_cut(void **state)
@@ -41,7 +41,7 @@ static void refuses_each_cut(void **state)
 	struct replication_record record;
 	for (size_t size = 0; size < sizeof BLOB; size++) {
 		assert_int_equal(repl_metadata_find(bytes_of(BLOB, size), ATTID_UNICODE_PWD, &record), STATUS_LOCAL_INPUT);
-		assert_false(record.known);
+		assert_false(record.known || record.absent);
 	}
 }
 
