@@ -21,7 +21,7 @@ struct outbox {
 	char last[UUID_SIZE];          /* told in the round before */
 	enum { TO_THE_END, UP_TO_LAST } part;
 	bool passed_last;
-	int64_t before_ms;
+	int64_t before_us;
 };
 
 char *outbox_stamp(const struct identity *identity, const char *payload, int64_t now_s)
@@ -78,7 +78,7 @@ static bool collect(const struct journal_entry *entry, void *arg)
 		return true;
 	}
 	/* One that is not on disk yet is told by its own request once it is. */
-	if (entry->state == JOURNAL_OUTCOME && !entry->pending && !entry->acknowledged && entry->result && entry->outcome_at_ms <= outbox->before_ms)
+	if (entry->state == JOURNAL_OUTCOME && !entry->pending && !entry->acknowledged && entry->result && entry->outcome_us <= outbox->before_us)
 		strcpy(outbox->ids[outbox->count++], entry->request_id);
 	return outbox->count < ROUND_MAX && !(outbox->part == UP_TO_LAST && is_last);
 }
@@ -90,7 +90,7 @@ void outbox_repeat(struct outbox *outbox, int64_t age_ms)
 	outbox->ids = calloc(ROUND_MAX, sizeof *outbox->ids);
 	if (!outbox->ids)
 		return;
-	outbox->before_ms = clock_now_ms() - age_ms;
+	outbox->before_us = clock_monotonic_us() - age_ms * 1000;
 	/* From where the round before ended, then from the beginning: where there are more than fit, all have their turn. */
 	outbox->passed_last = false;
 	outbox->part = TO_THE_END;

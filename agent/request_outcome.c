@@ -147,6 +147,7 @@ static void record(struct request *request)
 	struct journal_entry *entry = &request->entry;
 	entry->state = JOURNAL_OUTCOME;
 	entry->outcome_at_ms = clock_now_ms();
+	entry->outcome_us = clock_monotonic_us();
 	snprintf(entry->code, sizeof entry->code, "%s", status_code(request->result.code));
 	free(entry->result);
 	entry->result = result_build(&request->result);

@@ -43,6 +43,7 @@ struct journal_entry {
 	int64_t second_at_ms;
 	/* The outcome. */
 	int64_t outcome_at_ms;
+	int64_t outcome_us;             /* by the monotonic clock; 0: before the agent's start. Not in the file */
 	char code[40];                  /* status_code(); "" before */
 	bool counts;                    /* a password or unlock write that was applied, or may have been: the throttle counts it */
 	bool sets_password;
