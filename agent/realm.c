@@ -41,6 +41,13 @@ static const struct {
 	[LIST_EXEMPT] = { "scope.exempt_administrators", "it exempts nobody", true },
 };
 
+/* Whom the configuration names, and what was found out about it. */
+struct names {
+	const struct settings_directory *from;
+	const char **bases, **exclude_bases;
+	struct name_list lists[LISTS];
+};
+
 /* One name on its way to the directory. */
 struct lookup {
 	struct name_list *list;
@@ -57,13 +64,12 @@ struct waiter {
 struct realm {
 	struct realms *realms;
 	const struct settings_directory *settings;   /* of the connection: as at the start */
-	const struct settings_directory *scope_from; /* of the scope: as last loaded */
 	struct directory_settings directory_settings;
-	const char **servers, **domains, **bases, **exclude_bases;
+	const char **servers, **domains;
 	struct directory *directory;
 	char *base_dn;
 	struct config_strings base_dn_list;          /* none or one */
-	struct name_list lists[LISTS];
+	struct names names;                          /* as last loaded */
 	unsigned generation, looking, tries;
 	struct waiter *waiters;
 	struct scope scope;
@@ -164,8 +170,8 @@ void realm_each_name(const struct realm *realm, void (*visit)(const struct realm
 {
 	struct realm_name name;
 	for (unsigned l = 0; l < LISTS; l++)
-		for (size_t i = 0; i < realm->lists[l].names->count; i++) {
-			describe_name(&realm->lists[l], i, &name);
+		for (size_t i = 0; i < realm->names.lists[l].names->count; i++) {
+			describe_name(&realm->names.lists[l], i, &name);
 			visit(&name, arg);
 		}
 }
@@ -173,8 +179,8 @@ void realm_each_name(const struct realm *realm, void (*visit)(const struct realm
 static bool find_name(const struct realm *realm, bool (*is)(const struct realm_name *name), struct realm_name *ret_name)
 {
 	for (unsigned l = 0; l < LISTS; l++)
-		for (size_t i = 0; i < realm->lists[l].names->count; i++) {
-			describe_name(&realm->lists[l], i, ret_name);
+		for (size_t i = 0; i < realm->names.lists[l].names->count; i++) {
+			describe_name(&realm->names.lists[l], i, ret_name);
 			if (is(ret_name))
 				return true;
 		}
@@ -196,8 +202,8 @@ bool realm_names_good(const struct realm *realm, char *why, size_t capacity)
 bool realm_scope_known(const struct realm *realm)
 {
 	for (unsigned l = 0; l < LISTS; l++)
-		for (size_t i = 0; lists[l].decides && i < realm->lists[l].names->count; i++)
-			if (!realm->lists[l].found[i].asked && !is_sid_text(realm->lists[l].names->items[i]))
+		for (size_t i = 0; lists[l].decides && i < realm->names.lists[l].names->count; i++)
+			if (!realm->names.lists[l].found[i].asked && !is_sid_text(realm->names.lists[l].names->items[i]))
 				return false;
 	return true;
 }
@@ -241,7 +247,7 @@ static void end_looking(struct realm *realm)
 {
 	bool all = true;
 	for (unsigned l = 0; l < LISTS; l++)
-		all = all && count_there(&realm->lists[l]) == realm->lists[l].names->count;
+		all = all && count_there(&realm->names.lists[l]) == realm->names.lists[l].names->count;
 	realm->tries = all ? 0 : realm->tries + 1;
 	event_add(realm->resolving, &(struct timeval){ all ? RESOLVE_S : realm->tries <= SOON_TRIES ? RESOLVE_SOON_S : RESOLVE_LATER_S, 0 });
 	tell_waiters(realm);
@@ -300,8 +306,8 @@ static void resolve(evutil_socket_t fd, short what, void *arg)
 	if (realm->looking > 0)
 		return; /* its end plans the next */
 	for (unsigned l = 0; l < LISTS; l++)
-		for (size_t i = 0; i < realm->lists[l].names->count; i++)
-			look_up(&realm->lists[l], i);
+		for (size_t i = 0; i < realm->names.lists[l].names->count; i++)
+			look_up(&realm->names.lists[l], i);
 	if (realm->looking == 0)
 		end_looking(realm);
 }
@@ -328,23 +334,45 @@ static void carry_over(struct name_list *list, const struct name_list *before)
 				list->found[i] = before->found[k];
 }
 
-static bool set_list(struct realm *realm, unsigned which, const struct config_strings *names)
+static bool fill_list(struct realm *realm, unsigned which, const struct config_strings *names, struct name_list *ret_list)
 {
-	struct name_list *list = &realm->lists[which], before = *list;
-	free(list->known);
-	*list = (struct name_list){ realm, which, names, calloc(names->count + 1, sizeof(struct found)), calloc(names->count + 1, sizeof(struct sid)) };
-	for (size_t i = 0; list->found && i < names->count; i++)
-		if (is_sid_text(names->items[i]) && sid_parse(names->items[i], &list->found[i].sid) != STATUS_OK)
-			list->found[i].sid.size = 0;
-	if (list->found && before.found)
-		carry_over(list, &before);
-	free(before.found);
-	return list->found && list->known;
+	*ret_list = (struct name_list){ realm, which, names, calloc(names->count + 1, sizeof(struct found)), calloc(names->count + 1, sizeof(struct sid)) };
+	for (size_t i = 0; ret_list->found && i < names->count; i++)
+		if (is_sid_text(names->items[i]) && sid_parse(names->items[i], &ret_list->found[i].sid) != STATUS_OK)
+			ret_list->found[i].sid.size = 0;
+	if (ret_list->found && realm->names.from) /* not at the start */
+		carry_over(ret_list, &realm->names.lists[which]);
+	return ret_list->found && ret_list->known;
+}
+
+static void names_clear(struct names *names)
+{
+	for (unsigned l = 0; l < LISTS; l++) {
+		free(names->lists[l].found);
+		free(names->lists[l].known);
+	}
+	free(names->bases);
+	free(names->exclude_bases);
+}
+
+/* False: out of memory; what there is of it is cleared all the same. */
+static bool names_make(struct realm *realm, const struct settings_directory *from, struct names *ret_names)
+{
+	const struct config_strings *written[LISTS] = {
+		[LIST_BASE_DN] = &realm->base_dn_list, [LIST_BASES] = &from->bases, [LIST_EXCLUDED_BASES] = &from->exclude_bases, [LIST_GROUPS] = &from->groups,
+		[LIST_EXCLUDED] = &from->exclude_groups, [LIST_PROTECTED] = &from->protect, [LIST_EXEMPT] = &from->exempt_administrators,
+	};
+	*ret_names = (struct names){ .bases = terminated(&from->bases), .exclude_bases = terminated(&from->exclude_bases) };
+	bool good = ret_names->bases && ret_names->exclude_bases;
+	for (unsigned l = 0; l < LISTS; l++)
+		good &= fill_list(realm, l, written[l], &ret_names->lists[l]);
+	ret_names->from = from;
+	return good;
 }
 
 void realm_describe_exemptions(const struct realm *realm, char *text, size_t capacity)
 {
-	const struct name_list *list = &realm->lists[LIST_EXEMPT];
+	const struct name_list *list = &realm->names.lists[LIST_EXEMPT];
 	size_t used = 0;
 	text[0] = 0;
 	for (size_t i = 0; i < list->names->count && used < capacity; i++) {
@@ -364,34 +392,24 @@ static void warn_of_exemptions(const struct realm *realm)
 		          "directory %s: ADMINISTRATORS MAY BE RESET: members of %s (scope.exempt_administrators)", realm_name(realm), text);
 }
 
-static bool set_scope(struct realm *realm, const struct settings_directory *from)
+static void take_names(struct realm *realm, const struct names *take_names)
 {
+	names_clear(&realm->names);
+	realm->names = *take_names;
 	realm->generation++;
 	realm->looking = realm->tries = 0;
-	realm->scope_from = from;
-	realm->base_dn = realm->settings->base_dn;
-	realm->base_dn_list = (struct config_strings){ &realm->base_dn, realm->base_dn != NULL };
-	free(realm->bases);
-	free(realm->exclude_bases);
-	realm->bases = terminated(&from->bases);
-	realm->exclude_bases = terminated(&from->exclude_bases);
-	bool good = realm->bases && realm->exclude_bases;
-	good &= set_list(realm, LIST_BASE_DN, &realm->base_dn_list) & set_list(realm, LIST_BASES, &from->bases) & set_list(realm, LIST_EXCLUDED_BASES, &from->exclude_bases);
-	good &= set_list(realm, LIST_GROUPS, &from->groups) & set_list(realm, LIST_EXCLUDED, &from->exclude_groups) & set_list(realm, LIST_PROTECTED, &from->protect);
-	good &= set_list(realm, LIST_EXEMPT, &from->exempt_administrators);
 	warn_of_exemptions(realm);
-	return good;
 }
 
 const struct scope *realm_scope(struct realm *realm)
 {
-	struct name_list *groups = &realm->lists[LIST_GROUPS], *excluded = &realm->lists[LIST_EXCLUDED], *protected = &realm->lists[LIST_PROTECTED], *exempt = &realm->lists[LIST_EXEMPT];
+	struct name_list *groups = &realm->names.lists[LIST_GROUPS], *excluded = &realm->names.lists[LIST_EXCLUDED], *protected = &realm->names.lists[LIST_PROTECTED], *exempt = &realm->names.lists[LIST_EXEMPT];
 	realm->scope = (struct scope){
-		.users = realm->scope_from->scope_users, .bases = realm->bases, .exclude_bases = realm->exclude_bases, .exclude_bases_resolved = count_there(&realm->lists[LIST_EXCLUDED_BASES]),
+		.users = realm->names.from->scope_users, .bases = realm->names.bases, .exclude_bases = realm->names.exclude_bases, .exclude_bases_resolved = count_there(&realm->names.lists[LIST_EXCLUDED_BASES]),
 		.groups = groups->known, .group_count = pack(groups), .groups_configured = groups->names->count,
 		.exclude_groups = excluded->known, .exclude_group_count = pack(excluded), .exclude_groups_configured = excluded->names->count,
 		.protect_groups = protected->known, .protect_group_count = pack(protected), .protect_groups_configured = protected->names->count,
-		.exempt_groups = exempt->known, .exempt_group_count = pack(exempt), .allow = settings_allow(realm->scope_from),
+		.exempt_groups = exempt->known, .exempt_group_count = pack(exempt), .allow = settings_allow(realm->names.from),
 	};
 	if (!directory_domain_sid(realm->directory, &realm->scope.domain))
 		realm->scope.domain.size = 0;
@@ -433,8 +451,11 @@ static enum status open_realm(struct event_base *base, struct realm *realm, cons
 		.locate_timeout_ms = from->locate_timeout_ms, .write_timeout_ms = from->write_timeout_ms, .policy_cache_ms = from->policy_cache_ms, .idle_probe_ms = from->idle_probe_ms,
 	};
 	realm->resolving = event_new(base, -1, 0, resolve, realm);
-	if (!realm->servers || !realm->domains || !realm->resolving || !set_scope(realm, from))
+	realm->base_dn = from->base_dn;
+	realm->base_dn_list = (struct config_strings){ &realm->base_dn, realm->base_dn != NULL };
+	if (!realm->servers || !realm->domains || !realm->resolving || !names_make(realm, from, &realm->names))
 		return STATUS_AGENT_INTERNAL;
+	warn_of_exemptions(realm);
 	enum status status = directory_new(base, &realm->directory_settings, &realm->directory, ret_why);
 	if (status == STATUS_OK) {
 		directory_on_health(realm->directory, handle_health, realm);
@@ -453,14 +474,9 @@ static void close_realm(struct realm *realm)
 		tell_waiters(realm);
 	if (realm->directory)
 		directory_free(realm->directory);
-	for (unsigned l = 0; l < LISTS; l++) {
-		free(realm->lists[l].found);
-		free(realm->lists[l].known);
-	}
+	names_clear(&realm->names);
 	free(realm->servers);
 	free(realm->domains);
-	free(realm->bases);
-	free(realm->exclude_bases);
 }
 
 enum status realms_new(struct event_base *base, const struct settings *settings, struct realms **ret_realms, char **ret_why)
@@ -493,17 +509,33 @@ void realms_free(struct realms *realms)
 	free(realms);
 }
 
-bool realms_rescope(struct realms *realms, const struct settings *settings)
+static bool are_the_same(const struct realms *realms, const struct settings *settings)
 {
 	bool same = settings_directory_count(settings) == realms->count;
 	for (size_t i = 0; same && i < realms->count; i++)
 		same = strcmp(settings_directory_at(settings, i)->name, realm_name(&realms->items[i])) == 0;
-	for (size_t i = 0; same && i < realms->count; i++) {
-		if (!set_scope(&realms->items[i], settings_directory_at(settings, i)))
-			return false;
-		event_active(realms->items[i].resolving, EV_TIMEOUT, 0);
-	}
 	return same;
+}
+
+enum status realms_rescope(struct realms *realms, const struct settings *settings)
+{
+	if (!are_the_same(realms, settings))
+		return STATUS_LOCAL_CONFIG;
+	struct names *fresh = calloc(realms->count, sizeof *fresh);
+	size_t made = 0;
+	bool good = fresh != NULL;
+	while (good && made < realms->count) {
+		good = names_make(&realms->items[made], settings_directory_at(settings, made), &fresh[made]);
+		made++;
+	}
+	for (size_t i = 0; i < made; i++)
+		if (good) {
+			take_names(&realms->items[i], &fresh[i]);
+			event_active(realms->items[i].resolving, EV_TIMEOUT, 0);
+		} else
+			names_clear(&fresh[i]);
+	free(fresh);
+	return good ? STATUS_OK : STATUS_AGENT_INTERNAL;
 }
 
 void realms_on_health(struct realms *realms, void (*changed)(void *arg), void *arg)

@@ -13,8 +13,9 @@ struct realm;
 /* `settings` are borrowed for the life of the realms. A directory that cannot be set up (its credential is missing) fails the whole with a sentence. */
 enum status realms_new(struct event_base *base, const struct settings *settings, struct realms **ret_realms, char **ret_why) MUST_USE;
 void realms_free(struct realms *realms);
-/* Takes the scopes of `settings`, whose directories have the same names in the same order (else false and nothing changes). Borrowed until the next call. */
-bool realms_rescope(struct realms *realms, const struct settings *settings);
+/* Takes the scopes of `settings`, which are borrowed until the next call. local.config: its directories have not the same names in the same order; agent.internal: out of memory. With either nothing
+ * has changed. */
+enum status realms_rescope(struct realms *realms, const struct settings *settings) MUST_USE;
 /* Called on the loop whenever a directory's health changes. */
 void realms_on_health(struct realms *realms, void (*changed)(void *arg), void *arg);
 

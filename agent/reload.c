@@ -23,9 +23,11 @@ static void take_settings(struct agent *agent, struct settings *take_fresh)
 {
 	struct settings *before = agent->settings;
 	tell_restart(agent, config_not_reloadable(settings_keys, agent->first_settings, take_fresh));
-	if (!realms_rescope(agent->realms, take_fresh)) {
-		log_event(LOG_ERR, "config.refused", NULL, "other directories than at the start need a restart; the old configuration stays");
-		snprintf(agent->config_refused, sizeof agent->config_refused, "%.300s: other directories than at the start need a restart", agent->config_file);
+	enum status status = realms_rescope(agent->realms, take_fresh);
+	if (status != STATUS_OK) {
+		const char *why = status == STATUS_LOCAL_CONFIG ? "other directories than at the start need a restart" : "out of memory";
+		log_event(LOG_ERR, "config.refused", NULL, "%s; the old configuration stays", why);
+		snprintf(agent->config_refused, sizeof agent->config_refused, "%.300s: %s", agent->config_file, why);
 		utf8_mend(agent->config_refused);
 		settings_clear(take_fresh);
 		free(take_fresh);
@@ -51,9 +53,11 @@ void agent_reload(void *arg)
 	struct settings *fresh = calloc(1, sizeof *fresh);
 	struct config_errors errors = { 0 };
 	char text[CONFIG_ERROR_SIZE];
-	if (!fresh)
-		return;
 	loop_notify_reloading(agent->loop);
+	if (!fresh) {
+		log_event(LOG_ERR, "config.refused", NULL, "out of memory; the old configuration stays in force");
+		return;
+	}
 	if (settings_load(agent->config_file, NULL, fresh, &errors, NULL) == STATUS_OK)
 		take_settings(agent, fresh);
 	else {
