@@ -40,6 +40,7 @@ static const struct request_stage stages[] = {
 	{ "intent", request_record_intent, WRITES },
 	{ "recheck", request_recheck, WRITES },
 	{ "judge again", request_judge_again, WRITES },
+	{ "overtaken", request_judge_overtaken, RESET | CHANGE },
 	{ "news", request_hear_news, WRITES },
 	{ "delivery", request_await_delivery, WRITES },
 	{ "write", request_write, WRITES },
@@ -48,6 +49,10 @@ static const struct request_stage stages[] = {
 
 void request_go_back(struct request *request)
 {
+	/* Nobody has compared the old password yet, and the one bind may be in want of the place. */
+	if (request->guesses)
+		limits_settle_guess(request->all->world.limits, request->entry.user_guid, false, clock_now_ms());
+	request->guesses = false;
 	for (request->stage = stages; request->stage->run != request_locate_again; request->stage++)
 		continue;
 }

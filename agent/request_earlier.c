@@ -1,4 +1,4 @@
-/* A request that may have been applied before: by another agent (first_iat; or while this one waited for it to be delivered again, or was held up on its way), or by this one before it started, where the journal was lost. The user's record, written since, and one bind with the new
+/* A request that may have been applied before: by another agent (first_iat; or while this one waited for it to be delivered again, was held up on its way, or was about to write), or by this one before it started, where the journal was lost. The user's record, written since, and one bind with the new
  * password tell; then the same is not written again, and no success becomes a refusal by history or minimum age.
  * Where another agent may have been asked, the record was written since, and the bind may not be made or says nothing, nobody knows whose write that is: outcome.unknown. To write then would be to write twice on one
  * server, if the other one has; to pass the directory's refusal on would be to call a success refused. Of what this agent itself did before its start the journal knows: a whole one is believed (journal.h).
@@ -26,7 +26,20 @@ static bool came_late(const struct request *request)
 
 static bool may_be_anothers(const struct request *request)
 {
-	return request->claims->first_iat || request->was_undelivered || came_late(request);
+	return request->claims->first_iat || request->was_undelivered || request->overtaken || came_late(request);
+}
+
+enum status request_judge_overtaken(struct request *request)
+{
+	const struct replication_record *record = located_password_record(request->located);
+	bool has_others = may_be_anothers(request) || request->claims->failover_after;
+	if (!has_others || !record->known || request_record_is_unchanged(request, record))
+		return STATUS_OK;
+	if (request->overtaken) /* for the second time */
+		return STATUS_OUTCOME_UNKNOWN;
+	request->overtaken = request->stale = true;
+	request_go_back(request);
+	return STATUS_OK;
 }
 
 /* 0: this is the first time. */

@@ -58,7 +58,8 @@ struct request {
 	bool sought;                      /* looked for on the server that the user was written to last */
 	bool undelivered;                 /* its channel was lost, and another agent may be asked */
 	bool was_undelivered;             /* it has waited for that: another one may have been asked meanwhile */
-	bool awaits_delivery, stale;      /* stale: read again, for it has waited for that */
+	bool overtaken;                   /* the user's password was set between the intent and the write: another one may have done that */
+	bool awaits_delivery, stale;      /* stale: to be read again */
 	bool moved, moving;               /* its server was lost before anything was sent: another one, once */
 	bool second_running, second_over; /* over: it was sent, or refused */
 	int64_t server_time_s;            /* when that was read, by that server's clock */
@@ -132,7 +133,8 @@ void request_resume(struct request *request, enum status status);
 void request_go_back(struct request *request);
 /* Said by a stage: there is nothing left to do. */
 void request_skip_the_rest(struct request *request);
-/* Whether the directory itself will hold the password against history and age. */
+
+/* request_after.c. Whether the directory itself will hold the password against history and age. */
 bool request_policy_enforced(const struct request *request);
 /* The directory refused the password: why, by a policy that is read again where the one that is known does not explain it. Ends the request. */
 void request_explain(struct request *request, enum status refusal);
@@ -216,6 +218,9 @@ void request_adopt(struct request *request, struct bytes payload, const struct g
 
 /* request_earlier.c: a request that may have been applied before, by another agent or by this one before its journal was lost. */
 enum status request_judge_earlier(struct request *request);
+/* Behind the intent, of what was read last: where the password was set since and another agent may have been asked, the user is read again and all that follows from it is done anew, once; then it is
+ * outcome.unknown. The channel does not tell: it may have ended at the service alone. */
+enum status request_judge_overtaken(struct request *request);
 /* The directory refused the password: true where that is held against what stands there first; then by request_explain, or the end. */
 bool request_hold_refusal(struct request *request, enum status refusal);
 
@@ -232,6 +237,8 @@ enum status request_judge_lineage(struct request *request);
 
 /* request_second.c. True: it has begun, and ends by request_finish or request_settle_on. False: there is no other server, or it is not for a second write. */
 bool request_second_begin(struct request *request);
+
+/* request_settle.c. At the start: what the journal has as an intent or as settling goes on being settled. */
 void requests_settle_journal(struct requests *requests);
 
 #endif

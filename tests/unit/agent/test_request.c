@@ -52,6 +52,11 @@ static int64_t clock_ahead_ms;
 int64_t __real_clock_now_ms(void), __wrap_clock_now_ms(void);
 int64_t __wrap_clock_now_ms(void) { return __real_clock_now_ms() + clock_ahead_ms; }
 
+/* The so-manieth from now on fails; 0: none. */
+static unsigned calloc_fails_at;
+void *__real_calloc(size_t count, size_t size), *__wrap_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size) { return calloc_fails_at && --calloc_fails_at == 0 ? NULL : __real_calloc(count, size); }
+
 enum writing { WRITE_GOOD, WRITE_REJECTED, WRITE_DENIED, WRITE_LOST_APPLIED, WRITE_LOST, WRITE_REPLACED, WRITE_STALLED };
 enum behind_bind { BEHIND_SAME, BEHIND_REWRITTEN, BEHIND_RENAMED, BEHIND_UNREADABLE, BEHIND_LOST, BEHIND_NO_SUCH_USER };
 enum shown { RECORD_SHOWN, RECORD_YOUNG, RECORD_HIDDEN, RECORD_ABSENT };
@@ -66,6 +71,7 @@ static struct played {
 	enum status locating;
 	bool disable_at_recheck;
 	int64_t recheck_finds_s;       /* from the write on a recheck finds another record of unicodePwd, of then */
+	unsigned overtaken_at;         /* behind this recheck's beginning somebody sets the password */
 	enum behind_bind behind_bind;  /* what a recheck finds behind the one bind */
 	bool bind_told;
 	bool stepwise;                 /* the loop comes back with every call of the directory under way */
@@ -190,6 +196,11 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 	}
 	if (later->rechecked && played.recheck_finds_s && played.written)
 		later->found->record = (struct replication_record){ .known = true, .version = played.version + 1, .originating_usn = 2000, .originator = { 2 }, .time_s = played.recheck_finds_s };
+	if (later->rechecked && played.overtaken_at && played.rechecked == played.overtaken_at) {
+		later->found->record.version = ++played.version;
+		later->found->record.originating_usn = ++played.usn;
+		later->found->record.time_s = played.written_at_s = clock_now_ms() / 1000;
+	}
 	if (later->rechecked && played.bind_told && played.behind_bind == BEHIND_REWRITTEN)
 		later->found->record.version++;
 	if (later->rechecked && played.bind_told && played.behind_bind == BEHIND_RENAMED)
@@ -708,10 +719,35 @@ static void test_scope_not_known_yet(void **state)
 	snprintf(text, sizeof text, "state_directory: %s\ndirectories:\n  - name: corp\n    servers: [dc1]\n    bind: {dn: a@b, password_file: %s/password}\n"
 	         "    scope: {users: all, exclude_bases: [\"OU=Outside,DC=corp,DC=example,DC=com\"]}\n", scene->folder, scene->folder);
 	assert_int_equal(settings_parse("test.yaml", text, &other, &errors), STATUS_OK);
-	assert_true(realms_rescope(scene->realms, &other));
+	assert_int_equal(realms_rescope(scene->realms, &other), STATUS_OK);
 	assert_refused(scene, (struct ask){ OP_RESET, GOOD }, STATUS_DIRECTORY_UNAVAILABLE);
-	assert_true(realms_rescope(scene->realms, &scene->settings));
+	assert_int_equal(realms_rescope(scene->realms, &scene->settings), STATUS_OK);
 	settings_clear(&other);
+}
+
+/* What is refused is freed by whoever brought it: nothing points into it then. */
+static void test_scope_without_memory_stays(void **state)
+{
+	struct scene *scene = *state;
+	enum status status = STATUS_AGENT_INTERNAL;
+	for (unsigned n = 1; status != STATUS_OK; n++) {
+		struct settings other;
+		struct config_errors errors = { 0 };
+		char text[1024];
+		snprintf(text, sizeof text, "state_directory: %s\ndirectories:\n  - name: %s\n    servers: [dc1]\n    bind: {dn: a@b, password_file: %s/password}\n"
+		         "    scope: {users: all, exclude_bases: [\"OU=Outside,DC=corp,DC=example,DC=com\"], exclude_groups: [\"CN=Some,DC=corp,DC=example,DC=com\"]}\n", scene->folder, n == 1 ? "another" : "corp", scene->folder);
+		assert_int_equal(settings_parse("test.yaml", text, &other, &errors), STATUS_OK);
+		calloc_fails_at = n;
+		status = realms_rescope(scene->realms, &other);
+		assert_true(n < 100);
+		assert_int_equal(status, n == 1 ? STATUS_LOCAL_CONFIG : calloc_fails_at == 0 ? STATUS_AGENT_INTERNAL : STATUS_OK);
+		calloc_fails_at = 0;
+		if (status == STATUS_OK)
+			assert_int_equal(realms_rescope(scene->realms, &scene->settings), STATUS_OK);
+		settings_clear(&other);
+		assert_int_equal(ask_one(scene, (struct ask){ OP_UNLOCK })->code, STATUS_OK);
+		result_clear(&scene->results[--scene->count]);
+	}
 }
 
 static void test_refusals(void **state)
@@ -1707,8 +1743,34 @@ static void test_a_refusal_is_held_against_the_record(void **state)
 	assert_int_equal(played.written, 1);
 	assert_int_equal(played.verified, 1);
 	played.right = "another";
+	played.written = 0;
 	assert_int_equal(status_outcome(ask_one(scene, (struct ask){ OP_RESET, GOOD, .first_iat = now_s - 5 })->code), OUTCOME_REFUSED);
 	assert_int_equal(played.verified, 2);
+}
+
+/* The channel has ended at the service alone: the agent that was asked instead writes while this one is about to. */
+static void test_overtaken_by_another_agent(void **state)
+{
+	static const struct { enum operation op; int64_t failover_after; const char *right; enum status says, code; unsigned verified, written; } rows[] = {
+		{ OP_RESET, 4, GOOD, STATUS_OK, STATUS_OK, 1, 0 },
+		{ OP_CHANGE, 4, GOOD, STATUS_OK, STATUS_OK, 1, 0 },
+		{ OP_RESET, 4, "an administrator's", STATUS_OK, STATUS_OK, 1, 1 },
+		{ OP_RESET, 4, GOOD, STATUS_USER_LOCKED, STATUS_OUTCOME_UNKNOWN, 1, 0 },
+		{ OP_RESET, 0, "an administrator's", STATUS_OK, STATUS_OK, 0, 1 },      /* there is nobody else */
+		{ OP_UNLOCK, 4, "an administrator's", STATUS_OK, STATUS_OK, 0, 1 },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		played.written_at_s = clock_now_ms() / 1000 - 3600;
+		played.overtaken_at = 1;
+		played.right = rows[i].right;
+		played.says = rows[i].says;
+		played.alice.locked = played.alice.lockout_time_set = rows[i].op == OP_UNLOCK;
+		const struct result *result = ask_one(*state, (struct ask){ rows[i].op, rows[i].op != OP_UNLOCK ? GOOD : NULL, .old_password = rows[i].op == OP_CHANGE ? "Old-Marble-Step-1" : NULL, .failover_after = rows[i].failover_after });
+		assert_string_equal(status_code(result->code), status_code(rows[i].code));
+		assert_int_equal(played.verified, rows[i].verified);
+		assert_int_equal(played.written, rows[i].written);
+	}
 }
 
 /* One bind for a request: what it has shown before the write is not asked once more behind it. */
@@ -2543,7 +2605,7 @@ int main(void)
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand),
 		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_of_an_older_version), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
 		ROW(test_what_another_agent_has_done_meanwhile_is_not_done_again), ROW(test_the_channels_loss_is_heard_before_the_write), ROW(test_no_second_write_while_undelivered), ROW(test_read_again_behind_a_wrong_bind),
-		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written), ROW(test_a_refusal_that_is_forgotten_was_not_told), ROW(test_a_refusal_is_told_when_the_disk_is_well),
+		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_overtaken_by_another_agent), ROW(test_scope_without_memory_stays), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written), ROW(test_a_refusal_that_is_forgotten_was_not_told), ROW(test_a_refusal_is_told_when_the_disk_is_well),
 		ROW(test_ends_anywhere), ROW(test_ends_anywhere_in_settling), ROW(test_ends_anywhere_beside_anothers_write), ROW(test_ends_anywhere_behind_another_agent), ROW(test_ends_anywhere_beside_another_agent), ROW(test_ends_while_others_wait), ROW(test_ends_with_a_full_disk), ROW(test_ends_anywhere_in_a_second_write), ROW(test_ends_before_the_intent), ROW(test_ends_while_the_truth_is_read),
 		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded), ROW(test_memory_is_out_while_verifying),
 	};
