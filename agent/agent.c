@@ -435,8 +435,10 @@ static enum status open_realms(struct agent *agent, char *why, size_t capacity)
 		return status;
 	realms_on_health(agent->realms, handle_health, agent);
 	agent->hello_directories = calloc(realms_count(agent->realms), sizeof *agent->hello_directories);
-	for (size_t i = 0; agent->hello_directories && i < realms_count(agent->realms); i++)
-		agent->hello_directories[i] = (struct hello_directory){ (char *)realm_name(realms_at(agent->realms, i)), (char *)"active-directory" };
+	for (size_t i = 0; agent->hello_directories && i < realms_count(agent->realms); i++) {
+		const struct realm *realm = realms_at(agent->realms, i);
+		agent->hello_directories[i] = (struct hello_directory){ (char *)realm_name(realm), (char *)directory_flavor(realm_directory(realm)) };
+	}
 	return agent->hello_directories ? STATUS_OK : STATUS_AGENT_INTERNAL;
 }
 

@@ -234,6 +234,11 @@ void directory_free(struct directory *directory)
 	free(directory);
 }
 
+const char *directory_flavor(const struct directory *directory)
+{
+	return directory->flavor->name;
+}
+
 const struct directory_words *directory_words(const struct directory *directory)
 {
 	return &directory->flavor->words;

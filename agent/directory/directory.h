@@ -126,6 +126,8 @@ struct directory_words {
 	const char *unprotected;       /* what those are not who are protected whatever the scope says */
 };
 const struct directory_words *directory_words(const struct directory *directory);
+/* "active-directory" or "ldap". */
+const char *directory_flavor(const struct directory *directory);
 
 /* True where `domain` (a UPN suffix, NetBIOS or DNS name; case-insensitive) is among settings->domains, or that list is empty. */
 bool directory_serves(const struct directory *directory, const char *domain);

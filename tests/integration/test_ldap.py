@@ -28,6 +28,11 @@ def test_a_name_of_odd_characters(lab):
     assert lab.directory.opens('odd, name+"1"', "Pässwörd-Step-𝄞-1")
 
 
+def test_the_service_knows_the_flavor(lab):
+    agents = lab.service.http("GET", "/v1/agents")[1]
+    assert {(directory["name"], directory["flavor"]) for agent in agents for directory in agent["directories"]} == {(lab.agent.settings["directories"][0]["name"], "ldap")}
+
+
 def test_an_entry_named_by_two_attributes(lab):
     """Whichever way round the directory keeps them; it is found, in its group, and excluded by its DN, written the other way round."""
     dn, turned = (f"{rdn},{lab.directory.people}" for rdn in (r"cn=Multi\, Part+uid=multi", r"uid=multi+cn=Multi\2C Part"))
