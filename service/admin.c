@@ -1,10 +1,12 @@
 #include "service/admin.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
 
 #include "base/clock.h"
+#include "base/disk.h"
 #include "proto/messages.h"
 #include "service/keys.h"
 #include "service/store.h"
@@ -80,12 +82,16 @@ static int print_json(json_t *take_json)
 static enum status on_store(const struct settings *settings, database_job job, void *arg, char **ret_why)
 {
 	struct database *database;
+	char store_path[PATH_MAX];
+	snprintf(store_path, sizeof store_path, "%s/store.sqlite", settings->state_directory);
 	enum status status = store_open(NULL, settings->state_directory, &database, ret_why);
 	if (status != STATUS_OK)
 		return status;
 	status = database_run(database, job, arg);
 	database_close(database);
-	return status;
+	char advice[256];
+	disk_describe(store_path, advice, sizeof advice);
+	return status == STATUS_AGENT_JOURNAL ? status_because(status, ret_why, "%s cannot be read or written%s", store_path, advice) : status;
 }
 
 /* Keys ------------------------------------------------------------------------------------------------------------------------------- */

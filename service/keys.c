@@ -26,35 +26,10 @@ static enum status because(enum status status, char **ret_why, const char *forma
 	return status;
 }
 
-static bool write_all(int fd, const char *text, size_t size)
-{
-	while (size > 0) {
-		ssize_t n = write(fd, text, size);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return false;
-		text += n;
-		size -= (size_t)n;
-	}
-	return true;
-}
-
-/* By rename, so that a reader sees the old file or the new one. */
 static enum status write_file(const char *path, const char *text, char **ret_why)
 {
-	AUTO_FREE char *temporary = NULL;
-	if (asprintf(&temporary, "%s.new", path) < 0)
-		return STATUS_AGENT_INTERNAL;
-	(void)unlink(temporary);
-	int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return because(STATUS_LOCAL_SYSTEM, ret_why, "%s: %s", temporary, strerror(errno));
-	bool good = write_all(fd, text, strlen(text)) && write_all(fd, "\n", 1) && fsync(fd) == 0;
-	good = close(fd) == 0 && good;
-	if (!good || rename(temporary, path) != 0)
-		return because(STATUS_LOCAL_SYSTEM, ret_why, "%s: %s", path, strerror(errno));
-	return STATUS_OK;
+	enum status status = jose_file_write(path, bytes_of_string(text));
+	return status == STATUS_OK ? status : because(status, ret_why, "%s: %s", path, strerror(errno));
 }
 
 /* Public files: a line of text of at most 64 KiB. */
