@@ -64,9 +64,8 @@ void agent_close(struct agent *agent);
 void agent_stop(void *arg);
 void agent_reload(void *arg);
 
-/* Sessions that talk, and endpoints that the channel's program has named. */
+/* Sessions that talk. */
 unsigned agent_sessions_ready(const struct agent *agent);
-unsigned agent_endpoints(const struct agent *agent);
 /* All of it on one line: what systemd shows as the status. */
 void agent_describe(const struct agent *agent, char *text, size_t capacity);
 /* Ready, and what is missing: malformed nowhere, "" where nothing is. */

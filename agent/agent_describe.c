@@ -12,7 +12,7 @@ unsigned agent_sessions_ready(const struct agent *agent)
 	return count;
 }
 
-unsigned agent_endpoints(const struct agent *agent)
+static unsigned endpoints_known(const struct agent *agent)
 {
 	unsigned count = 0;
 	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
@@ -81,7 +81,7 @@ void agent_describe(const struct agent *agent, char *text, size_t capacity)
 {
 	char why[800];
 	bool ready = agent_is_ready(agent, why, sizeof why);
-	int size = snprintf(text, capacity, "%s%s: channel %u/%u", ready ? "Ready" : "Degraded, ", why, agent_sessions_ready(agent), agent_endpoints(agent));
+	int size = snprintf(text, capacity, "%s%s: channel %u/%u", ready ? "Ready" : "Degraded, ", why, agent_sessions_ready(agent), endpoints_known(agent));
 	for (size_t i = 0; size > 0 && (size_t)size < capacity && i < realms_count(agent->realms); i++) {
 		struct realm *realm = realms_at(agent->realms, i);
 		struct directory_health health;

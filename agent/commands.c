@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-#define JOURNAL_SHOWN 200
+#define JOURNAL_SHOWN 120 /* a packet holds 64 KiB: some 150 rows */
 
 /* status ------------------------------------------------------------------------------------------------------------------------------ */
 
@@ -373,8 +373,7 @@ static void run_journal(struct control_call *call, const json_t *input, void *ar
 	json_t *rows = json_array();
 	json_int_t last = json_integer_value(json_object_get(input, "last"));
 	journal_each(agent->journal, show_entry, rows);
-	/* A packet holds 64 KiB: some 150 rows. */
-	while (json_array_size(rows) > (size_t)(last > 0 && last <= 120 ? last : 120))
+	while (last > 0 && json_array_size(rows) > (size_t)last)
 		json_array_remove(rows, 0);
 	control_reply(call, json_pack("{s:o}", "entries", rows));
 }

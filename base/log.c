@@ -42,21 +42,9 @@ static pthread_rwlock_t writer_lock = PTHREAD_RWLOCK_INITIALIZER;
 static atomic_int level_limit = LOG_INFO;
 static atomic_uint_fast64_t dropped_total;
 
-static const struct { const char *name; int level; } level_names[] = {
-	{ "debug", LOG_DEBUG }, { "info", LOG_INFO }, { "notice", LOG_NOTICE }, { "warning", LOG_WARNING }, { "error", LOG_ERR }, { "critical", LOG_CRIT },
-};
-
 void log_set_level(int level)
 {
 	level_limit = level;
-}
-
-int log_level_from_name(const char *name)
-{
-	for (size_t i = 0; i < sizeof level_names / sizeof level_names[0]; i++)
-		if (strcmp(level_names[i].name, name) == 0)
-			return level_names[i].level;
-	return -1;
 }
 
 uint64_t log_dropped(void)

@@ -44,8 +44,6 @@ void log_start(const char *program, enum log_format format, int level);
 /* Writes what is queued (at most one second long) and ends the writer. */
 void log_stop(void);
 void log_set_level(int level);
-/* LOG_DEBUG … from "debug", "info", "notice", "warning", "error", "critical"; -1 for another word. */
-int log_level_from_name(const char *name);
 /* Lines dropped since the start because the sink did not take them. */
 uint64_t log_dropped(void);
 

@@ -29,7 +29,6 @@ struct loop {
 	struct notify *notify;
 	struct event *watchdog;       /* NULL where systemd does not ask for one */
 	int64_t probe_us, probe_due_us, longest_gap_us;
-	int64_t watchdog_us;
 	bool reload_again, stopping, running;
 };
 

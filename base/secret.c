@@ -58,11 +58,6 @@ void secret_wipe(struct secret *secret)
 	*secret = SECRET_EMPTY;
 }
 
-bool secret_equal(const struct secret *a, const struct secret *b)
-{
-	return bytes_equal(secret_bytes(a), secret_bytes(b));
-}
-
 static enum status read_all(int fd, struct secret *secret)
 {
 	while (secret->size < secret->capacity) {

@@ -1,5 +1,5 @@
 /* secret: a buffer for a password or a private key. It lives in OpenSSL's secure heap where there is one
- * (base_secure_heap_init), is wiped when freed or moved, is never copied and never printed. */
+ * (secret_heap_init), is wiped when freed or moved, is never copied and never printed. */
 #ifndef BASE_SECRET_H
 #define BASE_SECRET_H
 
@@ -31,7 +31,6 @@ enum status secret_from(struct bytes bytes, struct secret *ret_secret) MUST_USE;
 void secret_move(struct secret *to, struct secret *from);
 /* Wipes and frees; leaves it empty; takes NULL and empty ones. */
 void secret_wipe(struct secret *secret);
-bool secret_equal(const struct secret *a, const struct secret *b);
 static inline struct bytes secret_bytes(const struct secret *secret) { return bytes_of(secret->data, secret->size); }
 
 /* Reads a file that holds one secret line (its trailing newline is dropped) of at most 4,096 bytes. The file must be a regular file that

@@ -33,7 +33,6 @@ static const struct row *row(enum status status)
 
 const char *status_code(enum status status) { return row(status)->code; }
 enum outcome status_outcome(enum status status) { return row(status)->outcome; }
-enum retry status_retry(enum status status) { return row(status)->retry; }
 int status_level(enum status status) { return row(status)->level; }
 const char *status_user_text(enum status status) { return row(status)->user; }
 const char *status_admin_text(enum status status) { return row(status)->admin; }

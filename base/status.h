@@ -3,7 +3,7 @@
  * Every function that can fail for more than one reason returns `enum status`; STATUS_OK is zero.
  * Codes with an outcome travel to the service as a result's `code`; those without are local events
  * (a channel that cannot be had, a file with a wrong mode). A status is never folded into another one:
- * where two need the same handling, decide by status_outcome() or status_retry(). */
+ * where two need the same handling, decide by status_outcome(). */
 #ifndef BASE_STATUS_H
 #define BASE_STATUS_H
 
@@ -29,7 +29,6 @@ enum status {
 /* The stable word, e.g. "policy.too_short". Never NULL. */
 const char *status_code(enum status status);
 enum outcome status_outcome(enum status status);
-enum retry status_retry(enum status status);
 /* A syslog level, LOG_CRIT to LOG_INFO, for the line that reports this status. */
 int status_level(enum status status);
 /* What the end user may be told; NULL for local events. */

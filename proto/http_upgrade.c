@@ -74,12 +74,30 @@ static const char *parse_field(const uint8_t *line, size_t size, struct http_ans
 	return NULL;
 }
 
+static bool equals_without_case(struct bytes value, const char *text)
+{
+	return value.size == strlen(text) && strncasecmp((const char *)value.data, text, value.size) == 0;
+}
+
+/* How many fields have this name; `ret_value` (may be NULL) gets the first one's value. */
+static size_t find_field(const struct http_answer *answer, const char *name, struct bytes *ret_value)
+{
+	size_t found = 0;
+	for (size_t i = 0; i < answer->field_count; i++) {
+		if (!equals_without_case(answer->fields[i].name, name))
+			continue;
+		if (found++ == 0 && ret_value)
+			*ret_value = answer->fields[i].value;
+	}
+	return found;
+}
+
 /* RFC 9110 section 10.2.3: delay-seconds; a date is ignored, since it would need a clock that both sides share. */
 static unsigned parse_retry_after(const struct http_answer *answer)
 {
 	struct bytes value;
 	unsigned seconds = 0;
-	if (http_answer_field(answer, "Retry-After", &value) != 1)
+	if (find_field(answer, "Retry-After", &value) != 1)
 		return 0;
 	for (size_t i = 0; i < value.size; i++) {
 		if (!is_digit(value.data[i]))
@@ -115,26 +133,9 @@ enum status http_answer_parse(struct bytes head, struct http_answer *ret_answer,
 	return STATUS_OK;
 }
 
-static bool equals_without_case(struct bytes value, const char *text)
-{
-	return value.size == strlen(text) && strncasecmp((const char *)value.data, text, value.size) == 0;
-}
-
 static bool equals(struct bytes value, const char *text)
 {
 	return value.size == strlen(text) && memcmp(value.data, text, value.size) == 0;
-}
-
-size_t http_answer_field(const struct http_answer *answer, const char *name, struct bytes *ret_value)
-{
-	size_t found = 0;
-	for (size_t i = 0; i < answer->field_count; i++) {
-		if (!equals_without_case(answer->fields[i].name, name))
-			continue;
-		if (found++ == 0 && ret_value)
-			*ret_value = answer->fields[i].value;
-	}
-	return found;
 }
 
 /* Whether a comma-separated list holds `token`. */
@@ -163,18 +164,18 @@ static const char *why_not_a_websocket(const struct http_answer *answer, const c
 	struct bytes value;
 	if (answer->minor != 1)
 		return "101 in HTTP/1.0";
-	if (http_answer_field(answer, "Upgrade", &value) != 1 || !equals_without_case(value, "websocket"))
+	if (find_field(answer, "Upgrade", &value) != 1 || !equals_without_case(value, "websocket"))
 		return "101 without 'Upgrade: websocket'";
 	if (!connection_upgrades(answer))
 		return "101 without 'Connection: Upgrade'";
-	if (http_answer_field(answer, "Sec-WebSocket-Accept", &value) != 1 || !equals(value, accept))
+	if (find_field(answer, "Sec-WebSocket-Accept", &value) != 1 || !equals(value, accept))
 		return "101 with a wrong Sec-WebSocket-Accept";
-	if (http_answer_field(answer, "Sec-WebSocket-Protocol", &value) != 1 || !equals(value, subprotocol))
+	if (find_field(answer, "Sec-WebSocket-Protocol", &value) != 1 || !equals(value, subprotocol))
 		return "101 that does not select the subprotocol";
-	if (http_answer_field(answer, "Sec-WebSocket-Extensions", NULL))
+	if (find_field(answer, "Sec-WebSocket-Extensions", NULL))
 		return "101 with an extension that was not offered";
 	/* RFC 9110 section 8.6 and RFC 9112 section 6.1: neither may stand in a 1xx, and a body would be read as frames. */
-	if (http_answer_field(answer, "Transfer-Encoding", NULL) || http_answer_field(answer, "Content-Length", NULL))
+	if (find_field(answer, "Transfer-Encoding", NULL) || find_field(answer, "Content-Length", NULL))
 		return "101 with a body";
 	return NULL;
 }

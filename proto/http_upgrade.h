@@ -38,8 +38,6 @@ struct http_answer {
 
 /* STATUS_CHANNEL_HTTP and a static sentence where the head is malformed. */
 enum status http_answer_parse(struct bytes head, struct http_answer *ret_answer, const char **ret_why) MUST_USE;
-/* How many fields have this name (compared without case); `ret_value` (may be NULL) gets the first one's value. */
-size_t http_answer_field(const struct http_answer *answer, const char *name, struct bytes *ret_value);
 
 /* Whether this answer opens a WebSocket for the key whose accept value is `accept`, with `subprotocol` and no extension.
  * STATUS_CHANNEL_REJECTED for 401 and 403; STATUS_CHANNEL_HTTP for every other status (redirects too) and for a 101 that is not right. */

@@ -500,17 +500,7 @@ enum status websocket_server_new(struct bufferevent *bev, bool own_bev, const st
 	return websocket_new(bev, own_bev, true, options, callbacks, ret_websocket);
 }
 
-int64_t websocket_silence_us(const struct websocket *ws)
-{
-	return clock_monotonic_us() - ws->received_at;
-}
-
 int64_t websocket_round_trip_us(const struct websocket *ws)
 {
 	return ws->round_trip_us;
-}
-
-struct bufferevent *websocket_bufferevent(struct websocket *ws)
-{
-	return ws->bev;
 }

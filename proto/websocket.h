@@ -58,10 +58,8 @@ void websocket_hold(struct websocket *websocket, bool hold);
 /* Sends a close frame after what is queued, waits at most 5 s for the peer's, then `closed` fires. */
 void websocket_close(struct websocket *websocket, unsigned close_code, const char *reason);
 void websocket_free(struct websocket *websocket);
-/* Microseconds since something was last received, and the last ping's round trip (-1: none yet). */
-int64_t websocket_silence_us(const struct websocket *websocket);
+/* Microseconds of the last ping's round trip; -1: none yet. */
 int64_t websocket_round_trip_us(const struct websocket *websocket);
-struct bufferevent *websocket_bufferevent(struct websocket *websocket);
 
 /* base64(SHA-1(key + GUID)), RFC 6455 4.2.2: 28 characters and a NUL. False where `key` is not base64 of 16 bytes. */
 bool websocket_accept_key(const char *key, char out[29]);

@@ -77,7 +77,7 @@ void exchange_problem(struct exchange *exchange, int http_status, const char *co
 /* A connection that has left HTTP. */
 struct upgraded;
 /* Writes the 101 with `accept` and the subprotocol and takes the connection: its bufferevent (callbacks and time limits cleared) is the caller's
- * until upgraded_release. */
+ * until upgraded_release. NULL: out of memory; the exchange has been answered. */
 struct upgraded *exchange_upgrade(struct exchange *exchange, const char *accept, const char *subprotocol);
 struct bufferevent *upgraded_bufferevent(const struct upgraded *upgraded);
 const char *upgraded_peer(const struct upgraded *upgraded);

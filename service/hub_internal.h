@@ -1,4 +1,4 @@
-/* What hub.c (agents) and session.c (their channels) share. */
+/* What hub.c (agents), session.c (their channels), admission.c (hellos) and rekey.c (their keys) share. */
 #ifndef SERVICE_HUB_INTERNAL_H
 #define SERVICE_HUB_INTERNAL_H
 

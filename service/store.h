@@ -84,6 +84,7 @@ enum status store_agent_release(sqlite3 *db, void *arg);
 
 /* Tickets and API keys -------------------------------------------------------------------------------------------------------------- */
 struct store_ticket { uint8_t hash[32]; int64_t now, expires; };
+/* arg: const struct store_ticket * */
 enum status store_ticket_add(sqlite3 *db, void *arg);
 struct ticket_hashes { int64_t now; uint8_t (*items)[32]; size_t count; };
 /* arg: struct ticket_hashes *, `items` filled with malloc'ed memory: those that are good now, at most 1,000. */
@@ -95,6 +96,7 @@ struct store_api_key {
 	int64_t now;
 	bool found;                         /* out. add: false where the name is taken; revoke: where there is no such key; check: where none has this hash */
 };
+/* arg: struct store_api_key * */
 enum status store_api_key_add(sqlite3 *db, void *arg);
 enum status store_api_key_revoke(sqlite3 *db, void *arg);
 enum status store_api_key_check(sqlite3 *db, void *arg);

@@ -103,7 +103,8 @@ static size_t read_hex(const char *text, uint32_t *ret_value)
 	return digits;
 }
 
-uint32_t ad_answer_win32(enum ad_operation operation, const char *diagnostic)
+/* 0: there is none. */
+static uint32_t read_win32(enum ad_operation operation, const char *diagnostic)
 {
 	uint32_t code, data;
 	if (diagnostic == NULL || read_hex(diagnostic, &code) != 8 || diagnostic[8] != ':') {
@@ -118,7 +119,7 @@ uint32_t ad_answer_win32(enum ad_operation operation, const char *diagnostic)
 
 enum status ad_answer_status(enum ad_operation operation, int ldap_result, const char *diagnostic, uint32_t *ret_win32)
 {
-	uint32_t win32 = ad_answer_win32(operation, diagnostic);
+	uint32_t win32 = read_win32(operation, diagnostic);
 	if (ret_win32 != NULL) {
 		*ret_win32 = win32;
 	}

@@ -11,9 +11,7 @@
 /* AD_VERIFY: a bind as a user, to see whether his password is right; AD_BIND: the agent's own. */
 enum ad_operation { AD_READ, AD_BIND, AD_RESET, AD_UNLOCK, AD_CHANGE, AD_VERIFY };
 
-/* The Win32 code of a diagnostic message, 0 where there is none. `diagnostic` may be NULL. */
-uint32_t ad_answer_win32(enum ad_operation operation, const char *diagnostic);
-/* STATUS_OK for result 0, STATUS_VERIFIED where that of AD_VERIFY; `ret_win32` may be NULL. */
+/* STATUS_OK for result 0, STATUS_VERIFIED where that of AD_VERIFY. `diagnostic` may be NULL, and so may `ret_win32`: its Win32 code, 0 where there is none. */
 enum status ad_answer_status(enum ad_operation operation, int ldap_result, const char *diagnostic, uint32_t *ret_win32);
 /* A diagnostic message made fit for a log: valid UTF-8, control characters become spaces, none at its end, cut at capacity. */
 void ad_answer_text(const char *diagnostic, char *out, size_t capacity);

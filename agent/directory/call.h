@@ -1,4 +1,4 @@
-/* call: what one call holds, shared by call.c (its life and the public functions), writing.c (those that write or verify) and reading.c (finding a user and reading everything about him). */
+/* call: what one call holds, shared by call.c (its life and the public functions), writing.c (those that write or verify), reading.c (finding a user and reading everything about him) and groups.c (the groups of a user whose directory does not compute them). */
 #ifndef AGENT_DIRECTORY_CALL_H
 #define AGENT_DIRECTORY_CALL_H
 

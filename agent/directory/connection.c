@@ -39,11 +39,6 @@ static const struct state_row {
 	[CONNECTION_READY] = { "ready", LIMIT_IDLE, NULL, on_idle },
 };
 
-const char *connection_state_name(enum connection_state state)
-{
-	return STATES[state].name;
-}
-
 /* 200 ms, doubled with every failure up to 30 s, plus or less a quarter. A refused credential waits for its minute. */
 static int64_t pause_ms(const struct connection *connection)
 {
@@ -394,14 +389,14 @@ void connection_become_ready(struct connection *connection)
 	}
 }
 
-const char *connection_base_dn(const struct connection *connection)
+static const char *base_dn(const struct connection *connection)
 {
 	return connection->setup.settings->base_dn != NULL ? connection->setup.settings->base_dn : connection->root.naming_context;
 }
 
 struct view connection_view(const struct connection *connection)
 {
-	return (struct view){ .settings = connection->setup.settings, .root = &connection->root, .base_dn = connection_base_dn(connection), .token = &connection->token, .self = connection->self_name };
+	return (struct view){ .settings = connection->setup.settings, .root = &connection->root, .base_dn = base_dn(connection), .token = &connection->token, .self = connection->self_name };
 }
 
 /* "host", "host:port", "[address]:port" or a bare IPv6 address. */

@@ -133,8 +133,6 @@ void connection_stop(struct connection *connection);
 void connection_try_bind(struct connection *connection);
 /* Tears it down; operations fail, the next attempt is planned. */
 void connection_fail(struct connection *connection, enum status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
-/* The naming context: settings' base_dn, else the server's. NULL: unknown. */
-const char *connection_base_dn(const struct connection *connection);
 /* For a flavor, while `connection` stands. */
 struct view connection_view(const struct connection *connection);
 static inline bool connection_usable(const struct connection *connection) { return connection->state == CONNECTION_READY && !connection->retiring; }
@@ -142,7 +140,6 @@ static inline bool connection_usable(const struct connection *connection) { retu
 static inline bool connection_is_over(const struct connection *connection) { return connection->state == CONNECTION_READY && connection->retiring && connection->outstanding_count == 0; }
 void connection_retire(struct connection *connection);
 static inline unsigned connection_load(const struct connection *connection) { return connection->waiting_count + connection->outstanding_count; }
-const char *connection_state_name(enum connection_state state);
 
 /* Operations wait in the connection's own queue where `pipeline` are outstanding. Failing at once returns the status and `done` does not fire. */
 enum status operation_search(struct connection *connection, struct ldap_search *take_search, int64_t timeout_ms, operation_done done, void *arg, struct operation **ret_operation) MUST_USE;

@@ -92,7 +92,6 @@ struct flavor {
 	bool settles_by_position; /* a lost answer is settled by the server's invocationId (MS-ADTS 3.1.1.1.9); else by what read_user makes of the entry */
 	bool changes_as_user; /* a change is an extended operation on a connection of its own that is bound as the user with the old password; else a modify on the agent's */
 	const char *const *root_attributes, *const *server_attributes, *const *user_attributes, *const *domain_attributes, *const *policy_attributes;
-	const char *const *guid_attributes, *const *sid_attributes;
 	/* Of the rootDSE at the first look: root_attributes, and the token (the same list: the flavor has no tokens). rights_attributes: of the user; container_attributes: of the domain's head,
 	 * and of container_rdn below it; container_rdn NULL: there is none. */
 	const char *const *first_attributes, *const *rights_attributes, *const *container_attributes;

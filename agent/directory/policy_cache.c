@@ -3,7 +3,8 @@
 #include <string.h>
 #include <strings.h>
 
-void policy_copy(const struct password_policy *from, struct password_policy *ret_policy)
+/* With a name of its own. */
+static void copy(const struct password_policy *from, struct password_policy *ret_policy)
 {
 	*ret_policy = *from;
 	ret_policy->source_name = from->source_name != NULL ? strdup(from->source_name) : NULL;
@@ -32,7 +33,7 @@ bool policy_cache_get(const struct policy_cache *cache, const char *dn, int64_t 
 	if (row == NULL || now_us - row->read_us > max_age_us) {
 		return false;
 	}
-	policy_copy(&row->policy, ret_policy);
+	copy(&row->policy, ret_policy);
 	return true;
 }
 
@@ -60,7 +61,7 @@ void policy_cache_put(struct policy_cache *cache, const char *dn, int64_t now_us
 	clear_row(row);
 	row->dn = strdup(dn);
 	row->read_us = now_us;
-	policy_copy(policy, &row->policy);
+	copy(policy, &row->policy);
 }
 
 void policy_cache_clear(struct policy_cache *cache)

@@ -17,7 +17,5 @@ struct policy_cache {
 bool policy_cache_get(const struct policy_cache *cache, const char *dn, int64_t now_us, int64_t max_age_us, struct password_policy *ret_policy);
 void policy_cache_put(struct policy_cache *cache, const char *dn, int64_t now_us, const struct password_policy *policy);
 void policy_cache_clear(struct policy_cache *cache);
-/* Copies with a name of its own. */
-void policy_copy(const struct password_policy *from, struct password_policy *ret_policy);
 
 #endif

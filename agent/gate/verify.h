@@ -16,8 +16,8 @@ struct gate_identity {
 	int64_t not_before;            /* requests whose exp is at or below it are request.expired, whatever the clock says: nobody remembers them any more */
 };
 
-/* Looks, in this order: payload's form (request.invalid), iss and aud (request.audience), iat more than 60 s ahead (request.not_yet_valid), exp more than 120 s behind iat or not
- * behind it (request.invalid), exp passed (request.expired), exp at or below not_before (request.expired), operation allowed (request.unsupported), enforce_policy.
+/* Looks, in this order: payload's form (request.invalid), iss and aud (request.audience), exp more than 120 s behind iat or not behind it (request.invalid), iat more than 60 s ahead
+ * (request.not_yet_valid), exp passed (request.expired), exp at or below not_before (request.expired), operation allowed (request.unsupported), enforce_policy.
  * `ret_reason`: the member or check, a static string. `ret_ids` are filled even on failure, as far as they could be read; an exp that
  * no acceptable request could have now is given as the latest one that could, so that it cannot be remembered for ever. */
 struct request_ids { char request_id[UUID_SIZE]; char operation_id[UUID_SIZE]; int64_t exp; };

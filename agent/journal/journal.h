@@ -73,9 +73,10 @@ unsigned journal_unacknowledged(const struct journal *journal);
 /* Writing works: false after a failed commit until one succeeds (a probe every 5 s); each change is a line of the log. While false nothing may be applied. */
 bool journal_writable(const struct journal *journal);
 
-/* Both copy `entry`. The index knows the entry at once (so a duplicate that arrives meanwhile is seen); done tells when it is on disk: STATUS_OK, or agent.journal (then it is out of the index again, for an intent).
- * When it is not, the entry goes back to what is on disk. An intent may be written again: for another server, before anything was sent to the first, or with the second intent. A refused call returns the status at once and `done` does not fire: agent.journal while nothing can be written (intents) or rows_limit is
- * reached (new requests), agent.overloaded where the queue is full or a quarter of the rows are refusals and this is one more, agent.internal when memory is out or the entry has a final outcome already: the first one stands. */
+/* Both copy `entry`, and the index knows it at once, so that a duplicate that arrives meanwhile is seen. `done` tells whether it is on disk: STATUS_OK, or agent.journal, and the index is again what is on disk (a new
+ * intent is out of it). An intent may be written again: for another server, before anything was sent to the first, or with the second intent. An outcome may be JOURNAL_SETTLING or JOURNAL_SETTLING_AGAIN, which is
+ * replaced; a final one stands. A refused call returns the status at once and `done` does not fire: agent.journal while nothing can be written (intents) or rows_limit is reached (new requests), agent.overloaded
+ * where the queue is full or a quarter of the rows are refusals and this is one more, agent.internal when memory is out or the entry has a final outcome already. */
 typedef void (*journal_done)(enum status status, void *arg);
 enum status journal_intent(struct journal *journal, const struct journal_entry *entry, journal_done done, void *arg) MUST_USE;
 enum status journal_outcome(struct journal *journal, const struct journal_entry *entry, journal_done done, void *arg) MUST_USE;
@@ -88,7 +89,7 @@ void journal_forget(struct journal *journal, int64_t now_ms);
 /* The highest exp ever forgotten, in seconds; 0 at first. Requests at or below it are refused by time alone. */
 int64_t journal_forgotten_exp(const struct journal *journal);
 
-/* Numbers that survive a restart: "boot", "latched", "key_set_version". */
+/* Numbers that survive a restart: "boot", "latched", "key_set_version" and so on, each by whom it concerns: at most 16, names of at most 31 bytes; one that has no place counts as a failed write. */
 int64_t journal_number(const struct journal *journal, const char *name, int64_t initial);
 /* Asynchronous; durable before a `done` of anything submitted later. What fails is tried again, with the probe. */
 void journal_set_number(struct journal *journal, const char *name, int64_t value);

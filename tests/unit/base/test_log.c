@@ -109,14 +109,6 @@ static void message_ids_are_derived(void **state)
 	assert_string_equal(id, expected);
 }
 
-static void levels_have_names(void **state)
-{
-	assert_int_equal(log_level_from_name("debug"), LOG_DEBUG);
-	assert_int_equal(log_level_from_name("critical"), LOG_CRIT);
-	assert_int_equal(log_level_from_name("err"), -1);
-	assert_int_equal(log_level_from_name(""), -1);
-}
-
 static void finds_the_journal(void **state)
 {
 	struct stat facts;
@@ -260,7 +252,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(prints_text), cmocka_unit_test(nothing_forges_a_line), cmocka_unit_test(values_are_bounded), cmocka_unit_test(prints_json),
-		cmocka_unit_test(the_journals_message_is_the_whole_line), cmocka_unit_test(message_ids_are_derived), cmocka_unit_test(levels_have_names), cmocka_unit_test(finds_the_journal),
+		cmocka_unit_test(the_journals_message_is_the_whole_line), cmocka_unit_test(message_ids_are_derived), cmocka_unit_test(finds_the_journal),
 		cmocka_unit_test(writes_at_once_before_the_start), cmocka_unit_test(keeps_the_order), cmocka_unit_test(a_full_sink_blocks_nobody),
 		cmocka_unit_test(a_stuck_sink_does_not_hold_the_end_up),
 		cmocka_unit_test(a_budget_ends_and_says_what_it_left_out),

@@ -45,16 +45,6 @@ static void leaves_nothing_in_the_heap(void **state)
 		assert_memory_not_equal(where + i, "canary", 6);
 }
 
-static void is_compared(void **state)
-{
-	AUTO_SECRET struct secret a = SECRET_EMPTY, b = SECRET_EMPTY, c = SECRET_EMPTY;
-	assert_int_equal(secret_from(bytes_of_string("same"), &a), STATUS_OK);
-	assert_int_equal(secret_from(bytes_of_string("same"), &b), STATUS_OK);
-	assert_int_equal(secret_from(bytes_of_string("diff"), &c), STATUS_OK);
-	assert_true(secret_equal(&a, &b));
-	assert_false(secret_equal(&a, &c));
-}
-
 static void may_be_empty(void **state)
 {
 	AUTO_SECRET struct secret a = SECRET_EMPTY;
@@ -152,7 +142,7 @@ int main(void)
 {
 	secret_heap_init();
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(is_wiped_and_moved), cmocka_unit_test(leaves_nothing_in_the_heap), cmocka_unit_test(is_compared), cmocka_unit_test(may_be_empty),
+		cmocka_unit_test(is_wiped_and_moved), cmocka_unit_test(leaves_nothing_in_the_heap), cmocka_unit_test(may_be_empty),
 		cmocka_unit_test(says_when_memory_is_out), cmocka_unit_test(reads_one_line), cmocka_unit_test(refuses_open_files),
 		cmocka_unit_test(json_wipes_and_free_takes_it),
 	};
