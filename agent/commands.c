@@ -328,8 +328,16 @@ static void run_enroll_finish(struct control_call *call, const json_t *input, vo
 		control_refuse(call, STATUS_AGENT_OVERLOADED, "requests are in flight for the present enrolment: try again when they are done");
 		return;
 	}
-	if (!answer.agent_id || !answer.key_set || !agent->enrolment.issuer || agent->enrolling) {
+	const char *signing_key = json_string_value(json_object_get(input, "signing_key"));
+	if (!uuid_valid(answer.agent_id) || !answer.key_set || !signing_key || !agent->enrolment.issuer || agent->enrolling) {
 		control_refuse(call, STATUS_LOCAL_INPUT, "the enrolment was not begun, or its answer is malformed");
+		return;
+	}
+	/* The service knows this agent_id by other keys than those that are at hand. */
+	if (strcmp(signing_key, jose_key_id(agent->enrolment.signing)) != 0) {
+		char text[256];
+		snprintf(text, sizeof text, "another enrolment was begun behind this one, which has changed nothing here: 'reset-service revoke %s' at the service undoes what it did there. If the other one does not end well, enroll again with a new ticket", answer.agent_id);
+		control_refuse(call, STATUS_LOCAL_INPUT, text);
 		return;
 	}
 	agent->enrolling = call;

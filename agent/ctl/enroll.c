@@ -230,7 +230,7 @@ static int finish(const struct enroll_options *options, const json_t *begun, con
 	if (!agent_id || !key_set || !root || strcmp(root, kid) != 0 || !json_is_array(json_object_get(enrolled, "channel_endpoints")))
 		return report(options->json, EX_PROTOCOL, "answer", "the service's answer is malformed, or has another root key");
 	json_t *answer = NULL;
-	int failed = ask(options, json_pack("{s:s,s:s,s:s}", "command", "enroll-finish", "agent_id", agent_id, "key_set", key_set), &answer);
+	int failed = ask(options, json_pack("{s:s,s:s,s:s,s:s}", "command", "enroll-finish", "signing_key", text_of(begun, "signing_key"), "agent_id", agent_id, "key_set", key_set), &answer);
 	if (!failed)
 		show(options, begun, enrolled, former);
 	json_decref(answer);

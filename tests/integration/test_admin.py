@@ -1,5 +1,5 @@
 """What an administrator does and sees: wrong configurations, wrong names, wrong passwords, a second enrolment, and what each of them is told."""
-import json, os, re, signal, subprocess
+import json, os, re, signal, socket, subprocess
 
 import pytest
 import yaml
@@ -282,6 +282,39 @@ def test_a_channel_waits_for_the_enrolment_and_a_second_one_is_told_why(build, m
     finally:
         if second:
             second.stop()
+        other.close()
+
+
+def ask_agent(agent, **members):
+    """What writebackctl would: one packet each way."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+        s.settimeout(10)
+        s.connect(agent.control)
+        s.send(json.dumps(members).encode())
+        return json.loads(s.recv(65536))
+
+
+def test_two_enrolments_at_once(build, mock_lab, tmp_path):
+    """The second one is begun while the first is at the service: the first does not end with the keys of the second, and hears what to do; the second one stands."""
+    service, began = mock_lab.service, []
+    other = lab_module.Agent(build, str(tmp_path / "agent"), mock_lab.directory, f"wss://localhost:{service.port}/v1/agent", service.ca)
+    other.start()
+    try:
+        root = service.http("GET", "/.well-known/writeback-configuration")[1]["root_key"]
+        for name in ("first", "second"):
+            begun = ask_agent(other, command="enroll-begin", issuer=service.issuer, root_key=root, ticket=service.ticket(), name=name)
+            status, made = service.http("POST", "/v1/agents", begun["jws"], headers={"Content-Type": "application/jose"})
+            assert status == 201
+            began.append({"command": "enroll-finish", "signing_key": begun["signing_key"], "agent_id": made["agent_id"], "key_set": made["key_set"]})
+        first, second = began
+        answer = ask_agent(other, **first)
+        assert answer.get("error") == "local.input" and "another enrolment was begun" in answer["text"] and f"reset-service revoke {first['agent_id']}" in answer["text"], answer
+        assert ask_agent(other, **{**second, "signing_key": None})["error"] == "local.input"
+        assert "error" not in ask_agent(other, **second)
+        other.wait_ready()
+        assert other.status()["identity"]["agent_id"] == second["agent_id"]
+        service.command("revoke", first["agent_id"])
+    finally:
         other.close()
 
 
