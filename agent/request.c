@@ -155,11 +155,29 @@ void request_free(struct request *request)
 	verified_free(request->verified);
 	result_clear(&request->result);
 	free(request->entry.result);
-	if (request->timer)
-		event_free(request->timer);
+	request_stop_timer(request);
 	all->withheld -= request->withheld;
 	request_make_room(request); /* last: others start from in here */
 	free(request);
+}
+
+void request_stop_timer(struct request *request)
+{
+	if (event_initialized(&request->timer))
+		event_del(&request->timer);
+}
+
+bool request_set_timer(struct request *request, int64_t ms, event_callback_fn callback)
+{
+	request_stop_timer(request);
+	event_assign(&request->timer, request->all->world.base, -1, 0, callback, request);
+	return event_add(&request->timer, &(struct timeval){ ms / 1000, ms % 1000 * 1000 }) == 0;
+}
+
+void request_wake(struct request *request, int64_t ms, event_callback_fn callback)
+{
+	if (!request_set_timer(request, ms, callback))
+		event_active(&request->timer, EV_TIMEOUT, 1);
 }
 
 void request_mark(struct request *request, enum stage stage)

@@ -16,31 +16,16 @@ void requests_channel_lost(struct requests *requests, uint8_t endpoint)
 		request->undelivered |= request->claims && request->claims->failover_after && request->endpoint == endpoint;
 }
 
-/* Settling has a timer of its own. */
-static void free_timer(struct request *request)
-{
-	event_free(request->timer);
-	request->timer = NULL;
-}
-
-static bool set_timer(struct request *request, int64_t ms, event_callback_fn callback)
-{
-	request->timer = event_new(request->all->world.base, -1, 0, callback, request);
-	return request->timer && event_add(request->timer, &(struct timeval){ ms / 1000, ms % 1000 * 1000 }) == 0;
-}
-
 static void handle_news(evutil_socket_t fd, short what, void *arg)
 {
-	struct request *request = arg;
-	free_timer(request);
-	request_resume(request, STATUS_OK);
+	request_resume(arg, STATUS_OK);
 }
 
 enum status request_hear_news(struct request *request)
 {
 	if (!request->claims->failover_after)
 		return STATUS_OK;
-	request->pending = set_timer(request, 0, handle_news);
+	request->pending = request_set_timer(request, 0, handle_news);
 	return request->pending ? STATUS_OK : STATUS_AGENT_INTERNAL;
 }
 
@@ -48,7 +33,6 @@ static void handle_exp(evutil_socket_t fd, short what, void *arg)
 {
 	struct request *request = arg;
 	request->awaits_delivery = false;
-	free_timer(request);
 	request_resume(request, STATUS_REQUEST_EXPIRED);
 }
 
@@ -59,7 +43,7 @@ enum status request_await_delivery(struct request *request)
 	int64_t left_ms = request->claims->exp * 1000 - clock_now_ms();
 	if (left_ms <= 0)
 		return STATUS_REQUEST_EXPIRED;
-	if (!set_timer(request, left_ms, handle_exp))
+	if (!request_set_timer(request, left_ms, handle_exp))
 		return STATUS_AGENT_INTERNAL;
 	log_event(LOG_NOTICE, "request.waits", LOG_FIELDS({ LOG_OPERATION_ID, request->entry.operation_id }, { LOG_REQUEST_ID, request->entry.request_id }),
 	          "its channel is lost and the service may ask another agent: nothing is written until it is delivered again");
@@ -74,7 +58,7 @@ void request_delivered_again(struct request *request, uint8_t endpoint)
 	if (!request->awaits_delivery)
 		return;
 	request->awaits_delivery = false;
-	free_timer(request);
+	request_stop_timer(request);
 	request->stale = request->was_undelivered = true;
 	request_go_back(request);
 	request_resume(request, STATUS_OK);

@@ -3,6 +3,8 @@
 #ifndef AGENT_REQUEST_INTERNAL_H
 #define AGENT_REQUEST_INTERNAL_H
 
+#include <event2/event_struct.h>
+
 #include "agent/gate/verify.h"
 #include "agent/refusals.h"
 #include "agent/request.h"
@@ -63,7 +65,7 @@ struct request {
 	bool moved, moving;               /* its server was lost before anything was sent: another one, once */
 	bool second_running, second_over; /* over: it was sent, or refused */
 	int64_t server_time_s;            /* when that was read, by that server's clock */
-	struct event *timer;
+	struct event timer;               /* its only one: it waits for one thing at a time. In here, since what has been written must have an end, memory or none */
 	struct journal_entry entry;
 	char why[256];                    /* the scope's rule in words: for the log, never for the service */
 	struct result result;
@@ -129,6 +131,11 @@ void request_tell_user(struct request *request);
 
 /* A stage that waited has its answer: the next one, or the end. */
 void request_resume(struct request *request, enum status status);
+/* Of request->timer; what that waited for is forgotten. False: there is no memory. */
+bool request_set_timer(struct request *request, int64_t ms, event_callback_fn callback);
+/* Likewise behind a write: where there is no memory, the loop calls without a pause. */
+void request_wake(struct request *request, int64_t ms, event_callback_fn callback);
+void request_stop_timer(struct request *request);
 /* The user is to be read again, and all that follows from it done anew, at the next request_resume. */
 void request_go_back(struct request *request);
 /* Said by a stage: there is nothing left to do. */

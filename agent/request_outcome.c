@@ -117,12 +117,7 @@ static void handle_unrecorded(struct request *request)
 			log_event(LOG_CRIT, "journal.unwritten", LOG_FIELDS({ LOG_OPERATION_ID, request->entry.operation_id }, { LOG_REQUEST_ID, request->entry.request_id }),
 			          "an outcome cannot be written to the journal; it is tried again every %d s, and told when it is", RECORD_AGAIN_S);
 		request->unwritten_told = true;
-		if (!request->timer)
-			request->timer = event_new(request->all->world.base, -1, 0, record_again, request);
-		else
-			event_assign(request->timer, request->all->world.base, -1, 0, record_again, request);
-		if (request->timer)
-			event_add(request->timer, &(struct timeval){ RECORD_AGAIN_S, 0 });
+		request_wake(request, RECORD_AGAIN_S * 1000, record_again);
 		return;
 	}
 	request->result.code = STATUS_AGENT_JOURNAL;
@@ -197,8 +192,7 @@ void request_finish(struct request *request, enum status status)
 	located_free(request->located);
 	request->located = NULL;
 	/* Settling's: it would tell of an end that is not on disk yet. */
-	if (request->timer)
-		event_del(request->timer);
+	request_stop_timer(request);
 	/* Closing: what has not been begun is forgotten; the service delivers it again. */
 	if (request->all->closing && !request->intent) {
 		if (request->admitted)

@@ -204,6 +204,6 @@ void request_adopt(struct request *request, struct bytes payload, const struct g
 		return;
 	}
 	secret_wipe(&request->secret.old_password);
-	if (request->timer && event_pending(request->timer, EV_TIMEOUT, NULL))
-		event_add(request->timer, &(struct timeval){ 0, 0 });
+	if (event_initialized(&request->timer) && event_pending(&request->timer, EV_TIMEOUT, NULL))
+		event_add(&request->timer, &(struct timeval){ 0, 0 });
 }

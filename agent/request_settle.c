@@ -114,16 +114,12 @@ static enum verdict judge_reading(const struct request *request, int which, cons
 	return same_server || (verdict == VERDICT_APPLIED && !may_wait_for_proof(request)) ? verdict : VERDICT_UNREADABLE;
 }
 
-static void schedule(struct request *request, int64_t ms)
-{
-	if (request->timer)
-		event_add(request->timer, &(struct timeval){ ms / 1000, ms % 1000 * 1000 });
-}
+static void look(evutil_socket_t fd, short what, void *arg);
 
 static void schedule_next(struct request *request)
 {
 	int64_t ms = request_settings(request)->settling_delay_ms / 6;
-	schedule(request, ms < 100 ? 100 : ms > TICK_MAX_MS ? TICK_MAX_MS : ms);
+	request_wake(request, ms < 100 ? 100 : ms > TICK_MAX_MS ? TICK_MAX_MS : ms, look);
 }
 
 static void end(struct request *request, enum status status)
@@ -330,8 +326,6 @@ static void begin(struct request *request)
 	request->wrote = true;
 	request->attempts[FIRST].open = true;
 	request->settle_began_us = clock_monotonic_us();
-	if (!request->timer)
-		request->timer = event_new(request->all->world.base, -1, 0, look, request);
 }
 
 void request_settle_on(struct request *request)
@@ -360,7 +354,7 @@ void request_settle(struct request *request, enum status status)
 	CRASH_POINT(SETTLING_BEGUN);
 	begin(request);
 	if (request_second_begin(request))
-		schedule(request, ANNOUNCE_MS);
+		request_wake(request, ANNOUNCE_MS, look);
 	else
 		request_settle_on(request);
 }

@@ -155,8 +155,11 @@ static enum status operation_start(struct connection *connection, struct operati
 	struct timeval deadline = timeval_of(timeout_ms);
 	enum status status = STATUS_OK;
 	operation->connection = connection;
+	/* Else libevent counts from the start of this turn, and a call whose last attempt ends too early believes that there is time for another. */
+	event_base_update_cache_time(connection->setup.base);
+	/* What has been sent must have an end: where there is no memory for that nothing is sent. */
 	operation->timer = evtimer_new(connection->setup.base, on_deadline, operation);
-	if (operation->timer == NULL) {
+	if (operation->timer == NULL || evtimer_add(operation->timer, &deadline) != 0) {
 		operation_free(operation);
 		return STATUS_AGENT_INTERNAL;
 	}
@@ -172,9 +175,6 @@ static enum status operation_start(struct connection *connection, struct operati
 		operation_free(operation);
 		return status;
 	}
-	/* Else libevent counts from the start of this turn, and a call whose last attempt ends too early believes that there is time for another. */
-	event_base_update_cache_time(connection->setup.base);
-	evtimer_add(operation->timer, &deadline);
 	TAILQ_INSERT_TAIL(operation->submitted ? &connection->outstanding : &connection->waiting, operation, link);
 	++*(operation->submitted ? &connection->outstanding_count : &connection->waiting_count);
 	if (ret_operation != NULL) {

@@ -57,6 +57,11 @@ static unsigned calloc_fails_at;
 void *__real_calloc(size_t count, size_t size), *__wrap_calloc(size_t count, size_t size);
 void *__wrap_calloc(size_t count, size_t size) { return calloc_fails_at && --calloc_fails_at == 0 ? NULL : __real_calloc(count, size); }
 
+/* There is no memory for a time. */
+static bool no_timers;
+int __real_event_add(struct event *event, const struct timeval *after), __wrap_event_add(struct event *event, const struct timeval *after);
+int __wrap_event_add(struct event *event, const struct timeval *after) { return no_timers && after ? -1 : __real_event_add(event, after); }
+
 enum writing { WRITE_GOOD, WRITE_REJECTED, WRITE_DENIED, WRITE_LOST_APPLIED, WRITE_LOST, WRITE_REPLACED, WRITE_STALLED };
 enum behind_bind { BEHIND_SAME, BEHIND_REWRITTEN, BEHIND_RENAMED, BEHIND_UNREADABLE, BEHIND_LOST, BEHIND_NO_SUCH_USER };
 enum shown { RECORD_SHOWN, RECORD_YOUNG, RECORD_HIDDEN, RECORD_ABSENT };
@@ -1258,6 +1263,20 @@ static void test_lost_answer_and_a_clock_that_is_set_back(void **state)
 	run_until(scene, 1);
 	assert_int_equal(scene->results[1].code, STATUS_OUTCOME_UNKNOWN);
 	assert_int_equal(played.verified, 0);
+}
+
+static void run_out_of_timers(void) { no_timers = true; }
+
+/* Nor is a write without an end where there is no memory for a timer. */
+static void test_lost_answer_without_a_timer(void **state)
+{
+	static const struct { enum writing writing; enum status code; } rows[] = { { WRITE_LOST_APPLIED, STATUS_OK }, { WRITE_LOST, STATUS_DIRECTORY_TIMEOUT }, { WRITE_REPLACED, STATUS_OUTCOME_UNKNOWN } };
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		played.recheck_with = run_out_of_timers;
+		settle(*state, rows[i].writing, rows[i].code);
+		no_timers = false;
+	}
 }
 
 /* A stalled server does it long after the connection is gone. */
@@ -2592,7 +2611,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		ROW(test_reset), 
-		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_and_a_clock_that_is_set_back), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
+		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_and_a_clock_that_is_set_back), ROW(test_lost_answer_without_a_timer), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
 		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_behind_a_bind_counts), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_change_to_the_same_that_may_have_been_done), ROW(test_held_up_until_another_agent_has_done_it), ROW(test_one_wrong_one_an_hour_whatever_is_allowed), ROW(test_bind_on_a_full_disk), ROW(test_bind_on_a_full_disk_of_a_replaced_one), ROW(test_no_success_becomes_a_refusal), ROW(test_nobody_can_tell_what_was_done_before), ROW(test_a_record_that_is_young_or_cannot_be_read), ROW(test_lost_answer_beside_a_young_record), ROW(test_a_refusal_is_held_against_the_record),
 		ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
 		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_nothing_is_written_before_it_is_delivered_again), ROW(test_it_expires_where_it_is_not_delivered_again), ROW(test_what_nobody_else_is_asked_for_goes_on), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_overload_is_told_once_it_would_survive), ROW(test_nothing_from_before_a_dropped_refusal), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time), ROW(test_nothing_from_before_what_is_forgotten),

@@ -25,6 +25,11 @@ static struct directory *directory;
 static struct located *located;
 static int64_t slowness; /* what every time is multiplied with */
 
+/* There is no memory for the so many-th time that is waited for from now on. */
+static unsigned no_timer;
+int __real_event_add(struct event *event, const struct timeval *after), __wrap_event_add(struct event *event, const struct timeval *after);
+int __wrap_event_add(struct event *event, const struct timeval *after) { return after != NULL && no_timer > 0 && --no_timer == 0 ? -1 : __real_event_add(event, after); }
+
 /* How the last call ended. */
 static struct {
 	unsigned fired;
@@ -1049,6 +1054,22 @@ static void verifies_no_more(void **state)
 	assert_int_equal(end.fired, before);
 }
 
+/* Its own deadline is the second: without it a write would have no end. */
+static void nothing_is_written_without_a_deadline(void **state)
+{
+	start();
+	locate_well();
+	unsigned before = end.fired;
+	for (unsigned nth = 1; nth <= 2; nth++) {
+		no_timer = nth;
+		assert_int_equal(directory_write(located, &RESET, 200 * slowness, on_end, NULL, NULL), STATUS_AGENT_INTERNAL);
+		assert_int_equal(no_timer, 0);
+	}
+	write_now(&RESET, 1000);
+	assert_int_equal(end.fired, before + 1);
+	assert_int_equal(one.modifies, 1);
+}
+
 /* The flavor ldap: a change is the user's own write, on a connection of its own. */
 static void be_ldap(void)
 {
@@ -1125,6 +1146,6 @@ int main(void)
 		CASE(what_nobody_asked_for_is_passed_over),
 		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(what_a_server_says_before_it_hangs_up_is_told), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
 		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_server_may_be_excluded), CASE(an_excluded_server_is_not_asked), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
-		CASE(a_silent_server_is_left_within_a_second), CASE(a_server_that_falls_silent_in_between_is_left_too), CASE(the_only_server_has_all_the_time), CASE(verifies), CASE(verifies_without_the_agents_certificate), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(changes_as_the_user), CASE(a_change_whose_answer_comes_with_its_deadline), CASE(freeing_ends_a_change_as_what_may_have_been_done), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
+		CASE(a_silent_server_is_left_within_a_second), CASE(a_server_that_falls_silent_in_between_is_left_too), CASE(the_only_server_has_all_the_time), CASE(verifies), CASE(verifies_without_the_agents_certificate), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(nothing_is_written_without_a_deadline), CASE(changes_as_the_user), CASE(a_change_whose_answer_comes_with_its_deadline), CASE(freeing_ends_a_change_as_what_may_have_been_done), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
 	return cmocka_run_group_tests(tests, set_up_once, tear_down_once);
 }
