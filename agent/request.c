@@ -204,6 +204,12 @@ void request_note_answer(struct request *request, const struct directory_answer 
 		replace_text(&request->result.server, answer->server);
 }
 
+void request_forget_answer(struct request *request)
+{
+	request->result.ldap_result = -1;
+	replace_text(&request->result.diagnostic, NULL);
+}
+
 void request_note_user(struct request *request)
 {
 	strcpy(request->entry.user_guid, located_account(request->located)->guid);

@@ -128,9 +128,7 @@ static void handle_behind(struct request *request, enum proof proof, struct loca
 	}
 	/* What is told is of the write before. */
 	request->wrote = false;
-	request->result.ldap_result = -1;
-	free(request->result.diagnostic);
-	request->result.diagnostic = NULL;
+	request_forget_answer(request);
 	request_skip_the_rest(request);
 	request_resume(request, STATUS_OK);
 }

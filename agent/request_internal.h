@@ -124,6 +124,8 @@ void request_make_room(struct request *request);
 /* Adds the time since the last mark to a stage's duration. */
 void request_mark(struct request *request, enum stage stage);
 void request_note_answer(struct request *request, const struct directory_answer *answer);
+/* What is told is not of that answer. */
+void request_forget_answer(struct request *request);
 /* The user is known: into the entry. */
 void request_note_user(struct request *request);
 /* And may be spoken of: into the result. */
@@ -205,7 +207,7 @@ void request_settle(struct request *request, enum status status);
 void request_settle_on(struct request *request);
 /* The request has ended where a reading shows one of its writes. */
 bool request_settled_by(struct request *request, const struct located *located);
-/* The record that a write was to replace is still there as the intent has it. */
+/* The record that a write was to replace is still there, not after a restart. */
 bool request_record_is_unchanged(const struct request *request, const struct replication_record *record);
 
 /* request_proof.c: the one bind that decides whose password stands in a record that was read: a simple bind as the user with the new password, on the server that the record was read from, at most

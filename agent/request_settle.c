@@ -52,8 +52,7 @@ static bool is_unchanged(const struct intent *intent, const struct replication_r
 
 bool request_record_is_unchanged(const struct request *request, const struct replication_record *record)
 {
-	struct intent intent = intent_of(&request->entry, FIRST);
-	return record->known && is_unchanged(&intent, record);
+	return request_same_record(record, &request->record);
 }
 
 /* Each write counts the version up by one (MS-ADTS 3.1.1.1.9): where it went further than `writes`, somebody else wrote as well, and whose is the last cannot be seen. */
@@ -131,6 +130,7 @@ static void end(struct request *request, enum status status)
 
 static void end_applied(struct request *request, int which)
 {
+	request_forget_answer(request);
 	if (which == SECOND) {
 		free(request->result.server);
 		request->result.server = strdup(request->entry.second_server);

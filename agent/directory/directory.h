@@ -94,7 +94,7 @@ struct directory_answer {
 	char diagnostic[512];          /* valid UTF-8, control characters replaced */
 	char server[256];
 	bool sent;                     /* write: the modify had left for the server */
-	bool answered;                 /* write: its answer came; sent and not answered is the case for settling */
+	bool answered;                 /* write: its answer came, and says whether it was done; sent and not answered is the case for settling */
 	bool tried;                    /* verify, and a change in the user's own right: the old password had left for the server */
 	bool incomplete;               /* write: STATUS_OK, the password is set, and what had to follow it (must_change, flavor ldap) was refused or is not known: result and text are of that */
 };
@@ -170,8 +170,8 @@ struct directory_change {
 	bool clear_lockout;            /* replace lockoutTime: 0 */
 	bool enforce_policy;           /* send the policy-hints control, critical */
 };
-/* One modify. STATUS_OK: applied. policy.rejected: the directory refused the password (the gate then finds out which rule). directory.timeout or directory.unavailable
- * with answer->sent && !answer->answered: the truth is open. Otherwise nothing was changed. STATUS_DIRECTORY_NO_POLICY_CONTROL at once where enforce_policy
+/* One modify. STATUS_OK: applied. policy.rejected: the directory refused the password (the gate then finds out which rule). directory.timeout, directory.unavailable,
+ * directory.busy or directory.protocol with answer->sent && !answer->answered: the truth is open. Otherwise nothing was changed. STATUS_DIRECTORY_NO_POLICY_CONTROL at once where enforce_policy
  * is asked, the server has neither control and settings->policy_hints is REQUIRE. */
 typedef void (*write_done)(enum status status, const struct directory_answer *answer, void *arg);
 enum status directory_write(struct located *located, const struct directory_change *change, int64_t timeout_ms,

@@ -91,6 +91,9 @@ struct flavor {
 	struct directory_words words;
 	bool settles_by_position; /* a lost answer is settled by the server's invocationId (MS-ADTS 3.1.1.1.9); else by what read_user makes of the entry */
 	bool changes_as_user; /* a change is an extended operation on a connection of its own that is bound as the user with the old password; else a modify on the agent's */
+	/* An answer to a write that does not say that it was not done. NULL: a server answers for itself, and what it answers by an error it has rolled back (a domain controller; those that pass writes on,
+	 * the read-only ones, are not used). Whatever this takes costs a user the time of settling where nothing was done: what is said before a write is begun (busy) is not among it. */
+	bool (*leaves_open)(int ldap_result);
 	const char *const *root_attributes, *const *server_attributes, *const *user_attributes, *const *domain_attributes, *const *policy_attributes;
 	/* Of the rootDSE at the first look: root_attributes, and the token (the same list: the flavor has no tokens). rights_attributes: of the user; container_attributes: of the domain's head,
 	 * and of container_rdn below it; container_rdn NULL: there is none. */

@@ -273,11 +273,18 @@ static enum status answer(enum ad_operation operation, int ldap_result, const ch
 	return ldap_answer_status(operation, ldap_result, diagnostic, ppolicy_find(controls, &ppolicy) ? &ppolicy : NULL);
 }
 
+/* What stands in front of the server (OpenLDAP's back-ldap, chain and lloadd, 389's chaining) says these where it has lost it, or has waited too long, behind what it passed on. */
+static bool leaves_open(int ldap_result)
+{
+	return ldap_result == LDAP_OPERATIONS_ERROR || ldap_result == LDAP_TIMELIMIT_EXCEEDED || ldap_result == LDAP_ADMINLIMIT_EXCEEDED || ldap_result == LDAP_UNAVAILABLE || ldap_result == LDAP_OTHER;
+}
+
 const struct flavor LDAP_DIRECTORY = {
 	.name = "ldap",
 	.words = { "entryUUID", "the password policy control (OpenLDAP: overlay ppolicy)", "the default one", "the user's own", "to read the policy (docs/ldap.md)",
 		"a person, not listed in scope.protect, and not the agent's own account" },
 	.changes_as_user = true,
+	.leaves_open = leaves_open,
 	.root_attributes = ROOT_ATTRIBUTES,
 	.server_attributes = NO_ATTRIBUTES,
 	.user_attributes = LDAP_USER_ATTRIBUTES,

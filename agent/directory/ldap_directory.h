@@ -17,6 +17,8 @@
  * answer is `applied` where the time has moved and the agent's own account (a change: the user himself) wrote last, unchanged where it has not moved, and unknown otherwise; unknown too where the password
  * before was only seconds old, since two writes within one second look like one (its record is young: when it was set is known, and settling does not go by it), and where the writer is a plugin, as on 389 without nsslapd-plugin-binddn-tracking.
  *
+ * An answer that a proxy or load balancer may give behind a write that it passed on (operationsError, unavailable, other, a limit exceeded) is settled like one that was lost.
+ *
  * There is no second write on another server: invocation_known stays false, since nothing here can be compared that says which of two writes survives replication. */
 #ifndef AGENT_DIRECTORY_LDAP_DIRECTORY_H
 #define AGENT_DIRECTORY_LDAP_DIRECTORY_H

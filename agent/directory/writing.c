@@ -9,6 +9,12 @@ void call_note_stage(struct directory_call *call, enum verification_stage stage,
 	call->answer.tried = stage >= VERIFICATION_TRIED;
 }
 
+static bool leaves_open(const struct directory_call *call, const struct reply *reply)
+{
+	const struct flavor *flavor = call->directory->flavor;
+	return reply->status != STATUS_OK || (flavor->leaves_open != NULL && flavor->leaves_open(reply->ldap_result));
+}
+
 /* The password is set: whatever became of what was to follow it, that stays true. */
 static void on_followed(const struct reply *reply, void *arg)
 {
@@ -33,7 +39,7 @@ static void on_written(const struct reply *reply, void *arg)
 	struct directory_call *call = arg;
 	call->operations[OPERATION_WRITE] = NULL;
 	call->answer.sent = reply->sent;
-	call->answer.answered = reply->status == STATUS_OK;
+	call->answer.answered = !leaves_open(call, reply);
 	enum status status = reply->status == STATUS_OK ? call_judge(call, call->operation, reply) : reply->status;
 	if (status == STATUS_OK && call->after != NULL) {
 		follow(call);
@@ -47,7 +53,7 @@ static void on_verified(enum verification_stage stage, const struct reply *reply
 	struct directory_call *call = arg;
 	bool answered = reply->status == STATUS_OK;
 	call->verification = NULL;
-	call_note_stage(call, stage, answered);
+	call_note_stage(call, stage, stage < VERIFICATION_ACCEPTED ? answered : !leaves_open(call, reply));
 	call_finish(call, !answered ? reply->status : call_judge(call, stage < VERIFICATION_ACCEPTED ? AD_VERIFY : AD_CHANGE, reply));
 }
 

@@ -74,6 +74,7 @@ static struct played {
 	enum shown shown;              /* unicodePwd's record on dc1 */
 	enum writing writing;
 	enum status locating;
+	bool left_open;                /* a lost answer is one that says nothing */
 	bool disable_at_recheck;
 	int64_t recheck_finds_s;       /* from the write on a recheck finds another record of unicodePwd, of then */
 	unsigned overtaken_at;         /* behind this recheck's beginning somebody sets the password */
@@ -244,7 +245,8 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 			assert_int_equal(sqlite3_exec(played.stalling, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
 		}
 		answer.answered = status != STATUS_DIRECTORY_TIMEOUT && answer.sent;
-		answer.ldap_result = status == STATUS_OK ? 0 : answer.answered ? 53 : -1;
+		answer.ldap_result = status == STATUS_OK ? 0 : answer.answered ? 53 : played.left_open ? 52 : -1;
+		status = played.left_open && !answer.answered ? STATUS_DIRECTORY_BUSY : status;
 	}
 	if (later->verified) {
 		const char *right = played.right ? played.right : played.stands[played.tried_on_second];
@@ -1263,6 +1265,22 @@ static void test_lost_answer_and_a_clock_that_is_set_back(void **state)
 	run_until(scene, 1);
 	assert_int_equal(scene->results[1].code, STATUS_OUTCOME_UNKNOWN);
 	assert_int_equal(played.verified, 0);
+}
+
+/* What is told of the directory is not that answer where the write was done in spite of it. */
+static void test_an_answer_that_left_it_open(void **state)
+{
+	played.left_open = true;
+	settle(*state, WRITE_LOST_APPLIED, STATUS_OK);
+	assert_int_equal(((struct scene *)*state)->results[1].ldap_result, -1);
+	assert_int_equal(teardown(state) | setup(state), 0);
+	played.left_open = true;
+	played.writing = WRITE_LOST;
+	ask(*state, (struct ask){ OP_RESET, GOOD });
+	run_until(*state, 1);
+	const struct result *result = &((struct scene *)*state)->results[1];
+	assert_int_equal(result->code, STATUS_DIRECTORY_BUSY);
+	assert_int_equal(result->ldap_result, 52);
 }
 
 static void run_out_of_timers(void) { no_timers = true; }
@@ -2611,7 +2629,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		ROW(test_reset), 
-		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_and_a_clock_that_is_set_back), ROW(test_lost_answer_without_a_timer), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
+		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_and_a_clock_that_is_set_back), ROW(test_lost_answer_without_a_timer), ROW(test_an_answer_that_left_it_open), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
 		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_behind_a_bind_counts), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_change_to_the_same_that_may_have_been_done), ROW(test_held_up_until_another_agent_has_done_it), ROW(test_one_wrong_one_an_hour_whatever_is_allowed), ROW(test_bind_on_a_full_disk), ROW(test_bind_on_a_full_disk_of_a_replaced_one), ROW(test_no_success_becomes_a_refusal), ROW(test_nobody_can_tell_what_was_done_before), ROW(test_a_record_that_is_young_or_cannot_be_read), ROW(test_lost_answer_beside_a_young_record), ROW(test_a_refusal_is_held_against_the_record),
 		ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
 		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_nothing_is_written_before_it_is_delivered_again), ROW(test_it_expires_where_it_is_not_delivered_again), ROW(test_what_nobody_else_is_asked_for_goes_on), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_overload_is_told_once_it_would_survive), ROW(test_nothing_from_before_a_dropped_refusal), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time), ROW(test_nothing_from_before_what_is_forgotten),

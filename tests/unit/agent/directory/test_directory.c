@@ -1106,6 +1106,37 @@ static void changes_as_the_user(void **state)
 	assert_true(end.answer.sent && !end.answer.answered && end.answer.tried);
 }
 
+/* What a proxy may say behind a write that it passed on is for settling, whoever's connection it went over; a domain controller answers for itself. */
+static void an_answer_that_leaves_the_truth_open(void **state)
+{
+	static const struct { int result; bool open; } ROWS[] = { { 0, false }, { 1, true }, { 3, true }, { 11, true }, { 50, false }, { 51, false }, { 52, true }, { 53, false }, { 80, true } };
+	static const struct directory_change PLAIN = { .set_password = true, .password = { (const uint8_t *)"Canary-77", 9 } };
+	for (unsigned ldap = 0; ldap < 2; ldap++) {
+		if (ldap) {
+			be_ldap();
+		} else {
+			start();
+			locate_well();
+		}
+		for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++) {
+			one.modify_result = ROWS[i].result;
+			write_now(&PLAIN, 1000);
+			assert_true(end.answer.sent && end.answer.ldap_result == ROWS[i].result);
+			assert_int_equal(end.answer.answered, !ldap || !ROWS[i].open);
+			if (ldap) {
+				unsigned before = end.fired;
+				begin_change(1000);
+				wait_for(before + 1, 1200);
+				assert_true(end.answer.sent && end.answer.tried && end.answer.ldap_result == ROWS[i].result);
+				assert_int_equal(end.answer.answered, !ROWS[i].open);
+			}
+		}
+		directory_free(directory);
+		directory = NULL;
+		memset(&end, 0, sizeof end);
+	}
+}
+
 /* Of a process that stood still: what has not been read by then was not answered. */
 static void a_change_whose_answer_comes_with_its_deadline(void **state)
 {
@@ -1146,6 +1177,6 @@ int main(void)
 		CASE(what_nobody_asked_for_is_passed_over),
 		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(what_a_server_says_before_it_hangs_up_is_told), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
 		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_server_may_be_excluded), CASE(an_excluded_server_is_not_asked), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
-		CASE(a_silent_server_is_left_within_a_second), CASE(a_server_that_falls_silent_in_between_is_left_too), CASE(the_only_server_has_all_the_time), CASE(verifies), CASE(verifies_without_the_agents_certificate), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(nothing_is_written_without_a_deadline), CASE(changes_as_the_user), CASE(a_change_whose_answer_comes_with_its_deadline), CASE(freeing_ends_a_change_as_what_may_have_been_done), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
+		CASE(a_silent_server_is_left_within_a_second), CASE(a_server_that_falls_silent_in_between_is_left_too), CASE(the_only_server_has_all_the_time), CASE(verifies), CASE(verifies_without_the_agents_certificate), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(nothing_is_written_without_a_deadline), CASE(changes_as_the_user), CASE(an_answer_that_leaves_the_truth_open), CASE(a_change_whose_answer_comes_with_its_deadline), CASE(freeing_ends_a_change_as_what_may_have_been_done), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
 	return cmocka_run_group_tests(tests, set_up_once, tear_down_once);
 }
