@@ -15,9 +15,10 @@ void request_remember_write(struct request *request)
 	*write = (struct recent_write){ .ended_us = clock_monotonic_us(), .time_s = request->server_time_s };
 	strcpy(write->guid, entry->user_guid);
 	snprintf(write->server, sizeof write->server, "%s", second ? entry->second_server : entry->server);
-	/* What was refused counted nothing up. */
-	if (entry->sets_password && entry->counts && request->record.known)
-		write->version = (second ? entry->second_password_version : entry->password_version) + 1;
+	/* What was refused counted nothing up; the flavor ldap counts nothing. */
+	uint32_t version = second ? entry->second_password_version : entry->password_version;
+	if (entry->sets_password && entry->counts && version)
+		write->version = version + 1;
 }
 
 /* The row's time is by the agent's clock, from which the servers' may differ by that much. */

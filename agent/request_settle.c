@@ -375,7 +375,6 @@ static bool settle_entry(const struct journal_entry *entry, void *arg)
 	/* The agent ended in doubt, and what the bind said is not known. */
 	request->proof_lost = entry->state != JOURNAL_INTENT;
 	request->proof_spent = entry->state == JOURNAL_SETTLING_AGAIN;
-	request->record.known = entry->password_version > 0;
 	request->write_status = STATUS_DIRECTORY_UNAVAILABLE;
 	request->realm = realms_find(requests->world.realms, entry->directory);
 	if (!operation_from_name(entry->op, &request->op))
