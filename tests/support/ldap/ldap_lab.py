@@ -26,6 +26,11 @@ class LdapLab(Lab):
         self.agent_options = {"settings": {"operations": ALL, "settling": {"delay": "1s", "limit": "20s"}, "limits": {"per_user_hour": 0}}, "scope": scope, **self.agent_options,
                               "directory_settings": {**d.settings(os.path.join(self.folder, "agent", "bind-password")), "timeouts": {"write": "2s", "locate": "2s"}}}
 
+    def start(self):
+        """The people are seconds old: what is asked in the agent's first second would be held against that."""
+        super().start()
+        self.agent.wait_first_second()
+
 
 class SuiteLab(LdapLab):
     """In the behaviour suite: as the others there, with whoever is below people in scope."""
