@@ -53,11 +53,11 @@ void agent_reload(void *arg)
 	struct settings *fresh = calloc(1, sizeof *fresh);
 	struct config_errors errors = { 0 };
 	char text[CONFIG_ERROR_SIZE];
-	loop_notify_reloading(agent->loop);
 	if (!fresh) {
 		log_event(LOG_ERR, "config.refused", NULL, "out of memory; the old configuration stays in force");
 		return;
 	}
+	loop_notify_reloading(agent->loop);
 	if (settings_load(agent->config_file, NULL, fresh, &errors, NULL) == STATUS_OK)
 		take_settings(agent, fresh);
 	else {

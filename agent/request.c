@@ -311,7 +311,7 @@ unsigned requests_running(const struct requests *requests)
 {
 	unsigned count = 0;
 	for (const struct request *request = requests->first; request; request = request->next)
-		count += !request->settling;
+		count += !request->settling && !request->withheld;
 	return count;
 }
 

@@ -57,8 +57,9 @@ static bool may_be_written_since(const struct request *request)
 {
 	const struct replication_record *record = located_password_record(request->located);
 	int64_t since = tried_since(request);
+	/* Late alone is not enough: a clock that is seconds ahead would leave every first try unknown. */
 	if (!record->known)
-		return !record->absent && may_be_anothers(request);
+		return !record->absent && (request->claims->first_iat || request->was_undelivered || request->overtaken);
 	return since && record->time_s >= since - CLOCKS_SLACK_S && !request_same_record(record, &request->told);
 }
 

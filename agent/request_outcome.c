@@ -78,6 +78,9 @@ static bool is_anonymous(const struct request *request)
 	return !request->result.request_id[0];
 }
 
+/* How far ahead the exp of a request can be that is taken in (gate/verify.h). */
+#define EXP_MAX_S 180
+
 /* Not taken in: nothing of these is in the journal. */
 static bool is_recorded(const struct request *request)
 {
@@ -93,7 +96,8 @@ static void leave_unrecorded(struct request *request)
 	struct refusal refusal = { .exp = request->entry.exp, .code = repeatable ? request->result.code : STATUS_AGENT_OVERLOADED };
 	strcpy(refusal.request_id, request->entry.request_id);
 	memcpy(refusal.frame_sha256, request->entry.frame_sha256, sizeof refusal.frame_sha256);
-	if (request_withhold(request, &refusal))
+	/* The number that keeps one out which is hours ahead would keep everybody out for so long. */
+	if (request->entry.exp <= clock_now_ms() / 1000 + EXP_MAX_S && request_withhold(request, &refusal))
 		return;
 	all->counts[request->result.code]++;
 	request_free(request);

@@ -1172,6 +1172,26 @@ static void test_a_refusal_is_told_when_the_disk_is_well(void **state)
 	assert_int_equal(played.written, 0);
 }
 
+/* A frame that is hours ahead, and whose refusal cannot be recorded, keeps nobody out after the next start. */
+static void test_what_is_ahead_keeps_nobody_out(void **state)
+{
+	struct scene *scene = *state;
+	struct rlimit before;
+	char id[UUID_SIZE];
+	AUTO_FREE char *frame = build_frame(OP_UNLOCK, 3600, id);
+	stop_writing(&before);
+	deliver(scene, frame);
+	while (journal_writable(scene->journal))
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	journal_set_number(scene->journal, "probe", 1);
+	while (!journal_writable(scene->journal))
+		event_base_loop(scene->base, EVLOOP_ONCE);
+	close_scene(scene);
+	open_scene(scene);
+	assert_int_equal(ask_one(scene, (struct ask){ OP_UNLOCK })->code, STATUS_OK);
+}
+
 /* What the journal has forgotten has expired, even by a clock that was set back since. */
 static void test_nothing_from_before_what_is_forgotten(void **state)
 {
@@ -2664,7 +2684,7 @@ int main(void)
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand), ROW(test_without_versions_no_server_is_ahead),
 		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_of_an_older_version), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
 		ROW(test_what_another_agent_has_done_meanwhile_is_not_done_again), ROW(test_the_channels_loss_is_heard_before_the_write), ROW(test_no_second_write_while_undelivered), ROW(test_read_again_behind_a_wrong_bind),
-		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_overtaken_by_another_agent), ROW(test_scope_without_memory_stays), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written), ROW(test_a_refusal_that_is_forgotten_was_not_told), ROW(test_a_refusal_is_told_when_the_disk_is_well),
+		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_overtaken_by_another_agent), ROW(test_scope_without_memory_stays), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written), ROW(test_a_refusal_that_is_forgotten_was_not_told), ROW(test_a_refusal_is_told_when_the_disk_is_well), ROW(test_what_is_ahead_keeps_nobody_out),
 		ROW(test_ends_anywhere), ROW(test_ends_anywhere_in_settling), ROW(test_ends_anywhere_beside_anothers_write), ROW(test_ends_anywhere_behind_another_agent), ROW(test_ends_anywhere_beside_another_agent), ROW(test_ends_while_others_wait), ROW(test_ends_with_a_full_disk), ROW(test_ends_anywhere_in_a_second_write), ROW(test_ends_before_the_intent), ROW(test_ends_while_the_truth_is_read),
 		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded), ROW(test_memory_is_out_while_verifying),
 	};
