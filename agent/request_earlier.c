@@ -35,8 +35,10 @@ enum status request_judge_overtaken(struct request *request)
 	bool has_others = may_be_anothers(request) || request->claims->failover_after;
 	if (!has_others || !record->known || request_record_is_unchanged(request, record))
 		return STATUS_OK;
-	if (request->overtaken) /* for the second time */
+	if (request->overtaken) {
+		snprintf(request->why, sizeof request->why, "somebody else, perhaps another agent with this operation, wrote this user's password twice while it was being looked at");
 		return STATUS_OUTCOME_UNKNOWN;
+	}
 	request->overtaken = request->stale = true;
 	request_go_back(request);
 	return STATUS_OK;

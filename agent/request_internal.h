@@ -16,7 +16,7 @@ struct request_stage;
 struct attempt {
 	bool open;                        /* it was sent, or the agent ended before that could be known, and its fate is not */
 	struct located *sent_over;        /* whose connection it went over, while that may still stand; else NULL */
-	int64_t lost_us;                  /* when the connection was given up that it went over, by the monotonic clock: the wall clock may be set back while this is settled */
+	int64_t lost_us;                  /* when the connection was given up that it went over, by clock_boottime_us(): the wall clock may be set back while this is settled, and the host suspended */
 	int64_t unchanged_us;             /* the first of the latest readings in a row that showed no write; 0: none */
 	struct replication_record foreign;/* known: it stood there, and the one bind showed that it is not ours */
 };

@@ -77,7 +77,7 @@ static void handle_written(enum status status, const struct directory_answer *an
 	          LOG_FIELDS({ LOG_REQUEST_ID, request->entry.request_id }, { LOG_SERVER, request->entry.second_server }, { LOG_CODE, status_code(status) }),
 	          lost ? "the answer to the second write was lost, too" : "the second write was not done; the fate of the first one is open");
 	request->attempts[SECOND].open = lost;
-	request->attempts[SECOND].lost_us = clock_monotonic_us();
+	request->attempts[SECOND].lost_us = clock_boottime_us();
 	if (lost) {
 		request->attempts[SECOND].sent_over = request->located;
 		request->located = NULL;

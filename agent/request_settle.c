@@ -69,7 +69,7 @@ static enum verdict judge_record(const struct intent *intent, const struct repli
  * ours stood there before cannot be seen. Replication's times are whole seconds. */
 static bool may_be_ours(const struct attempt *attempt, const struct located *located)
 {
-	int64_t server_s = located_position(located)->current_time_s, ago_s = (clock_monotonic_us() - attempt->lost_us) / 1000000;
+	int64_t server_s = located_position(located)->current_time_s, ago_s = (clock_boottime_us() - attempt->lost_us) / 1000000;
 	return server_s == 0 || located_password_record(located)->time_s <= server_s - ago_s + RECORD_SLACK_S;
 }
 
@@ -348,7 +348,7 @@ void request_settle(struct request *request, enum status status)
 	if (request->all->closing)
 		return;
 	request->write_status = status;
-	request->attempts[FIRST].lost_us = clock_monotonic_us();
+	request->attempts[FIRST].lost_us = clock_boottime_us();
 	secret_wipe(&request->secret.old_password);
 	request->result.code = STATUS_SETTLING;
 	CRASH_POINT(SETTLING_BEGUN);
@@ -395,7 +395,7 @@ static void note_loss(struct request *request)
 {
 	int64_t began_ms = request->entry.second_at_ms ? request->entry.second_at_ms : request->entry.intent_at_ms;
 	int64_t now_ms = clock_now_ms(), ago_ms = now_ms - began_ms - PROMPT_MS;
-	request->attempts[FIRST].lost_us = request->attempts[SECOND].lost_us = clock_monotonic_us() - (ago_ms > 0 ? ago_ms : 0) * 1000;
+	request->attempts[FIRST].lost_us = request->attempts[SECOND].lost_us = clock_boottime_us() - (ago_ms > 0 ? ago_ms : 0) * 1000;
 	request->server_time_s = now_ms / 1000;
 }
 

@@ -17,11 +17,16 @@ int64_t clock_monotonic_us(void)
 	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-int64_t clock_booted_ms(void)
+int64_t clock_boottime_us(void)
 {
 	struct timespec up;
 	clock_gettime(CLOCK_BOOTTIME, &up);
-	return clock_now_ms() - ((int64_t)up.tv_sec * 1000 + up.tv_nsec / 1000000);
+	return (int64_t)up.tv_sec * 1000000 + up.tv_nsec / 1000;
+}
+
+int64_t clock_booted_ms(void)
+{
+	return clock_now_ms() - clock_boottime_us() / 1000;
 }
 
 void clock_format(int64_t ms, char out[CLOCK_TEXT_SIZE])

@@ -77,7 +77,7 @@ static struct played {
 	bool left_open;                /* a lost answer is one that says nothing */
 	bool disable_at_recheck;
 	int64_t recheck_finds_s;       /* from the write on a recheck finds another record of unicodePwd, of then */
-	unsigned overtaken_at;         /* behind this recheck's beginning somebody sets the password */
+	unsigned overtaken_at, overtaken_twice; /* behind this recheck's beginning somebody sets the password; behind the next one's too */
 	enum behind_bind behind_bind;  /* what a recheck finds behind the one bind */
 	bool bind_told;
 	bool stepwise;                 /* the loop comes back with every call of the directory under way */
@@ -202,7 +202,7 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 	}
 	if (later->rechecked && played.recheck_finds_s && played.written)
 		later->found->record = (struct replication_record){ .known = true, .version = played.version + 1, .originating_usn = 2000, .originator = { 2 }, .time_s = played.recheck_finds_s };
-	if (later->rechecked && played.overtaken_at && played.rechecked == played.overtaken_at) {
+	if (later->rechecked && played.overtaken_at && (played.rechecked == played.overtaken_at || (played.overtaken_twice && played.rechecked == played.overtaken_at + 1))) {
 		later->found->record.version = ++played.version;
 		later->found->record.originating_usn = ++played.usn;
 		later->found->record.time_s = played.written_at_s = clock_now_ms() / 1000;
@@ -1818,10 +1818,11 @@ static void test_a_refusal_is_held_against_the_record(void **state)
 /* The channel has ended at the service alone: the agent that was asked instead writes while this one is about to. */
 static void test_overtaken_by_another_agent(void **state)
 {
-	static const struct { enum operation op; int64_t failover_after; const char *right; enum status says, code; unsigned verified, written; } rows[] = {
+	static const struct { enum operation op; int64_t failover_after; const char *right; enum status says, code; unsigned verified, written, twice; } rows[] = {
 		{ OP_RESET, 4, GOOD, STATUS_OK, STATUS_OK, 1, 0 },
 		{ OP_CHANGE, 4, GOOD, STATUS_OK, STATUS_OK, 1, 0 },
 		{ OP_RESET, 4, "an administrator's", STATUS_OK, STATUS_OK, 1, 1 },
+		{ OP_RESET, 4, "an administrator's", STATUS_OK, STATUS_OUTCOME_UNKNOWN, 1, 0, .twice = 1 },
 		{ OP_RESET, 4, GOOD, STATUS_USER_LOCKED, STATUS_OUTCOME_UNKNOWN, 1, 0 },
 		{ OP_RESET, 0, "an administrator's", STATUS_OK, STATUS_OK, 0, 1 },      /* there is nobody else */
 		{ OP_UNLOCK, 4, "an administrator's", STATUS_OK, STATUS_OK, 0, 1 },
@@ -1830,6 +1831,7 @@ static void test_overtaken_by_another_agent(void **state)
 		assert_int_equal(teardown(state) | setup(state), 0);
 		played.written_at_s = clock_now_ms() / 1000 - 3600;
 		played.overtaken_at = 1;
+		played.overtaken_twice = rows[i].twice;
 		played.right = rows[i].right;
 		played.says = rows[i].says;
 		played.alice.locked = played.alice.lockout_time_set = rows[i].op == OP_UNLOCK;
