@@ -19,7 +19,7 @@ class Line:
         self.service = ScriptedService(self.lab.folder + "/scripted")
         self.relay = Relay("127.0.0.1", self.service.args.port)
         options = {"settings": {"limits": {"in_flight": 32, "per_user_hour": 0, "latch_per_hour": 0}, "settling": {"delay": "1s", "limit": "30s"}},
-                   "channel_settings": {"ping_interval": "1s", "silence_limit": "2s"}, **agent_options}
+                   "channel_settings": {"ping_interval": "1s", "silence_limit": f"{2 * lab_module.SLOWNESS:g}s"}, **agent_options}
         self.agent = self.lab.agent = lab_module.Agent(BUILD, self.lab.folder + "/agent", self.directory, f"wss://localhost:{self.relay.port}/v1/agent", self.service.ca, **options)
         self.agent.start()
         self.agent.enroll(self.service.issuer, self.service.ticket)
@@ -76,7 +76,7 @@ def processor_s(program):
 
 def burst(service, frames):
     """All of them, as fast as they are taken."""
-    ws = service.ws
+    ws = lab_module.wait_for("a channel", lambda: service.ws)
 
     async def send():
         for frame in frames:

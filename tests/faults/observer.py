@@ -60,7 +60,8 @@ def fd_count(pid):
 
 def is_sanitized(pid):
     with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as f:
-        return "libasan" in (text := f.read()) or "libtsan" in text
+        text = f.read()
+        return any(name in text for name in ("libasan", "libtsan", "vgpreload"))
 
 
 class Asked:
@@ -479,7 +480,7 @@ class Observer:
         for program in self.programs():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, StopIteration):
                 if is_sanitized(program.pid):
-                    notes.add("memory is not judged: a sanitizer's build")
+                    notes.add("memory is not judged: a sanitizer's build, or valgrind")
                 elif vm_rss_kib(program.pid) > RSS_LIMIT_KIB:
                     self.violations.append(f"{program.name} takes {vm_rss_kib(program.pid)} KiB")
                 before = self.fds.setdefault(program.name, fd_count(program.pid))

@@ -3,7 +3,7 @@ import contextlib, fcntl, json, os, time
 
 import pytest
 
-from lab import DOMAIN, wait_for
+from lab import DOMAIN, SLOWNESS, wait_for
 from line import Line, burst, memory_kb, processor_s
 
 SOAK = bool(os.environ.get("SOAK"))
@@ -118,6 +118,8 @@ def test_cut_after_the_result_before_its_acknowledgement(line):
 
 
 # Too much -------------------------------------------------------------------------------------------------------------------------------------------
+SLOWLY = {"directory.timeout"} if SLOWNESS > 1 else set()  # under valgrind the agent is slower than it waits for a directory
+
 
 def test_a_flood_of_valid_requests(line, capsys):
     """Each is answered, most of them at once with what says that it was too much; memory stays, and afterwards all is as before."""
@@ -134,9 +136,9 @@ def test_a_flood_of_valid_requests(line, capsys):
     grown = [memory_kb(p) - b for p, b in zip(programs, before)]
     with capsys.disabled():
         print(f"\n{len(asked)} requests at {rate:.0f}/s: {codes}; memory grew by {grown} kB", end="", flush=True)
-    assert set(codes) <= {"found", "agent.throttled", "agent.overloaded", "user.not_found", "directory.busy"} and codes["agent.overloaded"] > 0
+    assert set(codes) <= {"found", "agent.throttled", "agent.overloaded", "user.not_found", "directory.busy", *SLOWLY} and codes["agent.overloaded"] > 0
     assert codes["found"] <= 600 + 10  # a minute's
-    assert max(grown) < 24 << 10
+    assert max(grown) < (24 << 10) * SLOWNESS
     line.directory.control("fault clear")
     before = line.directory.password_record("bench090")[0]
     claims, _ = line.send("bench090")
@@ -179,10 +181,10 @@ def test_nobody_reads_the_log(line, capsys):
         before = line.directory.password_record("bench094")[0]
         began = time.monotonic()
         claims, _ = line.send("bench094")
-        assert line.service.result(claims["jti"])["code"] == "ok" and time.monotonic() - began < 5
+        assert line.service.result(claims["jti"])["code"] == "ok" and time.monotonic() - began < 5 * SLOWNESS
         assert line.directory.password_record("bench094")[0] == before + 1
         status = line.agent.status()
-        assert status["log_dropped"] > 0 and status["loop_longest_gap_us"] < 1000000, status
+        assert status["log_dropped"] > 0 and status["loop_longest_gap_us"] < 1000000 * SLOWNESS, status
         text = bytearray()
 
         def told():
@@ -242,9 +244,9 @@ def test_what_is_too_much_is_told_at_once(line):
     burst(line.service, [line.service.sign("wb-request+jwt", claims) for claims in asked])
     ids = {claims["jti"]: n for n, claims in enumerate(asked)}
     told = wait_for("those above the limit to be told", lambda: len(r := [r for r in line.service.results[count:] if r.get("request_id") in ids]) >= 8 and r)
-    assert time.monotonic() - began < 2 and {r["code"] for r in told} == {"agent.overloaded"} and sorted(ids[r["request_id"]] for r in told) == list(range(32, 40))
+    assert time.monotonic() - began < 2 * SLOWNESS and {r["code"] for r in told} == {"agent.overloaded"} and sorted(ids[r["request_id"]] for r in told) == list(range(32, 40))
     codes = [line.service.result(claims["jti"], 15)["code"] for claims in asked]
-    assert codes == ["found"] * 32 + ["agent.overloaded"] * 8
+    assert set(codes[:32]) <= {"found", *SLOWLY} and codes[32:] == ["agent.overloaded"] * 8
 
 
 # Too late -------------------------------------------------------------------------------------------------------------------------------------------

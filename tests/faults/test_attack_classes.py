@@ -230,6 +230,7 @@ def test_no_password_starts_a_program(line):
     assert calls.count("\n") > 20 and not re.search(r"\b(execve|execveat|fork|vfork)\(", calls)
 
 
+@pytest.mark.native
 def test_nothing_that_is_linked_starts_one():
     """What the programs themselves ask their libraries for; and names are resolved by c-ares, never by libevent."""
     for program in ("agent/writebackd", "agent/channel/writebackd-channel"):

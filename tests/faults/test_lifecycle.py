@@ -183,6 +183,7 @@ def test_suspended(machine):
     wait_for("a reset to be done again", lambda: machine.reset("bench076")["code"] == "ok", 60)
 
 
+@pytest.mark.native
 def test_no_descriptors_left(machine):
     """Who knocks is turned away at once, and nothing spins; what runs goes on; a directory that is lost cannot be reached again, and nothing spins there either; and all is well once there are some."""
     pid, knocking = machine.agent.writebackd.pid, []

@@ -14,10 +14,12 @@ USERS = {"writebackd": "daemon", "writebackd-channel": "nobody", "reset-service"
 # The leak checker ends a program by ptrace, which is rightly not in the list; ASan itself needs nothing beside it.
 SANITIZER = {"ASAN_OPTIONS": "detect_leaks=0", "LSAN_OPTIONS": ""}
 
+pytestmark = [pytest.mark.native]
+
 try:
     import seccomp  # noqa: F401
 except ImportError:
-    pytestmark = pytest.mark.skip(reason="python3-seccomp is not installed")
+    pytestmark.append(pytest.mark.skip(reason="python3-seccomp is not installed"))
 
 
 def confined(name, *options):

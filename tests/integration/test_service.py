@@ -224,7 +224,7 @@ def agent(service):
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 25))
+    return asyncio.run(asyncio.wait_for(coroutine, 25 * lab_module.SLOWNESS))
 
 
 def test_discovery(service):
@@ -706,7 +706,7 @@ async def another_agent(service, agents, soonest, latest):
     started = time.time()
     text = await asyncio.wait_for(later, 9)
     second = verify(text, other.service_keys[peek(text)[0]["kid"]])
-    assert soonest < time.time() - started < latest
+    assert soonest < time.time() - started < latest * lab_module.SLOWNESS
     assert first["failover_after"] == (1 if latest < 5 else 60) and "failover_after" not in second  # there is no third one
     assert second["jti"] != first["jti"] and second["operation_id"] == operation_id and second["first_iat"] == first["iat"] and second["must_change"] is True
     assert second["aud"] == other.id and second["prior_server"] == "dc1.corp.example.test" and other.decrypt(second)["new_password"] == PASSWORD
@@ -835,12 +835,13 @@ async def another_agent_after_a_restart(service, agents, host, soonest, latest):
     await lost.ws.send(lost.result(first, status="settling", code="settling"))
     while service.http("GET", f"/v1/operations/{operation_id}")[1]["status"] != "settling":
         await asyncio.sleep(0.02)
+    issued = time.time()
     await killed(service, host)
     started = time.time()
     await other.connect()
     text = await asyncio.wait_for(other.ws.recv(), 9)
     second = verify(text, other.service_keys[peek(text)[0]["kid"]])
-    assert soonest < time.time() - started < latest, time.time() - started
+    assert soonest < time.time() - issued and time.time() - started < latest * lab_module.SLOWNESS, time.time() - started
     assert second["jti"] != first["jti"] and second["operation_id"] == operation_id and second["first_iat"] == first["iat"] and second["must_change"] is True
     assert second["prior_server"] == "dc1.corp.example.test" and "failover_after" not in second
     assert other.decrypt(second)["new_password"] == PASSWORD
@@ -1182,7 +1183,7 @@ def test_strangers_keep_no_agent_out(tmp_path):
             stranger.close()
         # Nor do those who use up the enrolments that may be refused.
         other = Agent(service, False)
-        assert [service.post_enrollment("x")[0] for _ in range(35)][-1] == 429
+        assert any(service.post_enrollment("x")[0] == 429 for _ in range(int(35 * lab_module.SLOWNESS)))
         assert service.post_enrollment(other.enrollment("wbt_" + b64(os.urandom(32)) + "." + service.init["root_key"]))[0] == 429
         ticket = service.command("ticket").strip()
         deadline = time.time() + 5
@@ -1564,7 +1565,7 @@ def test_flood_of_messages(service, agent):
         with contextlib.suppress(websockets.ConnectionClosed):
             for _ in range(30000):
                 await agent.ws.send(message)
-        await asyncio.wait_for(agent.ws.wait_closed(), 15)
+        await asyncio.wait_for(agent.ws.wait_closed(), 15 * lab_module.SLOWNESS)
         assert agent.ws.close_code == 4004
         assert service.log_text().count(f"message.ignored agent_id={agent.id}") == 5
         await agent.connect()

@@ -169,11 +169,13 @@ class Agent:
         self.listener.settimeout(5 * lab.SLOWNESS)
 
     def accept(self):
-        """Takes a connection and greets it, upon which the channel connects its endpoints."""
-        self.peer, _ = self.listener.accept()
-        self.send("P")
-        assert self.take() == ("P", 0, b"")
-        return self
+        """Takes a connection and greets it, upon which the channel connects its endpoints. One that the channel gave up while it waited is passed over."""
+        while True:
+            self.peer, _ = self.listener.accept()
+            with contextlib.suppress(BrokenPipeError):
+                self.send("P")
+                assert self.take() == ("P", 0, b"")
+                return self
 
     def take(self, limit=5):
         """(kind, endpoint, payload); None at the end of the connection."""
