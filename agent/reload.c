@@ -19,6 +19,16 @@ static void tell_restart(struct agent *agent, char *take_keys)
 	agent->restart_told = take_keys;
 }
 
+/* The service learns these in the greeting only. */
+static void tell_service(struct agent *agent, const struct settings *before)
+{
+	if (settings_operations(before) == settings_operations(agent->settings) && before->in_flight == agent->settings->in_flight)
+		return;
+	for (unsigned i = 0; i < PACKET_ENDPOINTS; i++)
+		if (agent->sessions[i])
+			session_greet_again(agent->sessions[i], "another configuration");
+}
+
 static void take_settings(struct agent *agent, struct settings *take_fresh)
 {
 	struct settings *before = agent->settings;
@@ -40,6 +50,7 @@ static void take_settings(struct agent *agent, struct settings *take_fresh)
 	settings_limits(take_fresh, &limits);
 	limits_reconfigure(agent->limits, &limits);
 	log_set_level(settings_log_level(take_fresh));
+	tell_service(agent, before);
 	if (before != agent->first_settings) {
 		settings_clear(before);
 		free(before);

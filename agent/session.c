@@ -230,8 +230,17 @@ void session_drain(struct session *session, const char *reason)
 	AUTO_FREE char *payload = drain_build(&drain);
 	if (!payload || sign_and_send(session, TYP_DRAIN, bytes_of_string(payload)) != STATUS_OK)
 		return;
-	set_state(session, SESSION_DRAINING);
 	event_add(session->deadline, &(struct timeval){ DRAIN_S, 0 });
+	set_state(session, SESSION_DRAINING);
+}
+
+void session_greet_again(struct session *session, const char *reason)
+{
+	if (!states[session->state].greeting)
+		return session_drain(session, reason);
+	event_del(session->deadline);
+	set_state(session, SESSION_DOWN);
+	session->callbacks.close(session, 1001, reason, session->callbacks.arg);
 }
 
 /* Receiving ------------------------------------------------------------------------------------------------------------------------- */

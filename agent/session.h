@@ -55,6 +55,8 @@ void session_frame(struct session *session, struct bytes frame, int64_t now_s);
 enum status session_send(struct session *session, const char *typ, struct bytes payload) MUST_USE;
 /* Tells the service that nothing new may come. */
 void session_drain(struct session *session, const char *reason);
+/* What the agent says of itself has changed: the channel drains, or its greeting ends, and the next one says it. */
+void session_greet_again(struct session *session, const char *reason);
 /* Draining, and nothing is owed any more: closes with 1001. Nothing in other states. */
 void session_end_drain(struct session *session);
 enum session_state session_state(const struct session *session);

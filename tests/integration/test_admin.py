@@ -232,6 +232,33 @@ def test_a_restart_that_is_needed_is_told_once(agent):
     assert len(told) == 1 and told[0]["message"].endswith("restart: log.format")
 
 
+def test_the_service_learns_what_a_reload_allows(agent, mock_lab):
+    """It knows the operations from the greeting only, so there is another one; and none where nothing of it has changed."""
+    def reload(**settings):
+        agent.settings.update(settings)
+        agent.write_config()
+        count = len(agent.writebackd.events(event="config.loaded"))
+        agent.writebackd.signal(signal.SIGHUP)
+        agent.writebackd.wait_event(event="config.loaded", count=count + 1)
+
+    def allowed():
+        return next(a["operations"] for a in mock_lab.service.http("GET", "/v1/agents")[1] if a["connected"])
+    before, greetings = agent.settings.get("operations"), len(agent.writebackd.events(event="channel.ready"))
+    reload(operations=["reset", "unlock"])
+    wait_for("the other greeting", lambda: len(agent.writebackd.events(event="channel.ready")) == greetings + 1)
+    assert allowed() == ["reset", "unlock"]
+    reload(log={"level": "debug"})
+    assert agent.status()["channel"]["ready"] == 1 and len(agent.writebackd.events(event="channel.ready")) == greetings + 1
+    del agent.settings["log"]
+    if before:
+        reload(operations=before)
+    else:
+        del agent.settings["operations"]
+        reload()
+    wait_for("the third greeting", lambda: len(agent.writebackd.events(event="channel.ready")) == greetings + 2)
+    assert "lookup" in allowed()
+
+
 # The bind's password --------------------------------------------------------------------------------------------------------------------
 
 def test_a_refused_bind_is_told_in_words_and_mended_by_sighup(build, mock_lab, tmp_path):

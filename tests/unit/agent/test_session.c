@@ -494,6 +494,27 @@ static void greet_to_the_hello(struct scene *scene)
 	say_challenge(scene, scene->signing, ISSUER);
 }
 
+/* What the agent says of itself has changed: a channel that stands drains, a greeting whose hello is out ends, and where there is none nothing is to be done. */
+static void test_another_greeting(void **state)
+{
+	struct scene *scene = *state;
+	session_greet_again(scene->session, "another configuration");
+	assert_int_equal(scene->close_code | scene->sent_count, 0);
+	greet_to_the_hello(scene);
+	session_greet_again(scene->session, "another configuration");
+	assert_int_equal(session_state(scene->session), SESSION_DOWN);
+	assert_int_equal(scene->close_code, 1001);
+	scene->close_code = 0;
+	greet(scene);
+	unsigned sent = scene->sent_count;
+	session_greet_again(scene->session, "another configuration");
+	assert_int_equal(session_state(scene->session), SESSION_DRAINING);
+	assert_int_equal(scene->sent_count, sent + 1);
+	assert_int_equal(scene->close_code, 0);
+	session_end_drain(scene->session);
+	assert_int_equal(scene->close_code, 1001);
+}
+
 static void test_pairs_take_turns(void **state)
 {
 	struct scene *scene = *state;
@@ -672,7 +693,7 @@ int main(void)
 		ROW(test_expired_key_set), ROW(test_older_key_set), ROW(test_same_version_with_other_bytes), ROW(test_challenge_by_unknown_key), ROW(test_challenge_by_root),
 		ROW(test_challenge_of_another_issuer), ROW(test_welcome_with_another_nonce), ROW(test_welcome_for_another_agent), ROW(test_replayed_welcome), ROW(test_garbage), ROW(test_too_late),
 		ROW(test_requests_after_welcome), ROW(test_what_only_agents_say), ROW(test_unknown_type_is_ignored_if_signed), ROW(test_acknowledgement), ROW(test_newer_key_set),
-		ROW(test_expired_keys_verify_nothing), ROW(test_drain), ROW(test_pairs_take_turns), ROW(test_the_hello_waits_for_the_disk), ROW(test_the_hello_waits_for_the_last_turn), ROW(test_the_former_pair_names_the_next), ROW(test_without_new_keys_a_refusal_changes_nothing),
+		ROW(test_expired_keys_verify_nothing), ROW(test_drain), ROW(test_another_greeting), ROW(test_pairs_take_turns), ROW(test_the_hello_waits_for_the_disk), ROW(test_the_hello_waits_for_the_last_turn), ROW(test_the_former_pair_names_the_next), ROW(test_without_new_keys_a_refusal_changes_nothing),
 		ROW(test_the_welcome_of_the_next_pair_is_told), ROW(test_the_answer_to_new_keys),
 	};
 	return cmocka_run_group_tests_name("session", tests, NULL, NULL);
