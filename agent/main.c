@@ -31,7 +31,7 @@ static const char usage[] =
 	"                   where the configuration is the default one; --user names another\n"
 	"  --dump-config    show every key with its value and where it comes from, and end\n"
 	"Signals: SIGTERM finishes what is in flight and ends; SIGHUP reads the configuration and the password files again and tries lost directories at once.\n"
-	"Exit status: 0 good; 64 wrong usage; 65 the journal is damaged or not the one that was left; 71 the system refuses a socket or a file; 77 a file of the state directory has the wrong owner or mode;\n"
+	"Exit status: 0 good; 64 wrong usage; 65 the journal is damaged or not the one that was left; 67 --user names nobody; 71 the system refuses a socket or a file; 77 a file of the state directory has the wrong owner or mode;\n"
 	"78 the configuration, or what it names, is wrong; 75 anything that may heal by itself\n";
 
 static int parse_log_format(const char *name)

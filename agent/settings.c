@@ -65,7 +65,7 @@ const struct config_key settings_keys[] = {
 	{ "limits.waiting_per_user", CONFIG_INT, AT(waiting_per_user), "4", .reloadable = true, .max = 64, .help = "Requests for one user that may wait for each other" },
 	{ "limits.per_minute", CONFIG_INT, AT(per_minute), "120", .reloadable = true, .max = 100000, .help = "Resets and changes a minute; 0: no limit" },
 	{ "limits.per_user_hour", CONFIG_INT, AT(per_user_hour), "3", .reloadable = true, .max = 32, .help = "Resets and changes of one user an hour; 0: no limit" },
-	{ "limits.latch_per_hour", CONFIG_INT, AT(latch_per_hour), "300", .reloadable = true, .max = 99999, .help = "More resets and changes within an hour stop all until 'writebackctl resume'; 0: never" },
+	{ "limits.latch_per_hour", CONFIG_INT, AT(latch_per_hour), "300", .reloadable = true, .max = 99999, .help = "More resets and changes within an hour stop all resets, changes and unlocks until 'writebackctl resume'; 0: never" },
 	{ "limits.users", CONFIG_INT, AT(users), "0", .reloadable = true, .max = 10000000, .help = "How many users are served: the latch closes above one in a hundred of them, where that is more than latch_per_hour" },
 	{ "limits.unlocks_per_minute", CONFIG_INT, AT(unlocks_per_minute), "120", .reloadable = true, .max = 100000, .help = "Unlocks a minute; 0: no limit" },
 	{ "limits.wrong_per_user_hour", CONFIG_INT, AT(wrong_per_user_hour), "3", .reloadable = true, .max = 32, .help = "Wrong passwords of one user an hour (change, verify); 0: no limit" },

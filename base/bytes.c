@@ -299,10 +299,3 @@ void sha256(struct bytes in, uint8_t out[32])
 	if (EVP_Digest(in.size == 0 ? (const void *)"" : in.data, in.size, out, NULL, EVP_sha256(), NULL) != 1)
 		abort();
 }
-
-void sha256_hex(struct bytes in, char out[65])
-{
-	uint8_t digest[32];
-	sha256(in, digest);
-	hex_encode(bytes_of(digest, sizeof digest), out);
-}

@@ -60,7 +60,5 @@ enum status guid_parse(const char *text, uint8_t out[16]) MUST_USE;
 
 void random_bytes(void *out, size_t size);
 void sha256(struct bytes in, uint8_t out[32]);
-/* 64 characters and a NUL. */
-void sha256_hex(struct bytes in, char out[65]);
 
 #endif

@@ -106,7 +106,7 @@ static int report_answer(const struct enroll_options *options, const char *url, 
 {
 	const char *detail = text_of(document, "detail"), *title = text_of(document, "title");
 	if (http_status == 401)
-		return report(options->json, EX_NOPERM, "ticket", "the service does not take the ticket: unknown, used or older than 15 minutes: make a new one with 'reset-service ticket'");
+		return report(options->json, EX_NOPERM, "ticket", "the service does not take the ticket: unknown, used or expired: make a new one with 'reset-service ticket'");
 	return report(options->json, EX_UNAVAILABLE, "http", "%s answered %ld: %s", url, http_status, *detail ? detail : *title ? title : "(no reason given)");
 }
 

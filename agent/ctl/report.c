@@ -85,7 +85,7 @@ int ask_agent(bool json, const char *socket_path, json_t *take_input, json_t **r
 		return result;
 	}
 	if (status == STATUS_LOCAL_PERMISSION)
-		return report(json, EX_NOPERM, "local.permission", "%s: permission denied: run it as root or as the agent's user", socket_path);
+		return report(json, EX_NOPERM, "local.permission", "%s: permission denied: run it as root", socket_path);
 	if (status == STATUS_CHANNEL_REFUSED)
 		return report(json, EXIT_NOT_RUNNING, "not_running", "the agent is not running (%s)", socket_path);
 	return report(json, EXIT_NOT_RUNNING, status_code(status), "the agent does not answer: %s", status_code(status));

@@ -8,8 +8,7 @@
 
 /* Access rights, MS-ADTS 5.1.3.2. One bit is asked at a time. */
 enum {
-	ACCESS_LIST_CONTENTS = 0x4, ACCESS_READ_PROPERTY = 0x10, ACCESS_WRITE_PROPERTY = 0x20, ACCESS_CONTROL = 0x100 /* a control access right */,
-	ACCESS_READ_CONTROL = 0x20000
+	ACCESS_LIST_CONTENTS = 0x4, ACCESS_READ_PROPERTY = 0x10, ACCESS_WRITE_PROPERTY = 0x20, ACCESS_CONTROL = 0x100 /* a control access right */
 };
 
 /* Borrows the octets that it was read from. */
