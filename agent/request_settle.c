@@ -12,6 +12,7 @@
 
 #define READ_TIMEOUT_MS 5000
 #define RECORD_SLACK_S 2
+#define CLOCKS_SLACK_S 5
 #define ANNOUNCE_MS 1000
 #define TICK_MAX_MS 1000
 #define REDELIVERY_MS 10000
@@ -66,11 +67,12 @@ static enum verdict judge_record(const struct intent *intent, const struct repli
 }
 
 /* Ours is not younger than the end of the connection that it went over, by that server's own clock. A younger one through the same server may be an administrator's, and whether
- * ours stood there before cannot be seen. Replication's times are whole seconds. */
+ * ours stood there before cannot be seen. Replication's times are whole seconds. Of a server that tells no time (flavor ldap) the agent's clock has to do, and the two may differ. */
 static bool may_be_ours(const struct attempt *attempt, const struct located *located)
 {
 	int64_t server_s = located_position(located)->current_time_s, ago_s = (clock_boottime_us() - attempt->lost_us) / 1000000;
-	return server_s == 0 || located_password_record(located)->time_s <= server_s - ago_s + RECORD_SLACK_S;
+	int64_t latest_s = (server_s ? server_s + RECORD_SLACK_S : clock_now_ms() / 1000 + CLOCKS_SLACK_S) - ago_s;
+	return located_password_record(located)->time_s <= latest_s;
 }
 
 static bool is_same_server(const struct intent *intent, const struct server_position *position)
@@ -391,11 +393,17 @@ static bool settle_entry(const struct journal_entry *entry, void *arg)
 /* A write follows its intent within a moment. A record from later may be of a slow one, or another's: that is for the bind, once the service has delivered the request again. */
 #define PROMPT_MS 1000
 
+static int64_t lost_behind(int64_t intent_at_ms, int64_t now_ms)
+{
+	int64_t ago_ms = now_ms - intent_at_ms - PROMPT_MS;
+	return clock_boottime_us() - (ago_ms > 0 ? ago_ms : 0) * 1000;
+}
+
 static void note_loss(struct request *request)
 {
-	int64_t began_ms = request->entry.second_at_ms ? request->entry.second_at_ms : request->entry.intent_at_ms;
-	int64_t now_ms = clock_now_ms(), ago_ms = now_ms - began_ms - PROMPT_MS;
-	request->attempts[FIRST].lost_us = request->attempts[SECOND].lost_us = clock_boottime_us() - (ago_ms > 0 ? ago_ms : 0) * 1000;
+	int64_t now_ms = clock_now_ms();
+	request->attempts[FIRST].lost_us = lost_behind(request->entry.intent_at_ms, now_ms);
+	request->attempts[SECOND].lost_us = lost_behind(request->entry.second_at_ms, now_ms);
 	request->server_time_s = now_ms / 1000;
 }
 

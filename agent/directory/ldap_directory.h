@@ -14,7 +14,7 @@
  * Who must change his password is let in for that; who is past its age, only by a grace login. Both controls' answers are of the password policy control.
  *
  * What settling can rest on: when the password was set (pwdChangedTime, pwdUpdateTime, else modifyTimestamp: whole seconds), and who wrote last (modifiersName). So a lost
- * answer is `applied` where the time has moved and the agent's own account (a change: the user himself) wrote last, unchanged where it has not moved, and unknown otherwise; unknown too where the password
+ * answer is `applied` where the time has moved and the agent's own account (a change: the user himself) wrote last, no later than ours could have been done (no server's time is known: by the agent's clock, with 5 s), unchanged where it has not moved, and unknown otherwise; unknown too where the password
  * before was only seconds old, since two writes within one second look like one (its record is young: when it was set is known, and settling does not go by it), and where the writer is a plugin, as on 389 without nsslapd-plugin-binddn-tracking.
  *
  * An answer that a proxy or load balancer may give behind a write that it passed on (operationsError, unavailable, other, a limit exceeded) is settled like one that was lost.

@@ -82,7 +82,7 @@ static struct played {
 	bool bind_told;
 	bool stepwise;                 /* the loop comes back with every call of the directory under way */
 	void (*recheck_with)(void);    /* happens with the answer to a recheck */
-	int64_t clock_ahead_s;         /* of the server; INT64_MIN: it tells none */
+	int64_t clock_ahead_s;         /* of the server; INT64_MIN: it tells none, and no invocationId (flavor ldap) */
 	int64_t written_at_s;          /* unicodePwd's record */
 	int64_t retiring_until_us;     /* the connection of a lost write stands so long */
 	unsigned unreadable;           /* so many readings from the third on fail */
@@ -290,7 +290,7 @@ static struct located *find_on_second(void)
 	found->second = true;
 	found->account = played.alice;
 	found->position = (struct server_position){ .server = (char *)"dc2", .invocation_known = true, .highest_committed_usn = 7000 + played.second.usn };
-	found->position.current_time_s = clock_now_ms() / 1000 + played.clock_ahead_s;
+	found->position.current_time_s = played.clock_ahead_s == INT64_MIN ? 0 : clock_now_ms() / 1000 + played.clock_ahead_s;
 	memcpy(found->position.invocation_id, there, 16);
 	found->record = (struct replication_record){ .known = true, .version = played.second.version, .originating_usn = played.second.usn, .time_s = played.second.written_at_s };
 	memcpy(found->record.originator, played.second.originator, 16);
@@ -321,8 +321,8 @@ enum status directory_locate(struct directory *directory, enum locate_by by, con
 		return STATUS_DIRECTORY_UNAVAILABLE;
 	}
 	found->account = played.alice;
-	found->position = (struct server_position){ .server = (char *)"dc1", .invocation_known = true, .highest_committed_usn = 1000 + played.usn };
-	found->position.current_time_s = clock_now_ms() / 1000 + played.clock_ahead_s;
+	found->position = (struct server_position){ .server = (char *)"dc1", .invocation_known = played.clock_ahead_s != INT64_MIN, .highest_committed_usn = 1000 + played.usn };
+	found->position.current_time_s = played.clock_ahead_s == INT64_MIN ? 0 : clock_now_ms() / 1000 + played.clock_ahead_s;
 	memcpy(found->position.invocation_id, here, 16);
 	found->record = (struct replication_record){ .known = true, .version = played.version, .originating_usn = played.usn, .time_s = played.written_at_s };
 	memcpy(found->record.originator, played.originator, 16);
@@ -1233,6 +1233,37 @@ static void test_one_at_a_time_for_one_user(void **state)
 	assert_int_equal(entry_of(scene, &scene->results[1])->password_version, 3);
 }
 
+/* The second waits for the first, whose outcome the disk does not take: at its exp it ends all the same, and holds no place. A moment before, on a disk that is well, it has its turn. */
+static void test_no_turn_before_it_expires(void **state)
+{
+	for (unsigned full = 0; full < 2; full++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		struct scene *scene = *state;
+		struct rlimit before;
+		played.stepwise = true;
+		ask(scene, (struct ask){ OP_RESET, GOOD });
+		free(lose_channel(scene, 0, 30));
+		clock_ahead_ms = full ? 29000 : 28000;
+		while (played.written == 0)
+			event_base_loop(scene->base, EVLOOP_ONCE);
+		assert_int_equal(limits_in_flight(scene->limits), 2);
+		if (!full) {
+			run_until(scene, 2);
+			assert_int_equal(scene->results[0].code, STATUS_OK);
+			assert_int_equal(scene->results[1].code, STATUS_OK);
+			assert_int_equal(played.written, 2);
+			continue;
+		}
+		stop_writing(&before);
+		run_until(scene, 1);
+		assert_int_equal(scene->count, 1);
+		assert_int_equal(scene->results[0].code, STATUS_REQUEST_EXPIRED);
+		assert_int_equal(limits_in_flight(scene->limits), 1);
+		assert_int_equal(played.written, 1);
+		assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	}
+}
+
 static void settle(struct scene *scene, enum writing writing, enum status code)
 {
 	played.writing = writing;
@@ -1595,6 +1626,48 @@ static void test_crash_and_anothers_later_write(void **state)
 	run_until(scene, 1);
 	assert_int_equal(scene->results[scene->count - 1].code, STATUS_OUTCOME_UNKNOWN);
 	assert_int_equal(played.verified, 0);
+}
+
+/* A server that tells no time (flavor ldap), of a user for whom no bind may be made: the record alone has to do. */
+static void play_without_a_clock(int64_t written_ahead_s)
+{
+	played.clock_ahead_s = INT64_MIN;
+	played.alice.policy = (struct password_policy){ .source = POLICY_UNKNOWN };
+	played.alice.bad_passwords = -1;
+	played.written_at_s = clock_now_ms() / 1000 + written_ahead_s;
+}
+
+static const struct { int64_t written_ahead_s; enum status code; } without_a_clock[] = { { 0, STATUS_OK }, { 4, STATUS_OK }, { 10, STATUS_OUTCOME_UNKNOWN }, { 60, STATUS_OUTCOME_UNKNOWN } };
+
+/* Another agent, of the same account, has set another password a while after our connection was lost. */
+static void test_lost_answer_of_a_server_without_a_clock(void **state)
+{
+	for (size_t i = 0; i < sizeof without_a_clock / sizeof without_a_clock[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		play_without_a_clock(without_a_clock[i].written_ahead_s);
+		settle(*state, WRITE_LOST_APPLIED, without_a_clock[i].code);
+		assert_int_equal(played.verified, 0);
+	}
+}
+
+/* However long the agent was away. */
+static void test_crash_beside_a_server_without_a_clock(void **state)
+{
+	for (size_t i = 0; i < sizeof without_a_clock / sizeof without_a_clock[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		struct scene *scene = *state;
+		play_without_a_clock(without_a_clock[i].written_ahead_s);
+		played.writing = WRITE_LOST_APPLIED;
+		ask(scene, (struct ask){ OP_RESET, GOOD });
+		while (scene->count == 0)
+			event_base_loop(scene->base, EVLOOP_ONCE);
+		close_scene(scene);
+		clock_ahead_ms = 100000;
+		open_scene(scene);
+		run_until(scene, 1);
+		assert_int_equal(scene->results[scene->count - 1].code, without_a_clock[i].code);
+		assert_int_equal(played.verified, 0);
+	}
 }
 
 /* Tried before -------------------------------------------------------------------------------------------------------------------------- */
@@ -2105,6 +2178,43 @@ static void crash_with_two_intents(struct scene *scene, enum writing second, enu
 	assert_string_equal(scene->results[1].request_id, scene->results[0].request_id);
 	assert_int_equal(played.written, 1);
 	assert_int_equal(played.second.written, 1);
+}
+
+/* Each write's loss is told by its own intent: between the two an administrator may have written through the first server. */
+static void test_crash_with_two_intents_far_apart(void **state)
+{
+	static const struct { unsigned behind_s; bool on_second; enum status code; } rows[] = { { 1, false, STATUS_OK }, { 12, false, STATUS_OUTCOME_UNKNOWN }, { 20, true, STATUS_OK }, { 32, true, STATUS_OUTCOME_UNKNOWN } };
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		struct scene *scene = *state;
+		int64_t began_s = clock_now_ms() / 1000;
+		played.stepwise = played.second.up = true;
+		played.second.writing = played.writing = WRITE_LOST;
+		played.alice.policy.lockout_threshold = 1; /* no bind */
+		ask(scene, (struct ask){ OP_RESET, GOOD });
+		while (played.written == 0)
+			event_base_loop(scene->base, EVLOOP_ONCE);
+		clock_ahead_ms = 20000;
+		while (scene->count == 0)
+			event_base_loop(scene->base, EVLOOP_ONCE);
+		assert_int_equal(played.second.written, 1);
+		close_scene(scene);
+		clock_ahead_ms = 40000;
+		played.stepwise = false;
+		if (rows[i].on_second) {
+			played.second.version++;
+			played.second.usn = 9000;
+			memcpy(played.second.originator, there, 16);
+			played.second.written_at_s = began_s + rows[i].behind_s;
+		} else {
+			played.version++;
+			played.usn = 9000;
+			played.written_at_s = began_s + rows[i].behind_s;
+		}
+		open_scene(scene);
+		run_until(scene, 1);
+		assert_string_equal(status_code(scene->results[scene->count - 1].code), status_code(rows[i].code));
+	}
 }
 
 static void test_crash_with_two_intents(void **state) { crash_with_two_intents(*state, WRITE_LOST_APPLIED, STATUS_OK); }
@@ -2674,16 +2784,16 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		ROW(test_reset), 
 		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_and_a_clock_that_is_set_back), ROW(test_lost_answer_without_a_timer), ROW(test_an_answer_that_left_it_open), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
-		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_behind_a_bind_counts), ROW(test_crash_and_anothers_later_write), ROW(test_another_agent_has_done_it), ROW(test_change_to_the_same_that_may_have_been_done), ROW(test_held_up_until_another_agent_has_done_it), ROW(test_one_wrong_one_an_hour_whatever_is_allowed), ROW(test_bind_on_a_full_disk), ROW(test_bind_on_a_full_disk_of_a_replaced_one), ROW(test_no_success_becomes_a_refusal), ROW(test_nobody_can_tell_what_was_done_before), ROW(test_a_record_that_is_young_or_cannot_be_read), ROW(test_lost_answer_beside_a_young_record), ROW(test_a_young_record_is_no_overtaker), ROW(test_a_refusal_is_held_against_the_record),
+		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_behind_a_bind_counts), ROW(test_crash_and_anothers_later_write), ROW(test_lost_answer_of_a_server_without_a_clock), ROW(test_crash_beside_a_server_without_a_clock), ROW(test_another_agent_has_done_it), ROW(test_change_to_the_same_that_may_have_been_done), ROW(test_held_up_until_another_agent_has_done_it), ROW(test_one_wrong_one_an_hour_whatever_is_allowed), ROW(test_bind_on_a_full_disk), ROW(test_bind_on_a_full_disk_of_a_replaced_one), ROW(test_no_success_becomes_a_refusal), ROW(test_nobody_can_tell_what_was_done_before), ROW(test_a_record_that_is_young_or_cannot_be_read), ROW(test_lost_answer_beside_a_young_record), ROW(test_a_young_record_is_no_overtaker), ROW(test_a_refusal_is_held_against_the_record),
 		ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
 		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_nothing_is_written_before_it_is_delivered_again), ROW(test_it_expires_where_it_is_not_delivered_again), ROW(test_what_nobody_else_is_asked_for_goes_on), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_overload_is_told_once_it_would_survive), ROW(test_nothing_from_before_a_dropped_refusal), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time), ROW(test_nothing_from_before_what_is_forgotten),
-		ROW(test_one_at_a_time_for_one_user),
+		ROW(test_one_at_a_time_for_one_user), ROW(test_no_turn_before_it_expires),
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),
 		ROW(test_lost_answer_and_a_later_write), ROW(test_lost_answer_and_two_writes), ROW(test_lost_answer_applied_by_a_clock_of_its_own), ROW(test_lost_answer_of_a_server_that_comes_back), ROW(test_skew_is_seen_while_reading),
 		ROW(test_second_write), ROW(test_nothing_is_told_before_it_is_recorded), ROW(test_second_unlock), ROW(test_second_server_has_the_first_write), ROW(test_first_write_comes_while_the_second_is_prepared), ROW(test_second_server_has_anothers_write), ROW(test_second_server_alone_has_the_first_write), ROW(test_anothers_write_is_anothers_everywhere),
 		ROW(test_no_second_write_over_another), ROW(test_no_second_write_where_it_would_not_stand), ROW(test_second_write_on_a_stale_server), ROW(test_no_second_write_out_of_scope),
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
-		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand), ROW(test_without_versions_no_server_is_ahead),
+		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_crash_with_two_intents_far_apart), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand), ROW(test_without_versions_no_server_is_ahead),
 		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_of_an_older_version), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
 		ROW(test_what_another_agent_has_done_meanwhile_is_not_done_again), ROW(test_the_channels_loss_is_heard_before_the_write), ROW(test_no_second_write_while_undelivered), ROW(test_read_again_behind_a_wrong_bind),
 		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_overtaken_by_another_agent), ROW(test_scope_without_memory_stays), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written), ROW(test_a_refusal_that_is_forgotten_was_not_told), ROW(test_a_refusal_is_told_when_the_disk_is_well), ROW(test_what_is_ahead_keeps_nobody_out),
