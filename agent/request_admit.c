@@ -33,9 +33,29 @@ enum status request_judge_state(struct request *request)
 static void handle_turn(void *arg)
 {
 	struct request *request = arg;
+	request_stop_timer(request);
 	request->waits_for_turn = false;
 	request->has_turn = true;
 	request_resume(request, request->all->closing ? STATUS_DIRECTORY_UNAVAILABLE : STATUS_OK);
+}
+
+/* Whatever holds up the one in front: that may be a disk which takes nothing. */
+static void handle_exp(evutil_socket_t fd, short what, void *arg)
+{
+	struct request *request = arg;
+	request_make_room(request);
+	request_resume(request, STATUS_REQUEST_EXPIRED);
+}
+
+static enum status wait_for_turn(struct request *request)
+{
+	int64_t left_ms = request->claims->exp * 1000 - clock_now_ms();
+	if (!request_set_timer(request, left_ms > 0 ? left_ms : 0, handle_exp)) {
+		limits_end_turn(request->all->world.limits, &request->turn);
+		return STATUS_AGENT_INTERNAL;
+	}
+	request->waits_for_turn = request->pending = true;
+	return STATUS_OK;
 }
 
 static bool is_settled_now(const struct request *request)
@@ -55,8 +75,7 @@ enum status request_take_turn(struct request *request)
 	bool now = false;
 	enum status status = limits_take_turn(request->all->world.limits, request->entry.user_guid, &request->turn, &now);
 	request->has_turn = status == STATUS_OK && now;
-	request->waits_for_turn = request->pending = status == STATUS_OK && !now;
-	return status;
+	return status == STATUS_OK && !now ? wait_for_turn(request) : status;
 }
 
 enum status request_admit_write(struct request *request)

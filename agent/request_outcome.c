@@ -124,7 +124,9 @@ static void handle_unrecorded(struct request *request)
 		request_wake(request, RECORD_AGAIN_S * 1000, record_again);
 		return;
 	}
-	request->result.code = STATUS_AGENT_JOURNAL;
+	/* What came too late is so by time alone. */
+	if (request->result.code != STATUS_REQUEST_EXPIRED)
+		request->result.code = STATUS_AGENT_JOURNAL;
 	leave_unrecorded(request);
 }
 
