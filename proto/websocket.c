@@ -140,6 +140,13 @@ static void begin_closing(struct websocket *ws)
 		arm(ws);
 }
 
+static void begin_closing_by_peer(struct websocket *ws)
+{
+	begin_closing(ws);
+	if (ws->state != ENDED && ws->callbacks.closing)
+		ws->callbacks.closing(ws, &ws->closed, ws->callbacks.arg);
+}
+
 /* Closes because of what the peer did (or did not): nothing more is read. */
 static void fail(struct websocket *ws, enum status status, unsigned code, const char *why)
 {
@@ -157,7 +164,7 @@ static void fail(struct websocket *ws, enum status status, unsigned code, const 
 		return;
 	}
 	wslay_event_shutdown_read(ws->wslay);
-	begin_closing(ws);
+	begin_closing_by_peer(ws);
 }
 
 /* Everything queued in wslay goes to the bufferevent; true while the connection stands. */
@@ -266,7 +273,7 @@ static void on_peer_close(struct websocket *ws)
 		set_closed(ws, STATUS_CHANNEL_CLOSED, text);
 	}
 	if (ws->state == OPEN)
-		begin_closing(ws);
+		begin_closing_by_peer(ws);
 	else
 		linger_when_flushed(ws);
 }
@@ -278,7 +285,7 @@ static void on_wslay_refused(struct websocket *ws)
 	set_closed(ws, code == 1009 ? STATUS_CHANNEL_TOO_BIG : STATUS_CHANNEL_PROTOCOL,
 	           code == 1009 ? "a message above the limit" : code == 1007 ? "a message that is not UTF-8" : "a malformed frame");
 	if (ws->state == OPEN)
-		begin_closing(ws);
+		begin_closing_by_peer(ws);
 	else
 		linger_when_flushed(ws);
 }

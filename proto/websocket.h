@@ -27,6 +27,9 @@ struct websocket_callbacks {
 	void (*open)(struct websocket *websocket, void *arg);
 	/* One whole message: text, valid UTF-8, at most max_message_bytes. Borrowed. */
 	void (*message)(struct websocket *websocket, struct bytes message, void *arg);
+	/* The peer has closed, or is being closed for what it did: nothing passes any more, either way, and `closed` comes when the closing handshake is over, seconds later perhaps; `closed` here is what is known so far.
+	 * Not where the owner closes, nor where there is no handshake. The websocket is not to be freed in it. May be NULL. */
+	void (*closing)(struct websocket *websocket, const struct websocket_closed *closed, void *arg);
 	/* Exactly once, whichever way it ended; nothing is called afterwards. The owner frees it. */
 	void (*closed)(struct websocket *websocket, const struct websocket_closed *closed, void *arg);
 	void *arg;

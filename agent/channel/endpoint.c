@@ -35,7 +35,8 @@ struct endpoint {
 	struct tls_peer peer;
 
 	struct backoff backoff;
-	int64_t up_at_us;             /* 0: it was not up */
+	int64_t up_at_us;             /* 0: it was not up, or it has been told that it is no more */
+	int64_t pause_ms;             /* CLOSING: before the next try */
 	enum status last_status;      /* what `down` said last */
 	unsigned heard;               /* messages since it is up: a third one comes to whoever was let in (proto/README.md 5.1) */
 	char refusal[160];            /* how the last channel was refused by the service behind its opening; "": it was not */
@@ -108,23 +109,17 @@ static enum status effective_status(const struct websocket_closed *closed)
 	return closed->status;
 }
 
-static void finish_stopping(struct endpoint *endpoint)
+/* That it is down was told when the closing began. */
+static void finish_closing(struct endpoint *endpoint)
 {
-	struct endpoint_down down = { .status = STATUS_CHANNEL_CLOSED, .close_code = 1006, .reason = "closed by this side", .was_up = true, .changed = true };
-	bool was_up = endpoint->up_at_us != 0;
 	drop_parts(endpoint);
-	if (was_up)
-		endpoint->since_ms = clock_now_ms();
-	endpoint->up_at_us = 0;
 	if (!endpoint->wanted) {
 		set_state(endpoint, STOPPED);
 		endpoint->callbacks.stopped(endpoint, endpoint->callbacks.arg);
 		return;
 	}
 	set_state(endpoint, PAUSED);
-	set_deadline(endpoint, 0);
-	if (was_up)
-		endpoint->callbacks.down(endpoint, &down, endpoint->callbacks.arg);
+	set_deadline(endpoint, endpoint->pause_ms);
 }
 
 #define MESSAGES_BEFORE_WELCOME 2
@@ -141,26 +136,32 @@ static bool is_news(struct endpoint *endpoint, const struct websocket_closed *cl
 	return !same;
 }
 
-/* Every way a connection or a try ends comes by here. */
-static void lose(struct endpoint *endpoint, const struct websocket_closed *closed, enum status status)
+static struct endpoint_down note_loss(struct endpoint *endpoint, const struct websocket_closed *closed, enum status status)
 {
 	uint32_t random;
 	bool was_up = endpoint->up_at_us != 0;
 	int64_t up_ms = was_up ? (clock_monotonic_us() - endpoint->up_at_us) / 1000 : 0;
 	struct endpoint_down down = { .status = status, .close_code = was_up ? closed->close_code : 0, .reason = closed->reason, .http_status = closed->http_status,
 		                      .retry_after = closed->retry_after, .was_up = was_up };
-	if (endpoint->state == CLOSING) {
-		finish_stopping(endpoint);
-		return;
-	}
 	down.changed = is_news(endpoint, closed, status);
-	drop_parts(endpoint);
 	random_bytes(&random, sizeof random);
 	down.next_try_ms = backoff_next_ms(&endpoint->backoff, backoff_pace_of(closed->close_code, closed->http_status), up_ms, closed->retry_after, random);
 	if (was_up || !endpoint->since_ms)
 		endpoint->since_ms = clock_now_ms();
 	endpoint->up_at_us = 0;
 	endpoint->last_status = status;
+	return down;
+}
+
+/* Every way a connection or a try ends comes by here. */
+static void lose(struct endpoint *endpoint, const struct websocket_closed *closed, enum status status)
+{
+	if (endpoint->state == CLOSING) {
+		finish_closing(endpoint);
+		return;
+	}
+	struct endpoint_down down = note_loss(endpoint, closed, status);
+	drop_parts(endpoint);
 	set_state(endpoint, PAUSED);
 	set_deadline(endpoint, down.next_try_ms);
 	endpoint->callbacks.down(endpoint, &down, endpoint->callbacks.arg);
@@ -182,7 +183,7 @@ static void on_late(struct endpoint *endpoint)
 
 static void on_close_late(struct endpoint *endpoint)
 {
-	finish_stopping(endpoint);
+	finish_closing(endpoint);
 }
 
 /* Up -------------------------------------------------------------------------------------------------------------------------------- */
@@ -212,6 +213,18 @@ static void on_websocket_message(struct websocket *websocket, struct bytes messa
 	endpoint->callbacks.message(endpoint, message, endpoint->callbacks.arg);
 }
 
+/* The service counts from its close frame, and may ask another agent a second later: it is told now. */
+static void on_websocket_closing(struct websocket *websocket, const struct websocket_closed *closed, void *arg)
+{
+	struct endpoint *endpoint = arg;
+	if (endpoint->state != UP)
+		return;
+	struct endpoint_down down = note_loss(endpoint, closed, effective_status(closed));
+	endpoint->pause_ms = down.next_try_ms;
+	set_state(endpoint, CLOSING);
+	endpoint->callbacks.down(endpoint, &down, endpoint->callbacks.arg);
+}
+
 static void on_websocket_closed(struct websocket *websocket, const struct websocket_closed *closed, void *arg)
 {
 	struct websocket_closed copy = *closed; /* it goes with the websocket */
@@ -220,7 +233,7 @@ static void on_websocket_closed(struct websocket *websocket, const struct websoc
 
 static void begin_upgrade(struct endpoint *endpoint)
 {
-	struct websocket_callbacks callbacks = { on_websocket_open, on_websocket_message, on_websocket_closed, endpoint };
+	struct websocket_callbacks callbacks = { on_websocket_open, on_websocket_message, on_websocket_closing, on_websocket_closed, endpoint };
 	struct websocket_options options = websocket_defaults;
 	struct bufferevent *bev = endpoint->handshake;
 	options.ping_interval_ms = (unsigned)endpoint->settings->ping_interval_ms;
@@ -338,21 +351,25 @@ void endpoint_start(struct endpoint *endpoint)
 	set_deadline(endpoint, 0);
 }
 
+/* What is queued goes out; nothing else passes from now on. */
 static void close_websocket(struct endpoint *endpoint, unsigned close_code, const char *reason)
 {
+	struct endpoint_down down = { .status = STATUS_CHANNEL_CLOSED, .close_code = 1006, .reason = reason, .was_up = true, .changed = endpoint->wanted };
+	endpoint->since_ms = clock_now_ms();
+	endpoint->up_at_us = endpoint->pause_ms = 0;
 	set_state(endpoint, CLOSING);
 	websocket_close(endpoint->websocket, close_code, reason);
+	endpoint->callbacks.down(endpoint, &down, endpoint->callbacks.arg);
 }
 
 void endpoint_stop(struct endpoint *endpoint, unsigned close_code, const char *reason)
 {
 	endpoint->wanted = false;
-	if (endpoint->state == CLOSING)
-		return;
+	endpoint->pause_ms = 0;
 	if (endpoint->state == UP)
 		close_websocket(endpoint, close_code, reason);
-	else
-		finish_stopping(endpoint);
+	else if (endpoint->state != CLOSING)
+		finish_closing(endpoint);
 }
 
 static bool same_way(const struct endpoint *endpoint, const struct settings *settings)
@@ -365,6 +382,9 @@ void endpoint_reconfigure(struct endpoint *endpoint, const struct settings *sett
 {
 	bool same = same_way(endpoint, settings);
 	endpoint->settings = settings;
+	endpoint->pause_ms = 0;
+	if (endpoint->state == UP && !same)
+		close_websocket(endpoint, 1001, "reconfigured");
 	if (strcmp(endpoint->url_text, settings->endpoint_urls.items[endpoint->number]) != 0) {
 		char *copy = strdup(settings->endpoint_urls.items[endpoint->number]);
 		if (copy) {
@@ -375,15 +395,12 @@ void endpoint_reconfigure(struct endpoint *endpoint, const struct settings *sett
 	switch (endpoint->state) {
 	case STOPPED:
 	case CLOSING:
-		return;
 	case UP:
-		if (!same)
-			close_websocket(endpoint, 1001, "reconfigured");
 		return;
 	default:
 		/* A try with the old settings says nothing about the new ones, and an administrator is waiting. */
 		endpoint->backoff.failures = 0;
-		finish_stopping(endpoint);
+		finish_closing(endpoint);
 	}
 }
 

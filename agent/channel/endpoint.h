@@ -25,7 +25,7 @@ struct endpoint_callbacks {
 	void (*up)(struct endpoint *endpoint, const struct tls_peer *peer, bool news, void *arg);
 	void (*let_in)(struct endpoint *endpoint, const struct tls_peer *peer, void *arg);
 	void (*message)(struct endpoint *endpoint, struct bytes message, void *arg);
-	/* After each try that failed and each loss. */
+	/* After each try that failed and each loss, at once: where a closing handshake follows, before that. Likewise where it was up and this side closes it (endpoint_stop, endpoint_reconfigure). */
 	void (*down)(struct endpoint *endpoint, const struct endpoint_down *down, void *arg);
 	/* After endpoint_stop: nothing is open any more. */
 	void (*stopped)(struct endpoint *endpoint, void *arg);
@@ -39,9 +39,9 @@ enum status endpoint_new(struct event_base *base, uint8_t number, const struct s
 void endpoint_free(struct endpoint *endpoint);
 
 void endpoint_start(struct endpoint *endpoint);
-/* Closes with `close_code`, then `stopped`. Starting again before that is allowed: it waits for the end of the old one. */
+/* Closes with `close_code`: `down` where it was up, and then `stopped`, from in here where there is nothing to close. Starting again before that is allowed: it waits for the end of the old one. */
 void endpoint_stop(struct endpoint *endpoint, unsigned close_code, const char *reason);
-/* Other settings for the next try; where they name another way (URL, proxy), the present connection is closed with 1001. A pause is cut short. */
+/* Other settings for the next try; where they name another way (URL, proxy), the present connection is closed with 1001 (`down`). A pause is cut short. */
 void endpoint_reconfigure(struct endpoint *endpoint, const struct settings *settings);
 
 bool endpoint_is_up(const struct endpoint *endpoint);

@@ -184,11 +184,12 @@ static void lose_socket(struct relay *relay, const char *why)
 	changed(relay);
 }
 
+/* NULL: it is gone from the settings. */
 static bool close_endpoint(struct endpoint *endpoint, struct bytes payload)
 {
 	struct packet_close close;
 	bool good = packet_parse_close(payload, &close) == STATUS_OK;
-	if (good)
+	if (good && endpoint)
 		endpoint_close(endpoint, close.close_code, close.reason);
 	return good;
 }
@@ -235,17 +236,15 @@ static const char *take_packet(struct relay *relay, const struct packet *packet)
 	case PACKET_DOWN:
 		return hold(relay, packet->payload) ? NULL : "a malformed hold";
 	case PACKET_FRAME:
-		if (!endpoint)
-			return "a frame for an endpoint that does not exist";
 		if (!utf8_valid(packet->payload))
 			return "a frame that is not text";
 		CRASH_POINT(FRAME_TAKEN);
-		endpoint_send(endpoint, packet->payload);
+		/* One that is gone from the settings: it was sent before writebackd heard of that, and is lost as with any channel that ends. */
+		if (endpoint)
+			endpoint_send(endpoint, packet->payload);
 		CRASH_POINT(FRAME_QUEUED);
 		return NULL;
 	case PACKET_CLOSE:
-		if (!endpoint)
-			return "a close for an endpoint that does not exist";
 		return close_endpoint(endpoint, packet->payload) ? NULL : "a malformed close";
 	case PACKET_UP:
 		break;
@@ -350,7 +349,7 @@ void relay_reconfigure(struct relay *relay, const struct settings *settings)
 		} else if (endpoint) {
 			relay->endpoints[i] = NULL;
 			relay->closing++;
-			endpoint_stop(endpoint, 1001, "reconfigured");
+			endpoint_stop(endpoint, 1001, "removed from the settings");
 		} else if (i < settings->endpoint_urls.count && add_endpoint(relay, (uint8_t)i) != STATUS_OK) {
 			log_event(LOG_ERR, "channel.endpoint", NULL, "out of memory: endpoint %zu is left out", i);
 		}

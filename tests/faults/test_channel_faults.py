@@ -154,6 +154,27 @@ def test_every_way_to_end_tls_is_a_cut(bench, raw, good_tls, part):
         assert frames == [b"after"] and up == 2
 
 
+@pytest.mark.parametrize("last, code, close_code", [(Peer.frame(b"\x03\xe9later", 0x88), "channel.closed", 1001), (Peer.frame(b"x" * 65537), "channel.too_big", 1006)])
+def test_the_end_is_told_before_the_handshake_is_over(bench, raw, good_tls, last, code, close_code):
+    """The service counts from the close frame before it asks another agent; its end of TCP may come much later, or never."""
+    ended = []
+
+    def script(peer, number):
+        peer.upgrade()
+        if number == 0:
+            peer.write(peer.frame(b"before") + last)
+            peer.swallow()
+            ended.append(time.monotonic())
+    agent = bench.start(raw(script, good_tls).url())
+    agent.expect("U")
+    assert agent.expect("F") == b"before"
+    down, told = agent.expect("D"), time.monotonic()
+    assert (down["code"], down["close_code"]) == (code, close_code)
+    assert agent.take()[0] == "U"  # once, and it comes back
+    until(lambda: ended)
+    assert ended[0] - told > 0.5  # the second that a peer is given for its end of TCP
+
+
 # Silence ----------------------------------------------------------------------------------------------------------------------------------------
 
 class SynHole:

@@ -22,7 +22,7 @@ struct rig {
 	struct event_base *base;
 	struct websocket *ws;
 	int fd;
-	unsigned opened, messages, closes;
+	unsigned opened, messages, closings, closes;
 	char last[65536 + 1];
 	size_t last_size;
 	struct websocket_closed closed;
@@ -50,6 +50,15 @@ static void on_message(struct websocket *ws, struct bytes message, void *arg)
 		rig->on_message(rig);
 }
 
+static void on_closing(struct websocket *ws, const struct websocket_closed *closed, void *arg)
+{
+	struct rig *rig = arg;
+	assert_int_equal(rig->closes, 0);
+	rig->closings++;
+	rig->closed = *closed;
+	assert_int_equal(websocket_send(ws, bytes_of_string("late")), STATUS_CHANNEL_CLOSED);
+}
+
 static void on_closed(struct websocket *ws, const struct websocket_closed *closed, void *arg)
 {
 	struct rig *rig = arg;
@@ -60,7 +69,7 @@ static void on_closed(struct websocket *ws, const struct websocket_closed *close
 static struct rig *rig_new(bool server, const struct websocket_options *options)
 {
 	struct rig *rig = calloc(1, sizeof *rig);
-	struct websocket_callbacks callbacks = { on_open, on_message, on_closed, rig };
+	struct websocket_callbacks callbacks = { on_open, on_message, on_closing, on_closed, rig };
 	int fds[2];
 	rig->base = event_base_new();
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
@@ -581,6 +590,8 @@ static void too_big(void **state)
 		struct rig *rig = server ? rig_new(true, NULL) : open_client(NULL);
 		put_frame(rig, 0x81, server, text, 65537);
 		assert_int_equal(take_close(rig), 1009);
+		assert_int_equal(rig->closings, 1);
+		assert_int_equal(rig->closed.status, STATUS_CHANNEL_TOO_BIG);
 		close(rig->fd);
 		rig->fd = -1;
 		until_closed(rig, 1000);
@@ -742,12 +753,18 @@ static void peer_closes(void **state)
 			put_frame(rig, 0x88, server, rows[i].payload, rows[i].size);
 			put_frame(rig, 0x81, server, "behind", 6);
 			assert_int_equal(take_close(rig), rows[i].answered);
+			/* At once, while TCP stands. */
+			assert_int_equal(rig->closings, 1);
+			assert_int_equal(rig->closes, 0);
+			assert_int_equal(rig->closed.close_code, rows[i].code);
+			assert_string_equal(rig->closed.reason, rows[i].reason);
 			assert_int_equal(websocket_send(rig->ws, bytes_of_string("x")), STATUS_CHANNEL_CLOSED);
 			assert_int_equal(rig->eof, server); /* the server ends TCP, the client waits for it */
 			close(rig->fd);
 			rig->fd = -1;
 			until_closed(rig, 500);
 			assert_int_equal(rig->closes, 1);
+			assert_int_equal(rig->closings, 1);
 			assert_int_equal(rig->messages, 0);
 			assert_int_equal(rig->closed.status, STATUS_CHANNEL_CLOSED);
 			assert_int_equal(rig->closed.close_code, rows[i].code);
@@ -781,6 +798,7 @@ static void owner_closes(void **state)
 		rig->fd = -1;
 		until_closed(rig, 500);
 		assert_int_equal(rig->closes, 1);
+		assert_int_equal(rig->closings, 0); /* who closes knows */
 		assert_int_equal(rig->closed.status, STATUS_CHANNEL_CLOSED);
 		assert_int_equal(rig->closed.close_code, 1001);
 		rig_free(rig);
@@ -796,6 +814,7 @@ static void cut(void **state)
 	until_closed(rig, 500);
 	assert_int_equal(rig->messages, 1);
 	assert_int_equal(rig->closes, 1);
+	assert_int_equal(rig->closings, 0);
 	assert_int_equal(rig->closed.status, STATUS_CHANNEL_REFUSED);
 	assert_int_equal(rig->closed.close_code, 1006);
 	rig_free(rig);
@@ -883,7 +902,7 @@ static void upgrade_with_bytes_behind_it(void **state)
 	/* A client that sends at once: the bytes are in the bufferevent before the server's websocket exists. */
 	struct event_base *base = event_base_new();
 	struct rig *rig = calloc(1, sizeof *rig);
-	struct websocket_callbacks callbacks = { on_open, on_message, on_closed, rig };
+	struct websocket_callbacks callbacks = { on_open, on_message, on_closing, on_closed, rig };
 	int fds[2];
 	uint8_t bytes[64];
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
