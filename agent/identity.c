@@ -238,7 +238,7 @@ enum status identity_adopt_key_set(struct identity *identity, struct bytes jws, 
 	enum status status = key_set_verify(jws, identity->root, identity->issuer, now_s, &fresh);
 	if (status != STATUS_OK)
 		return status;
-	bool same = identity->key_set_jws && bytes_equal(bytes_of_string(identity->key_set_jws), jws);
+	bool same = identity->key_set_jws && bytes_equal(jose_signed_part(bytes_of_string(identity->key_set_jws)), jose_signed_part(jws));
 	bool stale = fresh.version < identity->key_set_floor || (!same && identity->key_set_jws && fresh.version == identity->key_set.version);
 	if (same || stale) {
 		key_set_clear(&fresh);

@@ -11,7 +11,7 @@
 struct refusals;
 struct refusal {
 	char request_id[UUID_SIZE];
-	uint8_t frame_sha256[32];
+	uint8_t frame_sha256[32];   /* as the journal's */
 	int64_t exp;
 	enum status code;
 };

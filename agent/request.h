@@ -42,7 +42,8 @@ void requests_handle(struct requests *requests, uint8_t endpoint, struct bytes p
 void requests_channel_ready(struct requests *requests);
 /* The channel to this endpoint is lost. A request with `failover_after` that came over it begins no write until it is delivered again. */
 void requests_channel_lost(struct requests *requests, uint8_t endpoint);
-/* A frame that cannot be verified: answered with its SHA-256, at most ten a second; agent.internal where it was the agent that failed (JOSE_INTERNAL). */
+/* A frame that cannot be verified: answered with its SHA-256, at most ten a second; agent.internal where it was the agent that failed (JOSE_INTERNAL). One that was verified
+ * before and taken in, by a key that is believed no more, has its recorded outcome for an answer, or none. */
 void requests_handle_unverified(struct requests *requests, uint8_t endpoint, struct bytes frame, enum jose_reason reason);
 /* The journal's number that holds when the latch was opened last, milliseconds since 1970: writes before it do not count any more. */
 #define REQUESTS_RESUMED_MS "resumed_ms"

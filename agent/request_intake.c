@@ -16,12 +16,32 @@ static struct request *find_running(const struct requests *requests, const struc
 	return NULL;
 }
 
+/* Two good signatures of one message are easily made of one (proto/README.md 2.1): what is signed is what was said. The service knows its frame by all of it. */
+static void hash_frame(struct bytes frame, uint8_t ret_signed[32], uint8_t ret_whole[32])
+{
+	sha256(jose_signed_part(frame), ret_signed);
+	sha256(frame, ret_whole);
+}
+
+/* Rows that an older version has left hold the hash of the whole frame. */
+static bool is_hash_of(const uint8_t known[32], const uint8_t signed_sha256[32], const uint8_t whole_sha256[32])
+{
+	return memcmp(known, signed_sha256, 32) == 0 || memcmp(known, whole_sha256, 32) == 0;
+}
+
 /* Answered before, and not recorded: the same bytes get the same answer. */
 static void answer_again(struct request *request, const struct refusal *refusal)
 {
 	request->result.code = refusal->code;
 	request_send_result(request);
 	request_free(request);
+}
+
+/* Once it may be told. An acknowledged outcome was on disk before it was told: what waits is the acknowledgement. */
+static void tell_outcome(struct requests *requests, uint8_t endpoint, const struct journal_entry *entry)
+{
+	if (entry->result && (!entry->pending || entry->acknowledged))
+		requests->world.send(endpoint, entry->result, requests->world.arg);
 }
 
 /* A delivery of an id that is known: true, and it is dealt with. */
@@ -33,7 +53,7 @@ static bool handle_known(struct requests *requests, struct request *request, str
 	if (!running && !entry && !refusal)
 		return false;
 	const uint8_t *known = running ? running->entry.frame_sha256 : entry ? entry->frame_sha256 : refusal->frame_sha256;
-	if (!bytes_equal(bytes_of(known, 32), bytes_of(request->entry.frame_sha256, 32))) {
+	if (!is_hash_of(known, request->entry.frame_sha256, request->frame_sha256)) {
 		/* Addressed by the frame: what carried the id first has an outcome of its own, and this is not it. */
 		request->result.reason = strdup("jti");
 		request->result.request_id[0] = '\0';
@@ -52,9 +72,8 @@ static bool handle_known(struct requests *requests, struct request *request, str
 	}
 	if (running)
 		request_delivered_again(running, request->endpoint);
-	/* An acknowledged outcome was on disk before it was told: what waits is the acknowledgement. */
-	if (entry && entry->result && (!entry->pending || entry->acknowledged))
-		requests->world.send(request->endpoint, entry->result, requests->world.arg);
+	if (entry)
+		tell_outcome(requests, request->endpoint, entry);
 	request_free(request);
 	return true;
 }
@@ -120,7 +139,7 @@ void requests_handle(struct requests *requests, uint8_t endpoint, struct bytes p
 		return;
 	request->endpoint = endpoint;
 	request->started_us = request->marked_us = started_us;
-	sha256(frame, request->entry.frame_sha256);
+	hash_frame(frame, request->entry.frame_sha256, request->frame_sha256);
 	start(request, payload);
 }
 
@@ -136,13 +155,43 @@ static bool take_unverified_token(struct requests *requests)
 	return true;
 }
 
+struct sought {
+	uint8_t signed_sha256[32], whole_sha256[32];
+	const struct journal_entry *entry;
+};
+
+static bool is_another(const struct journal_entry *entry, void *arg)
+{
+	struct sought *sought = arg;
+	if (is_hash_of(entry->frame_sha256, sought->signed_sha256, sought->whole_sha256))
+		sought->entry = entry;
+	return !sought->entry;
+}
+
+/* A frame that was verified and taken in, by a key that is believed no more: "not acted on" would be false of it. It tells what is known and sets nothing going, for anyone may bring it.
+ * What was refused without being recorded is not looked for: to be refused once more is no lie. */
+static bool is_known_frame(struct requests *requests, uint8_t endpoint, struct bytes frame)
+{
+	struct sought sought = { 0 };
+	hash_frame(frame, sought.signed_sha256, sought.whole_sha256);
+	for (const struct request *request = requests->first; request; request = request->next)
+		if (is_hash_of(request->entry.frame_sha256, sought.signed_sha256, sought.whole_sha256))
+			return true;
+	journal_each(requests->world.journal, is_another, &sought);
+	if (sought.entry)
+		tell_outcome(requests, endpoint, sought.entry);
+	return sought.entry != NULL;
+}
+
 void requests_handle_unverified(struct requests *requests, uint8_t endpoint, struct bytes frame, enum jose_reason reason)
 {
-	struct request *request = !requests->closing && take_unverified_token(requests) ? request_new(requests) : NULL;
+	if (requests->closing || !take_unverified_token(requests) || is_known_frame(requests, endpoint, frame))
+		return;
+	struct request *request = request_new(requests);
 	if (!request)
 		return;
 	request->endpoint = endpoint;
-	sha256(frame, request->entry.frame_sha256);
+	hash_frame(frame, request->entry.frame_sha256, request->frame_sha256);
 	/* That memory was out says nothing of the signature, and nothing of what an earlier delivery of the same bytes has done. */
 	if (reason != JOSE_INTERNAL)
 		request->result.reason = strdup(jose_reason_name(reason));

@@ -31,6 +31,7 @@ struct request {
 	struct request *next, *previous;
 	const struct request_stage *stage;        /* the next to run */
 	uint8_t endpoint;                 /* where it came, or came again, last */
+	uint8_t frame_sha256[32];         /* of the whole frame: the service knows it by that. The entry's is of what is signed */
 	int64_t started_us, marked_us;
 	struct verified_request *verified;/* NULL: found in the journal at the start */
 	const struct request_claims *claims;

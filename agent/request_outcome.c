@@ -211,7 +211,7 @@ void request_finish(struct request *request, enum status status)
 	request->result.code = status;
 	/* Without an id it can be addressed by the frame alone. */
 	if (!request->result.request_id[0])
-		hex_encode(bytes_of(request->entry.frame_sha256, 32), request->result.frame_sha256);
+		hex_encode(bytes_of(request->frame_sha256, 32), request->result.frame_sha256);
 	count_for_limits(request, status);
 	request->result.duration_us[STAGE_TOTAL] = clock_monotonic_us() - request->started_us;
 	if (is_anonymous(request))

@@ -180,7 +180,7 @@ static enum jose_reason verify_input(const struct jose_key *key, struct bytes in
 
 	if (reason != JOSE_OK)
 		return reason;
-	/* A high s is accepted: ECDSA peers make both, and no identity here depends on a signature's bytes. */
+	/* A high s is accepted: ECDSA peers make both. So anyone can give a message another signature that is good (jose_signed_part). */
 	if (size != JOSE_SIGNATURE_SIZE || !is_scalar(raw) || !is_scalar(raw + JOSE_COORDINATE))
 		return JOSE_SIGNATURE;
 	if (!jose_digest(key, &input, 1, digest))
@@ -233,6 +233,12 @@ enum jose_reason jose_verify(struct bytes jws, const char *const *typs, const st
 	if (reason == JOSE_OK && ret_key)
 		*ret_key = key;
 	return reason;
+}
+
+struct bytes jose_signed_part(struct bytes jws)
+{
+	const uint8_t *dot = memrchr(jws.data, '.', jws.size);
+	return bytes_of(jws.data, dot ? (size_t)(dot - jws.data) : jws.size);
 }
 
 enum jose_reason jose_peek_typ(const struct jose_keys *keys, struct bytes jws, char ret_typ[JOSE_TYP_SIZE])

@@ -85,6 +85,9 @@ enum status jose_sign(struct jose_key *key, const char *typ, struct bytes payloa
 enum jose_reason jose_verify(struct bytes jws, const char *const *typs, const struct jose_keys *keys,
                              char **ret_payload, size_t *ret_size, const char **ret_typ, struct jose_key **ret_key) MUST_USE;
 
+/* Header and payload, without the signature: what was said. A good ECDSA signature (r, s) makes another one, (r, n - s), without any key: whether two frames are the same message is told by this part alone.
+ * The whole where there is no dot. */
+struct bytes jose_signed_part(struct bytes jws);
 /* The header's typ, to choose what is to be done with a frame; not to be believed before jose_verify has found the same. `keys`: those that will verify it, or NULL. */
 enum jose_reason jose_peek_typ(const struct jose_keys *keys, struct bytes jws, char ret_typ[JOSE_TYP_SIZE]) MUST_USE;
 

@@ -19,7 +19,7 @@ struct journal;
 enum journal_state { JOURNAL_INTENT, JOURNAL_SETTLING, JOURNAL_OUTCOME, JOURNAL_SETTLING_AGAIN };
 struct journal_entry {
 	char request_id[UUID_SIZE], operation_id[UUID_SIZE];
-	uint8_t frame_sha256[32];
+	uint8_t frame_sha256[32];       /* of what is signed in it, not of the signature (jose_signed_part) */
 	int64_t exp;                    /* seconds */
 	enum journal_state state;
 	/* The intent: what settling needs. Empty strings and zeros where there was none. */

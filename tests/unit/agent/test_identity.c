@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "agent/identity.h"
+#include "tests/unit/proto/jose_forge.h"
 
 #define NOW INT64_C(1790000000)
 #define ISSUER "https://reset.example.org"
@@ -107,6 +108,9 @@ static void save(struct identity *identity)
 	assert_int_equal(done, STATUS_OK);
 }
 
+/* The key set of the enrolment's answer. */
+static char *enrolled_set;
+
 static void enroll(struct identity *identity)
 {
 	struct jose_key *root, *online, *keys[1];
@@ -126,7 +130,8 @@ static void enroll(struct identity *identity)
 	assert_int_equal(enrolment_finish(&enrolment, identity, &(struct enrolment_answer){ AGENT, set }, NOW, keep_status, &done), STATUS_OK);
 	assert_int_equal(done, STATUS_OK);
 	free(jws);
-	free(set);
+	free(enrolled_set);
+	enrolled_set = set;
 	free(payload);
 	json_decref(jwk);
 	jose_key_free(root);
@@ -150,6 +155,8 @@ static int teardown(void **state)
 	char command[128];
 	identity_clear(*state);
 	free(*state);
+	free(enrolled_set);
+	enrolled_set = NULL;
 	snprintf(command, sizeof command, "rm -rf %s", folder);
 	return system(command);
 }
@@ -210,6 +217,23 @@ static void step_by_step(void **state)
 	assert_int_equal(count_keys(identity), 1);
 	reload(identity, NULL);
 	assert_int_equal(count_keys(identity), 1);
+}
+
+/* Enrolled with one of a key set's two signatures, and shown the other. */
+static void the_key_set_of_the_enrolment(void **state)
+{
+	struct identity *identity = *state;
+	char *twin = forge_twin(enrolled_set);
+	for (unsigned i = 0; i < 4; i++) {
+		bool changed = true;
+		enum status done = STATUS_OK;
+		assert_int_equal(identity_adopt_key_set(identity, bytes_of_string(i % 2 ? enrolled_set : twin), NOW, &changed, keep_status, &done), STATUS_OK);
+		assert_false(changed);
+		assert_string_equal(identity->key_set_jws, enrolled_set);
+		if (i == 1)
+			reload(identity, NULL);
+	}
+	free(twin);
 }
 
 static void a_clock_set_back_keeps_nothing_for_years(void **state)
@@ -419,6 +443,7 @@ int main(void)
 	secret_json_init();
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(step_by_step, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_key_set_of_the_enrolment, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_clock_set_back_keeps_nothing_for_years, setup, teardown),
 		cmocka_unit_test_setup_teardown(so_many_in_an_hour, setup, teardown),
 		cmocka_unit_test_setup_teardown(files_of_the_agent_alone, setup, teardown),

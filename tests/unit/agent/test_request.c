@@ -2312,6 +2312,104 @@ static void test_unverified_frames_are_bounded(void **state)
 	assert_int_equal(journal_unacknowledged(scene->journal), 0);
 }
 
+static void ignore_status(enum status status, void *arg) {}
+
+static void bring_unverified(struct scene *scene, const char *frame)
+{
+	requests_handle_unverified(scene->requests, 0, bytes_of_string(frame), JOSE_KID);
+}
+
+/* Taken in and written; then its key is dropped, and it is delivered again. */
+static void test_a_known_frame_is_never_called_unverified(void **state)
+{
+	struct scene *scene = *state;
+	ask(scene, (struct ask){ OP_RESET, GOOD });
+	bring_unverified(scene, scene->asked);
+	assert_int_equal(scene->count, 0);
+	run_until(scene, 1);
+	assert_int_equal(scene->results[0].code, STATUS_OK);
+	for (unsigned count = 1; count < 4; count++) {
+		bring_unverified(scene, scene->asked);
+		assert_int_equal(scene->count, count + 1);
+		assert_int_equal(scene->results[count].code, STATUS_OK);
+		assert_string_equal(scene->results[count].request_id, scene->results[0].request_id);
+		if (count == 1) {
+			close_scene(scene);
+			open_scene(scene);
+		} else if (count == 2)
+			journal_acknowledge(scene->journal, scene->results[0].request_id);
+	}
+	assert_int_equal(played.written, 1);
+	/* Other bytes were not taken in. */
+	AUTO_FREE char *other = strdup(scene->asked);
+	other[1] = ' ';
+	bring_unverified(scene, other);
+	assert_int_equal(scene->count, 5);
+	assert_int_equal(scene->results[4].code, STATUS_REQUEST_SIGNATURE);
+	assert_string_equal(scene->results[4].request_id, "");
+}
+
+/* It sets nothing going either: what waits for its delivery goes on waiting, and a crash's write is settled by the record alone. */
+static void test_a_known_frame_that_does_not_verify_is_no_delivery(void **state)
+{
+	struct scene *scene = *state;
+	played.right = GOOD;
+	crash_in_settling(scene, WRITE_REPLACED);
+	bring_unverified(scene, scene->asked);
+	run_until(scene, 1);
+	assert_int_equal(scene->results[scene->count - 1].code, STATUS_OUTCOME_UNKNOWN);
+	assert_int_equal(played.verified, 0);
+	for (unsigned i = 0; i < scene->count; i++)
+		assert_int_not_equal(scene->results[i].code, STATUS_REQUEST_SIGNATURE);
+}
+
+/* The signature's bytes are not the message's: whoever sees one can make another that is good. */
+static void test_the_other_signature_is_the_same_message(void **state)
+{
+	struct scene *scene = *state;
+	char id[UUID_SIZE];
+	AUTO_FREE char *payload = build_frame(OP_UNLOCK, 0, id);
+	static const char *const forms[] = { "h.p.one", "h.p.other", "h.q.one" };
+	played.alice.lockout_time_set = true;
+	for (unsigned i = 0; i < 3; i++) {
+		unsigned ended = scene->ended;
+		requests_handle(scene->requests, 0, bytes_of_string(payload), bytes_of_string(forms[i]), clock_monotonic_us());
+		if (i != 1)
+			run_until(scene, ended + 1);
+		assert_int_equal(scene->count, i + 1);
+		assert_int_equal(scene->results[i].code, i == 2 ? STATUS_REQUEST_REPLAYED : STATUS_OK);
+	}
+	assert_string_equal(scene->results[1].request_id, id);
+	bring_unverified(scene, "h.p.third");
+	assert_int_equal(scene->results[3].code, STATUS_OK);
+	assert_int_equal(played.written, 1);
+	/* The service knows its frame by all of it. */
+	uint8_t hash[32];
+	char text[65];
+	sha256(bytes_of_string(forms[2]), hash);
+	hex_encode(bytes_of(hash, 32), text);
+	assert_string_equal(scene->results[2].frame_sha256, text);
+}
+
+/* An older version wrote the hash of the whole frame. */
+static void test_row_of_an_older_version(void **state)
+{
+	struct scene *scene = *state;
+	char id[UUID_SIZE];
+	AUTO_FREE char *payload = build_frame(OP_UNLOCK, 0, id);
+	struct journal_entry entry = { .exp = clock_now_ms() / 1000 + 30, .state = JOURNAL_OUTCOME, .op = "unlock", .code = "user.not_found", .outcome_at_ms = clock_now_ms() };
+	strcpy(entry.request_id, id);
+	sha256(bytes_of_string("h.p.one"), entry.frame_sha256);
+	unsigned ended = scene->ended;
+	assert_int_equal(journal_outcome(scene->journal, &entry, ignore_status, NULL), STATUS_OK);
+	requests_handle(scene->requests, 0, bytes_of_string(payload), bytes_of_string("h.p.one"), clock_monotonic_us());
+	bring_unverified(scene, "h.p.one");
+	assert_int_equal(scene->count, 0);
+	assert_int_equal(scene->ended, ended);
+	requests_handle(scene->requests, 0, bytes_of_string(payload), bytes_of_string("h.p.other"), clock_monotonic_us());
+	assert_int_equal(scene->results[0].code, STATUS_REQUEST_REPLAYED);
+}
+
 static void test_memory_is_out_while_verifying(void **state)
 {
 	struct scene *scene = *state;
@@ -2798,7 +2896,7 @@ int main(void)
 		ROW(test_what_another_agent_has_done_meanwhile_is_not_done_again), ROW(test_the_channels_loss_is_heard_before_the_write), ROW(test_no_second_write_while_undelivered), ROW(test_read_again_behind_a_wrong_bind),
 		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_overtaken_by_another_agent), ROW(test_scope_without_memory_stays), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written), ROW(test_a_refusal_that_is_forgotten_was_not_told), ROW(test_a_refusal_is_told_when_the_disk_is_well), ROW(test_what_is_ahead_keeps_nobody_out),
 		ROW(test_ends_anywhere), ROW(test_ends_anywhere_in_settling), ROW(test_ends_anywhere_beside_anothers_write), ROW(test_ends_anywhere_behind_another_agent), ROW(test_ends_anywhere_beside_another_agent), ROW(test_ends_while_others_wait), ROW(test_ends_with_a_full_disk), ROW(test_ends_anywhere_in_a_second_write), ROW(test_ends_before_the_intent), ROW(test_ends_while_the_truth_is_read),
-		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded), ROW(test_memory_is_out_while_verifying),
+		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded), ROW(test_a_known_frame_is_never_called_unverified), ROW(test_a_known_frame_that_does_not_verify_is_no_delivery), ROW(test_the_other_signature_is_the_same_message), ROW(test_row_of_an_older_version), ROW(test_memory_is_out_while_verifying),
 	};
 	return cmocka_run_group_tests_name("request", tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "agent/session.h"
+#include "tests/unit/proto/jose_forge.h"
 
 #define NOW INT64_C(1790000000)
 #define ISSUER "https://reset.example.org"
@@ -282,6 +283,26 @@ static void test_same_version_with_other_bytes(void **state)
 	session_up(scene->session);
 	say_keys_of(scene, scene->root, 3, NOW + 86401);
 	assert_refused(scene);
+}
+
+/* Whoever owns the channel for a moment can show the key set with its other signature, before the true one or behind it: that keeps nobody out. */
+static void test_same_key_set_with_the_other_signature(void **state)
+{
+	struct scene *scene = *state;
+	struct jose_key *const keys[] = { scene->signing };
+	AUTO_FREE char *payload = key_set_build(ISSUER, NOW, NOW + 86400, 3, keys, 1);
+	AUTO_FREE char *jws = NULL;
+	assert_int_equal(jose_sign(scene->root, TYP_KEYS, bytes_of_string(payload), &jws), STATUS_OK);
+	AUTO_FREE char *twin = forge_twin(jws);
+	const char *const shown[] = { twin, jws, twin };
+	for (unsigned i = 0; i < 3; i++) {
+		session_up(scene->session);
+		session_frame(scene->session, bytes_of_string(shown[i]), NOW);
+		assert_int_equal(scene->close_code, 0);
+		assert_int_equal(session_state(scene->session), SESSION_CHALLENGE);
+		assert_int_equal(scene->key_sets, 1);
+		session_down(scene->session);
+	}
 }
 
 static void test_challenge_by_unknown_key(void **state)
@@ -690,7 +711,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		ROW(test_right_order), ROW(test_frame_while_down), ROW(test_not_enrolled), ROW(test_wrong_order), ROW(test_request_before_welcome), ROW(test_key_set_by_another_root),
-		ROW(test_expired_key_set), ROW(test_older_key_set), ROW(test_same_version_with_other_bytes), ROW(test_challenge_by_unknown_key), ROW(test_challenge_by_root),
+		ROW(test_expired_key_set), ROW(test_older_key_set), ROW(test_same_version_with_other_bytes), ROW(test_same_key_set_with_the_other_signature), ROW(test_challenge_by_unknown_key), ROW(test_challenge_by_root),
 		ROW(test_challenge_of_another_issuer), ROW(test_welcome_with_another_nonce), ROW(test_welcome_for_another_agent), ROW(test_replayed_welcome), ROW(test_garbage), ROW(test_too_late),
 		ROW(test_requests_after_welcome), ROW(test_what_only_agents_say), ROW(test_unknown_type_is_ignored_if_signed), ROW(test_acknowledgement), ROW(test_newer_key_set),
 		ROW(test_expired_keys_verify_nothing), ROW(test_drain), ROW(test_another_greeting), ROW(test_pairs_take_turns), ROW(test_the_hello_waits_for_the_disk), ROW(test_the_hello_waits_for_the_last_turn), ROW(test_the_former_pair_names_the_next), ROW(test_without_new_keys_a_refusal_changes_nothing),

@@ -48,6 +48,29 @@ static inline char *forge_jws(const struct jose_key *key, const char *header, co
 	return forge_join(header, payload, bytes_of(raw, sizeof(raw)));
 }
 
+/* The same message with the other good signature, which takes no key: (r, n - s). */
+static inline char *forge_twin(const char *jws)
+{
+	const char *signature = strrchr(jws, '.') + 1;
+	uint8_t raw[64];
+	size_t size;
+	BIGNUM *n = NULL, *s = NULL;
+	char *twin = NULL;
+
+	assert_int_equal(base64url_decode(bytes_of_string(signature), raw, sizeof(raw), &size), STATUS_OK);
+	assert_int_equal(size, sizeof(raw));
+	assert_true(BN_hex2bn(&n, "FFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551") > 0);
+	assert_non_null(s = BN_bin2bn(raw + 32, 32, NULL));
+	assert_int_equal(BN_sub(s, n, s), 1);
+	assert_int_equal(BN_bn2binpad(s, raw + 32, 32), 32);
+	BN_free(n);
+	BN_free(s);
+	AUTO_FREE char *text = base64url_encode_new(bytes_of(raw, sizeof(raw)));
+	assert_true(asprintf(&twin, "%.*s%s", (int)(signature - jws), jws, text) > 0);
+	assert_string_not_equal(twin, jws);
+	return twin;
+}
+
 /* Where part `index` begins. */
 static inline const char *part_of(const char *compact, unsigned index)
 {
