@@ -1,5 +1,6 @@
 /* What another agent may be asked for as well (failover_after, proto/README.md section 7). The service asks it some seconds after it saw the channel end over which this request
- * came: so whoever has lost that channel begins no write until the same bytes come again, which says that no other agent has been asked, or that it has not done it. */
+ * came: so whoever has lost that channel begins no write until the same bytes come again, which says that no other agent has been asked, or that it has not done it. A write may wait
+ * for long before it leaves, for a place in the pipeline or for a bind: it is asked for once more then. */
 #include "agent/request_internal.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -49,6 +50,30 @@ enum status request_await_delivery(struct request *request)
 	          "its channel is lost and the service may ask another agent: nothing is written until it is delivered again");
 	request->awaits_delivery = request->pending = true;
 	return STATUS_OK;
+}
+
+/* Whoever is asked behind the channel's end is asked failover_after later: half of that is for the look and the write, half for how long that end may be on its way. */
+static bool is_look_old(const struct request *request)
+{
+	return request->claims->failover_after && clock_boottime_us() - request->rechecked_us > request->claims->failover_after * 1000000 / 2;
+}
+
+enum status request_still_wanted(void *arg)
+{
+	const struct request *request = arg;
+	enum status status = verified_still_valid(request->verified, clock_now_ms() / 1000);
+	return status == STATUS_OK && (request->undelivered || is_look_old(request)) ? STATUS_CHANNEL_CLOSED : status;
+}
+
+enum status request_look_again(struct request *request)
+{
+	if (!request->undelivered)
+		log_event(LOG_NOTICE, "request.waits", LOG_FIELDS({ LOG_OPERATION_ID, request->entry.operation_id }, { LOG_REQUEST_ID, request->entry.request_id }),
+		          "it is long ago that the user was looked at, and the service may ask another agent: he is looked at again before anything is written");
+	request->stale = true;
+	request->pending = false;
+	request_go_back(request);
+	return request_await_delivery(request);
 }
 
 void request_delivered_again(struct request *request, uint8_t endpoint)

@@ -39,6 +39,7 @@ struct request {
 	struct realm *realm;
 	struct located *located;
 	int64_t located_us;               /* when the reading began */
+	int64_t rechecked_us;             /* when the look just before a write began, by clock_boottime_us(): this process, or its host, may stand still behind it */
 	struct limits_turn turn;
 	bool entered, waits_for_turn, has_turn, admitted;
 	bool guesses, guessed_wrong;      /* has a place among the tries of this user; the password was wrong, or may have been */
@@ -178,6 +179,11 @@ struct directory_change request_change(const struct request *request);
 enum status request_await_delivery(struct request *request);
 /* Lets the loop turn once, so that the loss of a channel that is there to be read is known: a process that stood still wakes with everything at once. */
 enum status request_hear_news(struct request *request);
+/* directory_change's, of both writes; the argument is the request. request.expired at its exp; channel.closed where another agent may be asked and its channel was lost, or the look at the user is so old
+ * that this may have happened unheard: the first write is for request_look_again then. No other call of the directory ends with either. */
+enum status request_still_wanted(void *request);
+/* A write was held back by that: the user is read again and all that follows from it done anew, behind request_await_delivery. */
+enum status request_look_again(struct request *request);
 /* The same bytes have come again. May free the request. */
 void request_delivered_again(struct request *request, uint8_t endpoint);
 

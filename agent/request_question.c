@@ -34,6 +34,9 @@ static bool acquits(enum status status)
 /* An answer that does not say what it is about counts: else it could be asked for without end. */
 bool request_was_wrong(enum status status, const struct directory_answer *answer)
 {
+	/* Held back by request_still_wanted: before the old password was tried, or behind a bind that was good. */
+	if (status == STATUS_REQUEST_EXPIRED || status == STATUS_CHANNEL_CLOSED)
+		return false;
 	bool tried = answer && (answer->sent || answer->tried), open = tried && (answer->sent ? !answer->answered : answer->ldap_result < 0);
 	return status == STATUS_CREDENTIAL_WRONG || (tried && (open || !acquits(status)));
 }

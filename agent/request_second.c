@@ -110,6 +110,7 @@ static void handle_intent(enum status status, void *arg)
 	if (request->all->closing)
 		return;
 	CRASH_POINT(SECOND_INTENT_RECORDED);
+	request->rechecked_us = clock_boottime_us();
 	if (status == STATUS_OK)
 		status = directory_recheck(request->located, realm_settings(request->realm)->locate_timeout_ms, handle_recheck, request, &call);
 	if (status != STATUS_OK)

@@ -64,6 +64,7 @@ enum status request_recheck(struct request *request)
 {
 	struct directory_call *call;
 	request->pending = true;
+	request->rechecked_us = clock_boottime_us();
 	return directory_recheck(request->located, realm_settings(request->realm)->locate_timeout_ms, handle_recheck, request, &call);
 }
 
@@ -83,6 +84,12 @@ static void handle_written(enum status status, const struct directory_answer *an
 	request_mark(request, STAGE_WRITE);
 	CRASH_POINT(MODIFY_ANSWERED);
 	request_note_answer(request, answer);
+	if (status == STATUS_CHANNEL_CLOSED) {
+		status = request_look_again(request);
+		if (status != STATUS_OK || !request->pending)
+			request_resume(request, status);
+		return;
+	}
 	request->wrote = answer ? answer->sent : status == STATUS_OK;
 	request->guessed_wrong = request_was_wrong(status, answer);
 	if (status == STATUS_OK)
@@ -108,6 +115,7 @@ struct directory_change request_change(const struct request *request)
 	return (struct directory_change){
 		.set_password = request_sets_password(request), .password = secret_bytes(&request->secret.new_password), .old_password = secret_bytes(&request->secret.old_password), .must_change = request->claims->must_change,
 		.clear_lockout = (request->op == OP_UNLOCK || (request->op == OP_RESET && request->claims->unlock)) && account->lockout_time_set, .enforce_policy = request->claims->enforce_policy && request->op == OP_RESET,
+		.still_wanted = request_still_wanted,
 	};
 }
 
@@ -122,5 +130,5 @@ enum status request_write(struct request *request)
 	CRASH_POINT(RECHECKED);
 	enum status status = directory_write(request->located, &change, realm_settings(request->realm)->write_timeout_ms, handle_written, request, &call);
 	CRASH_POINT(MODIFY_MADE);
-	return status;
+	return status == STATUS_CHANNEL_CLOSED ? request_look_again(request) : status;
 }

@@ -36,7 +36,7 @@ struct connection_setup {
 };
 
 struct reply {
-	enum status status;        /* STATUS_OK: answered, see ldap_result; directory.timeout, directory.unavailable, agent.internal: it was not */
+	enum status status;        /* STATUS_OK: answered, see ldap_result; directory.timeout, directory.unavailable, agent.internal, and what a change's still_wanted says: it was not */
 	bool sent;                 /* at least its first byte was encrypted and written */
 	int ldap_result;           /* -1: no answer */
 	const char *diagnostic;    /* NULL: none; borrowed, as the entries */

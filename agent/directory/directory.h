@@ -169,6 +169,13 @@ struct directory_change {
 	bool must_change;              /* replace pwdLastSet: 0 */
 	bool clear_lockout;            /* replace lockoutTime: 0 */
 	bool enforce_policy;           /* send the policy-hints control, critical */
+	/* Asked with the call's `arg`, on the loop, at the last moment before the password, or the unlock, is encoded for the server: from inside directory_write(), or as often later as it takes
+	 * while the call waits (for a place in the pipeline; in the flavor ldap, of a change, before the bind as the user and once more behind it). Anything but STATUS_OK: nothing of it leaves, and the
+	 * call ends with that status and answer->sent false, or directory_write() returns it. It may not begin, end or cancel a call. NULL: always wanted.
+	 * Not asked for what is to follow a password that is set (must_change, flavor ldap). What has been encoded is not called back: while the server's host takes no bytes it may stand in the connection's output,
+	 * `pipeline` messages at most, until the first operation there has waited for its whole time; then the connection is given up, and what was not encrypted by then never leaves. What the
+	 * kernel has taken may arrive even later, and counts as sent: without an answer it is for settling. */
+	enum status (*still_wanted)(void *arg);
 };
 /* One modify. STATUS_OK: applied. policy.rejected: the directory refused the password (the gate then finds out which rule). directory.timeout, directory.unavailable,
  * directory.busy or directory.protocol with answer->sent && !answer->answered: the truth is open. Otherwise nothing was changed. STATUS_DIRECTORY_NO_POLICY_CONTROL at once where enforce_policy

@@ -42,6 +42,11 @@ void change_free(struct change *change)
 	}
 }
 
+enum status change_still_wanted(const struct change *change)
+{
+	return change != NULL && change->still_wanted != NULL ? change->still_wanted(change->arg) : STATUS_OK;
+}
+
 LDAPMod **change_mods(struct change *change)
 {
 	return change->mods;

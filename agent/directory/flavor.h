@@ -79,8 +79,12 @@ struct change {
 	LDAPMod items[CHANGE_MODS], *mods[CHANGE_MODS + 1];
 	size_t count;
 	LDAPControl control, *controls[2];
+	enum status (*still_wanted)(void *arg); /* directory_change's */
+	void *arg;
 };
 void change_free(struct change *change);
+/* To be asked right before it is encoded; STATUS_OK of NULL. */
+enum status change_still_wanted(const struct change *change);
 LDAPMod **change_mods(struct change *change);
 LDAPControl **change_controls(struct change *change); /* NULL: none */
 /* One more modification; `value` is borrowed and lives as long as the change, without bv_val: none (a replace by nothing removes). `type` is a constant. */

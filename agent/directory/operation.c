@@ -90,6 +90,10 @@ static int submit_to_libldap(struct operation *operation, LDAP *ldap)
 static enum status submit(struct operation *operation)
 {
 	struct connection *connection = operation->connection;
+	enum status wanted = change_still_wanted(operation->change);
+	if (wanted != STATUS_OK) {
+		return wanted;
+	}
 	operation->start = connection->io.written;
 	operation->submitted_us = clock_monotonic_us();
 	int result = submit_to_libldap(operation, connection->ldap);

@@ -109,6 +109,11 @@ static void write_as_user(struct verification *verification)
 {
 	struct change *change = verification->change;
 	verification->stage = VERIFICATION_ACCEPTED;
+	enum status wanted = change_still_wanted(change);
+	if (wanted != STATUS_OK) {
+		fail(verification, wanted);
+		return;
+	}
 	int result = ldap_extended_operation(verification->ldap, change->extended, &change->request_value, change_controls(change), NULL, &verification->message_id);
 	change_free(change);
 	verification->change = NULL;
@@ -167,6 +172,11 @@ static void on_read(struct bufferevent *bufferevent, void *arg)
 static void bind_as_user(struct verification *verification)
 {
 	struct berval password = { verification->password.size, (char *)verification->password.data };
+	enum status wanted = change_still_wanted(verification->change);
+	if (wanted != STATUS_OK) {
+		fail(verification, wanted);
+		return;
+	}
 	verification->io = (struct ldap_io){ .bufferevent = verification->bufferevent };
 	if (ldap_io_open(&verification->io, &verification->ldap) != STATUS_OK) {
 		fail(verification, STATUS_AGENT_INTERNAL);

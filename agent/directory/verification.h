@@ -10,7 +10,7 @@ enum { VERIFICATIONS_MAX = 8 };
 
 /* How far one has come. TRIED: the password has left, or is on its way; ACCEPTED: the server let him in, if only to change it; WRITTEN: the write has left, or is on its way. */
 enum verification_stage { VERIFICATION_WAITS, VERIFICATION_CONNECTS, VERIFICATION_TRIED, VERIFICATION_ACCEPTED, VERIFICATION_WRITTEN };
-/* `reply` as of an operation: STATUS_OK where the server answered, then ldap_result and diagnostic; else directory.unavailable, agent.internal. `stage`: up to TRIED it is of the bind, from
+/* `reply` as of an operation: STATUS_OK where the server answered, then ldap_result and diagnostic; else directory.unavailable, agent.internal, or what the change's still_wanted says. `stage`: up to TRIED it is of the bind, from
  * ACCEPTED of the write. Fires once, on the loop; the verification is gone then. The caller keeps the deadline. */
 typedef void (*verification_done)(enum verification_stage stage, const struct reply *reply, void *arg);
 /* `at`: a ready connection to the server. `password` is not empty, and borrowed until this returns; the copy is wiped as soon as it is encoded. `take_change`: an extended operation, sent where

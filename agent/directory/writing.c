@@ -81,6 +81,10 @@ enum status directory_write(struct located *located, const struct directory_chan
 	if (status == STATUS_OK) {
 		status = call->directory->flavor->change_new(&view, &located->user.account, wanted, control, &change, &call->after);
 	}
+	if (status == STATUS_OK) {
+		change->still_wanted = wanted->still_wanted;
+		change->arg = arg;
+	}
 	if (status == STATUS_OK && is_change && call->directory->flavor->changes_as_user) {
 		status = verification_start(call->directory, connection, located->user.account.dn, wanted->old_password, change, on_verified, call, &call->verification);
 	} else if (status == STATUS_OK) {

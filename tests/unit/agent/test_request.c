@@ -41,6 +41,7 @@ struct later {
 	recheck_done rechecked;
 	write_done written;
 	verify_done verified;
+	enum status (*still_wanted)(void *arg); /* of a write that waits for a place */
 	struct located *found;
 	void *arg;
 	struct later *next;
@@ -51,6 +52,11 @@ struct later {
 static int64_t clock_ahead_ms;
 int64_t __real_clock_now_ms(void), __wrap_clock_now_ms(void);
 int64_t __wrap_clock_now_ms(void) { return __real_clock_now_ms() + clock_ahead_ms; }
+
+/* So long has this host, or the process, stood still. */
+static int64_t stood_still_us;
+int64_t __real_clock_boottime_us(void), __wrap_clock_boottime_us(void);
+int64_t __wrap_clock_boottime_us(void) { return __real_clock_boottime_us() + stood_still_us; }
 
 /* The so-manieth from now on fails; 0: none. */
 static unsigned calloc_fails_at;
@@ -87,6 +93,8 @@ static struct played {
 	int64_t retiring_until_us;     /* the connection of a lost write stands so long */
 	unsigned unreadable;           /* so many readings from the third on fail */
 	bool policy_control;
+	void (*while_waiting[2])(void);/* happens before a write on dc1, dc2 is begun, once */
+	bool waits_long;               /* it is not begun from inside the call then */
 	unsigned located, rechecked, written, forgotten;
 	unsigned longer_from;          /* from this recheck on the policy wants 30 characters */
 	unsigned protected_from;       /* from this recheck on the account has a servicePrincipalName */
@@ -228,7 +236,13 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 		later->found->account.policy.min_length = 30;
 	if (later->rechecked && played.protected_from && played.rechecked >= played.protected_from)
 		later->found->account.has_spn = true;
-	if (later->written) {
+	if (later->still_wanted) {
+		played.while_waiting[later->found->second]();
+		played.while_waiting[later->found->second] = NULL;
+		status = later->still_wanted(later->arg);
+		assert_int_not_equal(status, STATUS_OK);
+		answer = (struct directory_answer){ .ldap_result = -1, .server = "dc1", .tried = played.tried };
+	} else if (later->written) {
 		static const enum status statuses[] = { STATUS_OK, STATUS_POLICY_REJECTED, STATUS_DIRECTORY_DENIED, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT };
 		bool second = later->found->second;
 		status = statuses[second ? played.second.writing : played.writing];
@@ -258,7 +272,7 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 		answer.win32 = played.behind_bind == BEHIND_NO_SUCH_USER ? 0x525 : 0;
 		played.bind_told = true;
 	}
-	if (later->written && played.right && played.old_password[0] && strcmp(played.old_password, played.right) != 0)
+	if (later->written && !later->still_wanted && played.right && played.old_password[0] && strcmp(played.old_password, played.right) != 0)
 		status = STATUS_CREDENTIAL_WRONG;
 	if (later->verified)
 		later->verified(status, &answer, later->arg);
@@ -364,6 +378,15 @@ enum status directory_recheck(struct located *located, int64_t timeout_ms, reche
 
 enum status directory_write(struct located *located, const struct directory_change *change, int64_t timeout_ms, write_done done, void *arg, struct directory_call **ret_call)
 {
+	void (**while_waiting)(void) = &played.while_waiting[located->second];
+	if (*while_waiting && played.waits_long)
+		return soon((struct later){ .written = done, .still_wanted = change->still_wanted, .found = located, .arg = arg });
+	if (*while_waiting)
+		(*while_waiting)();
+	*while_waiting = NULL;
+	enum status wanted = change->still_wanted(arg);
+	if (wanted != STATUS_OK)
+		return wanted;
 	if (located->second) {
 		played.second.written++;
 		if (played.second.replicated_since) {
@@ -498,7 +521,7 @@ static int setup(void **state)
 	strcpy(scene->folder, "/tmp/test-request-XXXXXX");
 	assert_non_null(mkdtemp(scene->folder));
 	play_alice();
-	clock_ahead_ms = 0;
+	clock_ahead_ms = stood_still_us = 0;
 	char text[1024];
 	snprintf(text, sizeof text, "state_directory: %s\nlimits: {per_user_hour: 2, in_flight: 3}\nsettling: {delay: 200ms, limit: 2s}\ndirectories:\n  - name: corp\n    servers: [dc1]\n"
 	         "    bind: {dn: a@b, password_file: %s/password}\n    scope: {users: selected, bases: [\"OU=People,DC=corp,DC=example,DC=com\"]}\n", scene->folder, scene->folder);
@@ -915,6 +938,80 @@ static void test_the_channels_loss_is_heard_before_the_write(void **state)
 	run_until(scene, 1);
 	assert_int_equal(scene->results[0].code, STATUS_OK);
 	assert_int_equal(played.written, 1);
+}
+
+/* What happens while a write waits for a place in the pipeline, a connection or a bind. */
+static void nothing_happens(void) {}
+static void it_expires(void) { clock_ahead_ms += 31000; }
+static void the_channel_is_lost(void) { requests_channel_lost(losing->requests, 0); }
+static void time_passes(void) { stood_still_us += 1500000; }
+static void it_stands_still(void) { stood_still_us += 2500000; }
+
+static const struct waiting { void (*happens)(void); int64_t failover_after; unsigned looks; enum status code; } WAITING[] = {
+	{ nothing_happens, 4, 1, STATUS_OK }, { it_expires, 4, 1, STATUS_REQUEST_EXPIRED }, { it_expires, 0, 1, STATUS_REQUEST_EXPIRED },
+	{ the_channel_is_lost, 4, 2, STATUS_OK }, { the_channel_is_lost, 0, 1, STATUS_OK },
+	{ it_stands_still, 4, 2, STATUS_OK }, { it_stands_still, 0, 1, STATUS_OK }, { time_passes, 4, 1, STATUS_OK }, { time_passes, 2, 2, STATUS_OK },
+};
+
+/* Whatever it waited for: it is asked for once more right before it leaves. */
+static void test_a_write_that_has_waited_is_still_wanted(void **state)
+{
+	static const struct ask ASKS[] = { { OP_RESET, GOOD }, { OP_UNLOCK }, { OP_CHANGE, GOOD, .old_password = "Old-Marble-Step-1" } };
+	for (size_t i = 0; i < sizeof WAITING / sizeof WAITING[0] * 3 * 2; i++) {
+		const struct waiting *row = &WAITING[i / 6];
+		struct ask what = ASKS[i / 2 % 3];
+		assert_int_equal(teardown(state) | setup(state), 0);
+		struct scene *scene = losing = *state;
+		played.waits_long = i % 2;
+		/* Behind a place the write of one that goes on is not played. */
+		if (played.waits_long && row->code == STATUS_OK && row->looks == 1)
+			continue;
+		played.while_waiting[0] = row->happens;
+		played.alice.lockout_time_set = true;
+		played.tried = what.op == OP_CHANGE;
+		what.failover_after = row->failover_after;
+		ask(scene, what);
+		if (row->happens == the_channel_is_lost && row->failover_after) {
+			run_for(scene, 100);
+			assert_null(played.while_waiting[0]);
+			assert_int_equal(played.written + scene->ended, 0);
+			ask_again(scene);
+		}
+		run_until(scene, 1);
+		const struct result *result = &scene->results[scene->count - 1];
+		assert_int_equal(result->code, row->code);
+		assert_int_equal(scene->count, 1);
+		assert_int_equal(played.written, row->code == STATUS_OK);
+		assert_int_equal(played.located, row->looks);
+		const struct journal_entry *entry = entry_of(scene, result);
+		assert_int_equal(entry->state, JOURNAL_OUTCOME);
+		assert_string_equal(entry->code, status_code(row->code));
+		assert_int_equal(entry->counts, row->code == STATUS_OK);
+		assert_int_equal(entry->wrong_at_ms, 0);
+	}
+}
+
+/* Nor does a second write leave; it is tried again where that may still be. */
+static void test_a_second_write_that_has_waited_is_still_wanted(void **state)
+{
+	for (size_t i = 0; i < sizeof WAITING / sizeof WAITING[0] * 2; i++) {
+		const struct waiting *row = &WAITING[i / 2];
+		assert_int_equal(teardown(state) | setup(state), 0);
+		struct scene *scene = losing = *state;
+		bool lost = row->happens == the_channel_is_lost && row->failover_after;
+		played.waits_long = i % 2;
+		if (played.waits_long && row->code == STATUS_OK && row->looks == 1)
+			continue;
+		played.second.up = true;
+		played.writing = WRITE_LOST;
+		played.while_waiting[1] = row->happens;
+		ask(scene, (struct ask){ OP_RESET, GOOD, .failover_after = row->failover_after });
+		run_until(scene, 1);
+		assert_null(played.while_waiting[1]);
+		assert_int_equal(scene->results[scene->count - 1].code, lost || row->code != STATUS_OK ? STATUS_DIRECTORY_TIMEOUT : STATUS_OK);
+		assert_int_equal(played.written, 1);
+		assert_int_equal(played.second.written, !lost && row->code == STATUS_OK);
+	}
 }
 
 /* Its answer is lost with the channel: another agent may be writing already, unless the request has come again. */
@@ -2893,7 +2990,7 @@ int main(void)
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_crash_with_two_intents_far_apart), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand), ROW(test_without_versions_no_server_is_ahead),
 		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_of_an_older_version), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
-		ROW(test_what_another_agent_has_done_meanwhile_is_not_done_again), ROW(test_the_channels_loss_is_heard_before_the_write), ROW(test_no_second_write_while_undelivered), ROW(test_read_again_behind_a_wrong_bind),
+		ROW(test_what_another_agent_has_done_meanwhile_is_not_done_again), ROW(test_the_channels_loss_is_heard_before_the_write), ROW(test_a_write_that_has_waited_is_still_wanted), ROW(test_a_second_write_that_has_waited_is_still_wanted), ROW(test_no_second_write_while_undelivered), ROW(test_read_again_behind_a_wrong_bind),
 		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_overtaken_by_another_agent), ROW(test_scope_without_memory_stays), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written), ROW(test_a_refusal_that_is_forgotten_was_not_told), ROW(test_a_refusal_is_told_when_the_disk_is_well), ROW(test_what_is_ahead_keeps_nobody_out),
 		ROW(test_ends_anywhere), ROW(test_ends_anywhere_in_settling), ROW(test_ends_anywhere_beside_anothers_write), ROW(test_ends_anywhere_behind_another_agent), ROW(test_ends_anywhere_beside_another_agent), ROW(test_ends_while_others_wait), ROW(test_ends_with_a_full_disk), ROW(test_ends_anywhere_in_a_second_write), ROW(test_ends_before_the_intent), ROW(test_ends_while_the_truth_is_read),
 		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded), ROW(test_a_known_frame_is_never_called_unverified), ROW(test_a_known_frame_that_does_not_verify_is_no_delivery), ROW(test_the_other_signature_is_the_same_message), ROW(test_row_of_an_older_version), ROW(test_memory_is_out_while_verifying),

@@ -1106,6 +1106,66 @@ static void changes_as_the_user(void **state)
 	assert_true(end.answer.sent && !end.answer.answered && end.answer.tried);
 }
 
+/* Asked right before anything of it leaves: from the so-manieth time on it is not wanted any more. */
+static struct { unsigned asked, not_from; } wanting;
+static enum status still_wanted(void *arg)
+{
+	assert_ptr_equal(arg, &wanting);
+	return ++wanting.asked >= wanting.not_from ? STATUS_REQUEST_EXPIRED : STATUS_OK;
+}
+
+static enum status begin_wanted(const struct directory_change *change, unsigned not_from)
+{
+	struct directory_change copy = *change;
+	copy.still_wanted = still_wanted;
+	wanting.asked = 0;
+	wanting.not_from = not_from;
+	return directory_write(located, &copy, 1000 * slowness, on_end, &wanting, NULL);
+}
+
+static void a_write_that_has_waited_is_asked_for_again(void **state)
+{
+	static const struct directory_change *const CHANGES[] = { &RESET, &UNLOCK };
+	settings.pipeline = 1;
+	start();
+	locate_well();
+	for (unsigned i = 0; i < 4; i++) {
+		const struct directory_change *change = CHANGES[i % 2];
+		bool wanted = i >= 2;
+		unsigned before = end.fired, modifies = one.modifies;
+		/* Where there is room, from inside the call. */
+		assert_int_equal(begin_wanted(change, 1), STATUS_REQUEST_EXPIRED);
+		assert_int_equal(wanting.asked, 1);
+		assert_int_equal(directory_recheck(located, 1000 * slowness, on_end, NULL, NULL), STATUS_OK);
+		assert_int_equal(begin_wanted(change, wanted ? 2 : 1), STATUS_OK);
+		assert_int_equal(wanting.asked, 0); /* it waits behind the reading */
+		wait_for(before + 2, 1200);
+		assert_int_equal(wanting.asked, 1);
+		assert_int_equal(end.status, wanted ? STATUS_OK : STATUS_REQUEST_EXPIRED);
+		assert_true(end.answer.sent == wanted && end.answer.answered == wanted);
+		assert_int_equal(one.modifies, modifies + wanted);
+	}
+	assert_int_equal(one.connections, 1);
+}
+
+/* Before the bind as the user, and behind it. */
+static void a_change_as_the_user_is_asked_for_again(void **state)
+{
+	static const struct directory_change CHANGE = { .set_password = true, .password = { (const uint8_t *)"Canary-77", 9 }, .old_password = { (const uint8_t *)"Canary-76", 9 } };
+	be_ldap();
+	for (unsigned not_from = 1; not_from <= 3; not_from++) {
+		unsigned before = end.fired, modifies = one.modifies, binds = one.binds;
+		bool wanted = not_from > 2, tried = not_from > 1;
+		assert_int_equal(begin_wanted(&CHANGE, not_from), STATUS_OK);
+		wait_for(before + 1, 1200);
+		assert_int_equal(wanting.asked, not_from < 2 ? 1 : 2);
+		assert_int_equal(end.status, wanted ? STATUS_OK : STATUS_REQUEST_EXPIRED);
+		assert_true(end.answer.sent == wanted && end.answer.answered == wanted && end.answer.tried == tried);
+		assert_int_equal(one.modifies, modifies + wanted);
+		assert_int_equal(one.binds, binds + tried);
+	}
+}
+
 /* What a proxy may say behind a write that it passed on is for settling, whoever's connection it went over; a domain controller answers for itself. */
 static void an_answer_that_leaves_the_truth_open(void **state)
 {
@@ -1177,6 +1237,8 @@ int main(void)
 		CASE(what_nobody_asked_for_is_passed_over),
 		CASE(busy_servers_get_another_connection), CASE(health_is_told_when_it_changes), CASE(what_a_server_says_before_it_hangs_up_is_told), CASE(a_closed_connection_leaves_the_truth_open), CASE(what_never_left_was_not_sent), CASE(freeing_ends_what_is_under_way),
 		CASE(the_queue_is_bounded), CASE(a_read_goes_to_another_server), CASE(a_server_may_be_preferred), CASE(a_server_may_be_excluded), CASE(an_excluded_server_is_not_asked), CASE(a_wrong_password_is_tried_once), CASE(unfit_servers_are_skipped),
-		CASE(a_silent_server_is_left_within_a_second), CASE(a_server_that_falls_silent_in_between_is_left_too), CASE(the_only_server_has_all_the_time), CASE(verifies), CASE(verifies_without_the_agents_certificate), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(nothing_is_written_without_a_deadline), CASE(changes_as_the_user), CASE(an_answer_that_leaves_the_truth_open), CASE(a_change_whose_answer_comes_with_its_deadline), CASE(freeing_ends_a_change_as_what_may_have_been_done), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
+		CASE(a_silent_server_is_left_within_a_second), CASE(a_server_that_falls_silent_in_between_is_left_too), CASE(the_only_server_has_all_the_time), CASE(verifies), CASE(verifies_without_the_agents_certificate), CASE(verifies_a_few_at_once), CASE(verifies_without_an_answer), CASE(verifies_no_more), CASE(nothing_is_written_without_a_deadline), CASE(a_write_that_has_waited_is_asked_for_again),
+		CASE(a_change_as_the_user_is_asked_for_again),
+		CASE(changes_as_the_user), CASE(an_answer_that_leaves_the_truth_open), CASE(a_change_whose_answer_comes_with_its_deadline), CASE(freeing_ends_a_change_as_what_may_have_been_done), CASE(a_cancelled_call_stays_quiet), CASE(looks_up_a_sid), CASE(checks_each_server), CASE(an_idle_connection_is_probed), CASE(refuses_what_cannot_work), CASE(knows_its_domains) };
 	return cmocka_run_group_tests(tests, set_up_once, tear_down_once);
 }
