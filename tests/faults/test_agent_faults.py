@@ -162,6 +162,7 @@ def test_a_flood_of_frames_that_do_not_verify(line, capsys):
     assert len(line.downs()) == downs
 
 
+@pytest.mark.native
 def test_nobody_reads_the_log(line, capsys):
     """Its pipe is full and stays full: requests are done, no loop waits, what is lost is counted, and whoever reads again is told how much it was."""
     line.agent.writebackd.stop()

@@ -135,7 +135,7 @@ class Agent:
             "decryption_key": public(self.decryption, "ECDH-ES", "enc"), **claims})
 
     async def receive(self, typ):
-        text = await asyncio.wait_for(self.ws.recv(), 5)
+        text = await asyncio.wait_for(self.ws.recv(), 5 * lab_module.SLOWNESS)
         header = peek(text)[0]
         assert header["typ"] == typ, header
         return text, verify(text, self.service_keys[header["kid"]])
@@ -1566,7 +1566,7 @@ def test_flood_of_messages(service, agent):
             for _ in range(30000):
                 await agent.ws.send(message)
         await asyncio.wait_for(agent.ws.wait_closed(), 15 * lab_module.SLOWNESS)
-        assert agent.ws.close_code == 4004
+        assert agent.ws.close_code in (4004, *([1006] if lab_module.SLOWNESS > 1 else []))  # too slow to read all that comes behind its close frame
         assert service.log_text().count(f"message.ignored agent_id={agent.id}") == 5
         await agent.connect()
         await agent.close()
