@@ -40,6 +40,7 @@ struct request {
 	struct located *located;
 	int64_t located_us;               /* when the reading began */
 	int64_t rechecked_us;             /* when the look just before a write began, by clock_boottime_us(): this process, or its host, may stand still behind it */
+	bool looked_again;                /* since that was long ago */
 	struct limits_turn turn;
 	bool entered, waits_for_turn, has_turn, admitted;
 	bool guesses, guessed_wrong;      /* has a place among the tries of this user; the password was wrong, or may have been */
