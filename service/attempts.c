@@ -14,9 +14,9 @@
 #define FIRST_PAUSE_MS 250
 #define MAX_DOUBLINGS 4 /* 4 s */
 
-void attempts_again_later(struct task *task, int64_t now_ms)
+void attempts_again_later(struct task *task, int64_t now_ms, int64_t until_s)
 {
-	if (task->again_us != 0 || now_ms >= task->request.expires * 1000)
+	if (task->again_us != 0 || now_ms >= until_s * 1000)
 		return;
 	task->again_us = clock_monotonic_us() + INT64_C(1000) * FIRST_PAUSE_MS * (1 << task->pauses);
 	task->pauses += task->pauses < MAX_DOUBLINGS;

@@ -16,6 +16,9 @@
 #include "service/store.h"
 #include "service/turned_away.h"
 
+/* How far the clocks of agents and service may be apart (proto/README.md 4, 5.1). */
+#define CLOCK_SKEW_S 60
+
 struct hub;
 struct session;
 

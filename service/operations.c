@@ -235,12 +235,18 @@ static struct task *task_of_result(struct operations *operations, const struct a
 	return NULL;
 }
 
+/* The agent does not take the frame in now, and may yet: it has not heard of our key. Whoever owns the channel can bring that about, keep its word, and hand it over when the request is done. */
+static bool is_early(const struct result *result, const struct task *task)
+{
+	return result->code == STATUS_REQUEST_SIGNATURE && result->iat < task->request.expires;
+}
+
 /* What speaks of a frame says that it was not acted on. A replay does not even say that: it is not the request which it imitates (6.2). */
 static bool counts(const struct result *result, const struct task *task)
 {
 	if (result->code == STATUS_REQUEST_REPLAYED)
 		return false;
-	return result->frame_sha256[0] == '\0' || (task != NULL && status_outcome(result->code) == OUTCOME_REFUSED);
+	return result->frame_sha256[0] == '\0' || (task != NULL && status_outcome(result->code) == OUTCOME_REFUSED && !is_early(result, task));
 }
 
 /* `applied` is no outcome of a question, `answered` none of a write. */
@@ -268,8 +274,8 @@ static void on_result(struct agent *agent, const struct result *result, void *ar
 		{ LOG_REQUEST_ID, result->request_id[0] ? result->request_id : NULL },
 		{ LOG_AGENT_ID, agent->row.agent_id }, { LOG_CODE, status_code(result->code) }), "%s from %s", status_code(result->code), agent->row.name);
 	if (!counts(result, task)) {
-		if (task != NULL && result->code == STATUS_AGENT_INTERNAL)
-			attempts_again_later(task, clock_now_ms());
+		if (task != NULL && (result->code == STATUS_AGENT_INTERNAL || is_early(result, task)))
+			attempts_again_later(task, clock_now_ms(), task->request.expires + (result->code == STATUS_REQUEST_SIGNATURE ? CLOCK_SKEW_S : 0));
 		return;
 	}
 	if (task != NULL && !fits(task, outcome)) {

@@ -83,9 +83,9 @@ int64_t attempts_failover_after(const struct task *task);
 /* Where the task's agent is lost and may no longer act on the request (or never got it), makes a request for a spare one. False where there is nothing to do. */
 bool attempts_next(struct task *task, int64_t now_ms);
 
-/* The agent itself failed at the frame and has judged nothing (proto/README.md 6.2): the same bytes go again after a pause, each longer than the one before, the last one behind `exp`,
- * when they have an answer whatever became of them. */
-void attempts_again_later(struct task *task, int64_t now_ms);
+/* The agent itself failed at the frame and has judged nothing, or could not verify it and may yet (proto/README.md 6.2): the same bytes go again after a pause, each longer than the one before, the
+ * last one behind `until_s` (NumericDate), when they have an answer whatever became of them. */
+void attempts_again_later(struct task *task, int64_t now_ms, int64_t until_s);
 bool attempts_again_due(const struct task *task);
 
 /* operations.c: sends what waits for a place at this agent. */

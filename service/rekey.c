@@ -6,7 +6,6 @@
 #include "base/log.h"
 #include "service/hub_internal.h"
 
-#define CLOCK_SKEW_S 60
 #define PORTAL_OVERLAP_S 600 /* how long what a portal has encrypted to the key before is still sent: the agent can decrypt it for an hour */
 
 struct rekey_job {

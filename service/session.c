@@ -9,7 +9,6 @@
 #include "service/hub_internal.h"
 
 #define CUT_MS 200
-#define CLOCK_SKEW_S 60
 #define PROTOCOL_VERSION 1
 #define MESSAGES_A_SECOND 200.0
 #define MAX_IGNORED_LOGGED 5

@@ -516,18 +516,40 @@ def test_replay_changes_nothing(service, agent):
     run(main())
 
 
-def test_unverifiable_frame_settles_its_request(service, agent):
-    async def main():
-        await agent.connect()
+def unverified(agent, text, iat=None):
+    return sign(agent.signing, "wb-result+jwt", {"iss": agent.id, "aud": agent.service.issuer, "iat": iat or int(time.time()), "status": "refused", "code": "request.signature", "reason": "kid",
+                                                 "frame_sha256": hashlib.sha256(text.encode()).hexdigest()})
+
+
+def test_unverifiable_frame_settles_its_request(tmp_path):
+    """Once it has expired: before that it is sent again, for the agent may have heard of the key meanwhile, and an earlier word says nothing of what was done with the frame later."""
+    async def main(service):
+        agent = await Agent(service).connect()
         asked = asyncio.ensure_future(service.ask_later())
-        text, request = await agent.request()
-        await agent.ws.send(sign(agent.signing, "wb-result+jwt", {
-            "iss": agent.id, "aud": service.issuer, "iat": int(time.time()), "status": "refused", "code": "request.signature", "reason": "kid",
-            "frame_sha256": hashlib.sha256(text.encode()).hexdigest()}))
+        text, request = await agent.receive("wb-request+jwt")
+        times = 0
+        while time.time() < request["exp"]:
+            await agent.ws.send(unverified(agent, text))
+            assert await asyncio.wait_for(agent.ws.recv(), 5) == text
+            times += 1
+        assert times in (3, 4) and not asked.done()
+        early = unverified(agent, text, request["exp"] - 1)
+        await agent.ws.send(early)
+        assert await asyncio.wait_for(agent.ws.recv(), 5) == text  # its clock may be behind ours
+        await agent.ws.send(unverified(agent, text))
         status, operation = await asked
         assert (status, operation["status"], operation["code"], operation["reason"]) == (200, "refused", "request.signature", "kid")
+
+        asked = asyncio.ensure_future(service.ask_later())
+        text, request = await agent.receive("wb-request+jwt")
+        await agent.ws.send(unverified(agent, text))
+        assert await asyncio.wait_for(agent.ws.recv(), 5) == text
+        await agent.answer(request)
+        assert (await asked)[1]["code"] == "ok"
         await agent.close()
-    run(main())
+    service = Service(tmp_path, "request_lifetime: 2s\n")
+    run(main(service))
+    service.stop()
 
 
 def failed_at(agent, text):
