@@ -63,7 +63,7 @@ enum status request_still_wanted(void *arg)
 {
 	struct request *request = arg;
 	enum status status = verified_still_valid(request->verified, clock_now_ms() / 1000);
-	bool old = status == STATUS_OK && is_look_old(request);
+	bool old = status == STATUS_OK && !request->undelivered && is_look_old(request);
 	request->looked_again |= old;
 	return status == STATUS_OK && (request->undelivered || old) ? STATUS_CHANNEL_CLOSED : status;
 }

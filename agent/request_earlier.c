@@ -109,6 +109,10 @@ static bool prove(struct request *request, proof_done done)
 
 enum status request_judge_earlier(struct request *request)
 {
+	const struct replication_record *record = located_password_record(request->located);
+	/* Looked at again behind an intent: it was written meanwhile, as where the recheck finds that. */
+	if (request->intent && request->claims->failover_after && request->record.known && record->known && !request_record_is_unchanged(request, record))
+		request->overtaken = true;
 	request->pending = prove(request, handle_before);
 	return request->pending || !is_untold(request) ? STATUS_OK : leave_unknown(request);
 }

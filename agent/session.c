@@ -236,8 +236,10 @@ void session_drain(struct session *session, const char *reason)
 
 void session_greet_again(struct session *session, const char *reason)
 {
-	if (!states[session->state].greeting)
-		return session_drain(session, reason);
+	if (session->state == SESSION_READY)
+		session_drain(session, reason);
+	if (session->state != SESSION_READY && !states[session->state].greeting)
+		return;
 	event_del(session->deadline);
 	set_state(session, SESSION_DOWN);
 	session->callbacks.close(session, 1001, reason, session->callbacks.arg);

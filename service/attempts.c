@@ -18,6 +18,7 @@ void attempts_again_later(struct task *task, int64_t now_ms, int64_t until_s)
 {
 	if (task->again_us != 0 || now_ms >= until_s * 1000)
 		return;
+	task->again_until_s = until_s;
 	task->again_us = clock_monotonic_us() + INT64_C(1000) * FIRST_PAUSE_MS * (1 << task->pauses);
 	task->pauses += task->pauses < MAX_DOUBLINGS;
 }

@@ -258,6 +258,7 @@ static bool fits(const struct task *task, enum outcome outcome)
 
 static void note_settling(struct task *task, const struct result *result)
 {
+	task->again_us = 0;
 	free(task->prior_server);
 	task->prior_server = result->server != NULL ? strdup(result->server) : NULL;
 	snprintf(task->row.status, sizeof task->row.status, "settling");
@@ -483,8 +484,9 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 		next = task->next;
 		if ((task->life != LIFE_QUEUED && task->life != LIFE_SENT) || task->words > 0 || attempts_next(task, now))
 			continue;
-		if (attempts_again_due(task))
-			(void)send_frame(task); /* not sent: the channel ends, and it goes to the next one */
+		/* Not sent: the channel ends, and it goes to the next one. Sent: the agent answers ten such frames a second, and may pass over this one. */
+		if (attempts_again_due(task) && send_frame(task))
+			attempts_again_later(task, now, task->again_until_s);
 		if (task->life == LIFE_QUEUED && !task->sent_before) {
 			if (now > task->queue_until_ms)
 				finish(operations, task, NULL, NULL, task->agent->session != NULL ? STATUS_SERVICE_OVERLOADED : STATUS_SERVICE_NO_AGENT);

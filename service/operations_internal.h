@@ -36,6 +36,7 @@ struct task {
 	bool sent_before;               /* an agent may know it: no longer ours to give up */
 	bool request_sent;              /* the present request has left */
 	int64_t again_us;               /* monotonic: then the same bytes go once more on this channel; 0: no */
+	int64_t again_until_s;          /* no more behind that */
 	unsigned pauses;                /* so often they have waited for that on this channel */
 	int64_t failover_us;            /* another agent may be asked so long after the present one's channel has ended; 0: not before exp */
 	unsigned words;                 /* final words that are being recorded: nothing is sent and nobody else is asked meanwhile */

@@ -543,7 +543,8 @@ def test_unverifiable_frame_settles_its_request(tmp_path):
         asked = asyncio.ensure_future(service.ask_later())
         text, request = await agent.receive("wb-request+jwt")
         await agent.ws.send(unverified(agent, text))
-        assert await asyncio.wait_for(agent.ws.recv(), 5) == text
+        for _ in range(2):  # the agent tells ten a second only, and may have passed over the first
+            assert await asyncio.wait_for(agent.ws.recv(), 5) == text
         await agent.answer(request)
         assert (await asked)[1]["code"] == "ok"
         await agent.close()
