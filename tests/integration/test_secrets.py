@@ -238,11 +238,11 @@ def lost_answer(lab):
 
 def second_write(lab):
     """Done on both controllers; and lost on both."""
-    def up():
-        return lab.agent.status()["directories"][0]["servers_up"]
+    def servers():
+        return lab.agent.status()["directories"][0]["list"]
     lab.cable.forward()
     lab.agent.writebackd.signal(signal.SIGHUP)
-    wait_for("the other controller", lambda: up() == 2, 30)
+    wait_for("both controllers, the first the next to be asked", lambda: all(s["up"] for s in servers()) and servers()[0]["next"], 30)
     lab.other.hold()
     try:
         lab.directory.control("fault add on=modify user=bench060 cut-after")
@@ -255,7 +255,7 @@ def second_write(lab):
         lab.other.release()
         lab.cable.refuse()
         lab.cable.reset()
-    wait_for("the other controller to be away", lambda: up() == 1, 30)
+    wait_for("the other controller to be away", lambda: [s["up"] for s in servers()] == [True, False], 30)
 
 
 def cut_before(lab):
