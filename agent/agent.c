@@ -15,6 +15,7 @@
 #define JOURNAL_RETAIN_MS 3600000
 #define JOURNAL_ROWS 20000
 #define DAY_S 86400
+#define PROCESS_BITS 24
 
 static const char *const latched[LATCHES] = { [LATCH_RESETS] = "resets, changes and unlocks", [LATCH_GUESSES] = "'verify' and 'change'" };
 const char *const agent_latch_numbers[LATCHES] = { [LATCH_RESETS] = "latched", [LATCH_GUESSES] = "guesses_latched" };
@@ -56,11 +57,17 @@ static void close_endpoint(struct session *session, unsigned close_code, const c
 	link_close_endpoint(agent->link, session_endpoint(session), close_code, reason);
 }
 
+/* 5.1: the counted starts, and low bits that are in this memory only. Without these as long as the count is not on disk: it would be the next process's too, and that one's bits may be lower. */
+static int64_t boot_of(const struct agent *agent)
+{
+	return agent->identity.boot << PROCESS_BITS | (journal_has_number(agent->journal, "boot") ? agent->process : 0);
+}
+
 static void describe_self(struct session_self *ret_self, void *arg)
 {
 	struct agent *agent = arg;
 	*ret_self = (struct session_self){ .directories = agent->hello_directories, .directory_count = realms_count(agent->realms), .operations = settings_operations(agent->settings),
-	                                   .max_in_flight = agent->settings->in_flight };
+	                                   .max_in_flight = agent->settings->in_flight, .boot = boot_of(agent) };
 }
 
 /* The service has asked for this channel to end: as soon as nothing is owed any more. */
@@ -402,6 +409,8 @@ static enum status open_journal(struct agent *agent, char *why, size_t capacity)
 		return status;
 	agent->identity.boot = journal_number(agent->journal, "boot", 0) + 1;
 	journal_set_number(agent->journal, "boot", agent->identity.boot);
+	random_bytes(&agent->process, sizeof agent->process);
+	agent->process &= (1u << PROCESS_BITS) - 1;
 	int64_t floor = journal_number(agent->journal, "key_set_version", 0);
 	if (floor > agent->identity.key_set_floor)
 		agent->identity.key_set_floor = floor;

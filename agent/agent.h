@@ -39,6 +39,7 @@ struct agent {
 	struct hello_directory *hello_directories;
 	struct event *minute, *repeating, *forgetting, *watching;
 	int64_t started_us, stopping_us, idle_us;
+	uint32_t process;               /* random: which process it is, of those that a copy of its state may have started too */
 	int expiry_warned;
 	struct {                        /* of the agent's own keys: rotation.c */
 		struct event *deadline; /* of an administrator's wait */

@@ -59,7 +59,7 @@ struct identity {
 	struct key_set key_set;         /* keys NULL: none yet */
 	char *key_set_jws;
 	int64_t key_set_floor;          /* the highest version ever seen */
-	int64_t boot;
+	int64_t boot;                   /* how often the agent was started with this state */
 	char *folder;                   /* the state directory; NULL: kept in memory only (tests) */
 	struct {
 		struct worker *worker;  /* borrowed; where files are written. NULL: at once, in the call (tests, and where no loop runs) */

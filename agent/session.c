@@ -212,7 +212,7 @@ static enum status send_hello(struct session *session, const char *nonce)
 	const struct jose_key *decryption = session->next_pair ? identity->next.decryption : identity->decryption;
 	struct hello hello = {
 		.agent_id = (char *)identity->agent_id, .issuer = identity->issuer, .iat = session->now_s, .nonce = (char *)nonce, .agent_nonce = session->nonce,
-		.instance_id = (char *)identity->instance_id, .boot = identity->boot, .version = 1, .software = (char *)"writebackd/" WRITEBACKD_VERSION,
+		.instance_id = (char *)identity->instance_id, .boot = self.boot, .version = 1, .software = (char *)"writebackd/" WRITEBACKD_VERSION,
 		.directories = (struct hello_directory *)self.directories, .directory_count = self.directory_count, .operations = self.operations,
 		.max_in_flight = self.max_in_flight, .decryption_key = (char *)jose_key_id(decryption),
 		.next_signing_key = identity->next.signing && !session->next_pair ? (char *)jose_key_id(identity->next.signing) : NULL,

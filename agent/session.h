@@ -17,6 +17,7 @@ struct session_self {
 	size_t directory_count;
 	unsigned operations;
 	unsigned max_in_flight;
+	int64_t boot;
 };
 
 struct session;

@@ -360,6 +360,12 @@ enum status journal_store_number(struct journal *journal, const char *name, int6
 	return submit_number(journal, number, done, arg);
 }
 
+bool journal_has_number(const struct journal *journal, const char *name)
+{
+	const struct number *number = find_number(journal, name);
+	return number && !number->dirty;
+}
+
 void journal_set_number(struct journal *journal, const char *name, int64_t value)
 {
 	if (journal_store_number(journal, name, value, NULL, NULL) != STATUS_OK)

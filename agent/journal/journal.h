@@ -91,6 +91,8 @@ int64_t journal_forgotten_exp(const struct journal *journal);
 
 /* Numbers that survive a restart: "boot", "latched", "key_set_version" and so on, each by whom it concerns: at most 16, names of at most 31 bytes; one that has no place counts as a failed write. */
 int64_t journal_number(const struct journal *journal, const char *name, int64_t initial);
+/* It is known to be on disk as it is here. */
+bool journal_has_number(const struct journal *journal, const char *name);
 /* Asynchronous; durable before a `done` of anything submitted later. What fails is tried again, with the probe. */
 void journal_set_number(struct journal *journal, const char *name, int64_t value);
 /* And `done` tells whether this try has it on disk. Refused, with the status at once and without `done`: agent.overloaded where the queue is full, agent.internal when memory is out. */

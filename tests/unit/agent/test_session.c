@@ -45,7 +45,7 @@ static void keep_close(struct session *session, unsigned close_code, const char 
 static void tell_self(struct session_self *ret_self, void *arg)
 {
 	static const struct hello_directory directories[] = { { (char *)"corp", (char *)"active-directory" } };
-	*ret_self = (struct session_self){ directories, 1, 1u << OP_RESET | 1u << OP_UNLOCK, 256 };
+	*ret_self = (struct session_self){ directories, 1, 1u << OP_RESET | 1u << OP_UNLOCK, 256, 7 };
 }
 
 static void count_change(struct session *session, void *arg) { ((struct scene *)arg)->changes++; }
@@ -89,7 +89,7 @@ static int setup(void **state)
 	assert_int_equal(jose_key_generate(JOSE_SIGN, &scene->signing), STATUS_OK);
 	assert_int_equal(jose_key_generate(JOSE_SIGN, &scene->stranger), STATUS_OK);
 	struct identity *identity = &scene->identity;
-	*identity = (struct identity){ .enrolled = true, .issuer = strdup(ISSUER), .boot = 7 };
+	*identity = (struct identity){ .enrolled = true, .issuer = strdup(ISSUER) };
 	strcpy(identity->agent_id, AGENT);
 	uuid_random(identity->instance_id);
 	assert_int_equal(jose_key_public(scene->root, &identity->root), STATUS_OK);

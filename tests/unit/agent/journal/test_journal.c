@@ -598,12 +598,15 @@ static void a_number_tells_when_it_is_written(void **state)
 	struct answer written = { 0 }, failed = { 0 };
 	assert_int_equal(journal_store_number(journal, "refused_exp", 9, answered, &written), STATUS_OK);
 	assert_int_equal(written.calls, 0);
+	assert_false(journal_has_number(journal, "refused_exp") || journal_has_number(journal, "nothing"));
 	assert_int_equal(wait_for(&written), STATUS_OK);
+	assert_true(journal_has_number(journal, "refused_exp"));
 	run_sql("DROP TABLE numbers");
 	assert_int_equal(journal_store_number(journal, "refused_exp", 10, answered, &failed), STATUS_OK);
 	assert_int_equal(wait_for(&failed), STATUS_AGENT_JOURNAL);
 	assert_false(journal_writable(journal));
 	assert_true(journal_number(journal, "refused_exp", 0) == 10);
+	assert_false(journal_has_number(journal, "refused_exp"));
 }
 
 static void rows_are_limited(void **state)
