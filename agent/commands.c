@@ -77,13 +77,18 @@ static json_t *describe_identity(const struct agent *agent)
 	return json;
 }
 
+#define FIND_OUT "; find out why, then 'writebackctl resume')"
+
 static void describe_latch(const struct agent *agent, enum latch latch, char *text, size_t capacity)
 {
 	struct limits_settings limits;
 	settings_limits(agent->settings, &limits);
-	bool guesses = latch == LATCH_GUESSES;
-	snprintf(text, capacity, limits_latched(agent->limits, latch) ? "STOPPED (%s %u %s in %s; find out why, then 'writebackctl resume')" : "allowed", guesses ? "at least" : "more than",
-	         guesses ? limits.wrong_per_minute : limits.latch_per_hour, guesses ? "wrong ones" : "applied", guesses ? "a minute" : "an hour");
+	if (!limits_latched(agent->limits, latch))
+		snprintf(text, capacity, "allowed");
+	else if (latch == LATCH_GUESSES)
+		snprintf(text, capacity, "STOPPED (at least %u wrong ones in a minute" FIND_OUT, limits.wrong_per_minute);
+	else
+		snprintf(text, capacity, "STOPPED (%u applied in an hour, and more were asked for" FIND_OUT, limits.latch_per_hour);
 }
 
 static void run_status(struct control_call *call, const json_t *input, void *arg)
