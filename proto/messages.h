@@ -165,6 +165,9 @@ void rekeyed_clear(struct rekeyed *rekeyed);
 
 /* A request, section 6 -------------------------------------------------------------------------------------------------------------- */
 enum actor { ACTOR_SELF, ACTOR_ADMINISTRATOR };
+/* From the JSON object; strict. STATUS_REQUEST_INVALID otherwise. *ret_id is the object's own, NULL for self. */
+enum status actor_parse(const json_t *json, enum actor *ret_actor, const char **ret_id) MUST_USE;
+
 struct request_claims {
 	char *issuer;
 	char *audience;

@@ -162,18 +162,26 @@ static void clear_audience(const struct field *field, void *object)
 
 static const struct field_type field_audience = { parse_audience, build_audience, clear_audience };
 
+enum status actor_parse(const json_t *json, enum actor *ret_actor, const char **ret_id)
+{
+	const char *type = json_string_value(json_object_get(json, "type"));
+	const json_t *id = json_object_get(json, "id");
+	bool self = type && strcmp(type, "self") == 0 && json_object_size(json) == 1;
+
+	if (!self && (!type || strcmp(type, "administrator") != 0 || json_object_size(json) != 2 || !field_is_plain(id, 1, MAX_ID)))
+		return STATUS_REQUEST_INVALID;
+	*ret_actor = self ? ACTOR_SELF : ACTOR_ADMINISTRATOR;
+	*ret_id = self ? NULL : json_string_value(id);
+	return STATUS_OK;
+}
+
 static enum status parse_actor(const struct field *field, const json_t *value, void *object)
 {
 	struct request_claims *request = object;
-	const char *type = json_string_value(json_object_get(value, "type"));
-	const json_t *id = json_object_get(value, "id");
-
-	if (type && strcmp(type, "self") == 0 && json_object_size(value) == 1)
-		return STATUS_OK;
-	if (!type || strcmp(type, "administrator") != 0 || json_object_size(value) != 2 || !field_is_plain(id, 1, MAX_ID))
+	const char *id;
+	if (actor_parse(value, &request->actor, &id) != STATUS_OK)
 		return STATUS_LOCAL_INPUT;
-	request->actor = ACTOR_ADMINISTRATOR;
-	return field_set_text(&request->actor_id, json_string_value(id));
+	return id ? field_set_text(&request->actor_id, id) : STATUS_OK;
 }
 
 static bool build_actor(const struct field *field, const void *object, json_t **ret_value)

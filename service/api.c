@@ -160,19 +160,6 @@ static bool takes_must_change(enum operation op)
 	return op == OP_RESET || op == OP_CHECK;
 }
 
-static bool read_actor(const json_t *actor, struct operation_question *question)
-{
-	if (actor == NULL)
-		return true;
-	const char *type = json_string_value(json_object_get(actor, "type")), *id = json_string_value(json_object_get(actor, "id"));
-	size_t members = json_object_size(actor);
-	if (type != NULL && strcmp(type, "self") == 0)
-		return members == 1;
-	question->actor = ACTOR_ADMINISTRATOR;
-	question->actor_id = id;
-	return type != NULL && strcmp(type, "administrator") == 0 && members == 2 && id != NULL && strlen(id) >= 1 && strlen(id) <= 1024;
-}
-
 static bool read_wait(const json_t *wait, int64_t limit_ms, int64_t *ret_ms)
 {
 	*ret_ms = limit_ms;
@@ -199,7 +186,7 @@ static const char *read_question(json_t *body, int64_t wait_limit_ms, struct ope
 			return "a member that is not known";
 	}
 	const char *id = json_string_value(json_object_get(body, "operation_id")), *op = json_string_value(json_object_get(body, "op"));
-	const json_t *directory = json_object_get(body, "directory");
+	const json_t *directory = json_object_get(body, "directory"), *actor = json_object_get(body, "actor");
 	question->unlock = question->enforce_policy = true;
 	question->directory = json_string_value(directory);
 	if (id == NULL || !uuid_valid(id))
@@ -218,7 +205,7 @@ static const char *read_question(json_t *body, int64_t wait_limit_ms, struct ope
 		return "unlock";
 	if (directory != NULL && (question->directory == NULL || question->directory[0] == '\0'))
 		return "directory";
-	if (!read_actor(json_object_get(body, "actor"), question))
+	if (actor != NULL && actor_parse(actor, &question->actor, &question->actor_id) != STATUS_OK)
 		return "actor";
 	return read_wait(json_object_get(body, "wait"), wait_limit_ms, &question->wait_ms) ? NULL : "wait";
 }

@@ -1246,7 +1246,8 @@ def test_no_descriptors(service):
                                      {"op": "change", "old_password": ""}, {"op": "unlock", "new_password": None, "must_change": True},
                                      {"op": "change", "old_password": OLD, "must_change": True}, {"operation_id": "x"}, {"sub_id": {"format": "userPrincipalName"}}, {"sub_id": None}, {"new_password": None},
                                      {"new_password": ""}, {"new_password": "x" * 257}, {"new_password": 7}, {"wait": 21}, {"wait": "1"}, {"must_change": 1}, {"extra": 1},
-                                     {"op": "unlock"}, {"actor": {"type": "administrator"}}, {"actor": {"type": "king", "id": "x"}}, {"directory": ""}, {"secrets": {}}])
+                                     {"op": "unlock"}, {"actor": {"type": "administrator"}}, {"actor": {"type": "king", "id": "x"}},
+                                     {"actor": {"type": "administrator", "id": "x\u0007"}}, {"actor": {"type": "self", "id": "x"}}, {"directory": ""}, {"secrets": {}}])
 def test_malformed_questions(service, members):
     status, problem = service.ask(**members)
     assert status == 400 and problem["code"] in ("request.invalid", "request.unsupported") and service.headers["Content-Type"] == "application/problem+json"
