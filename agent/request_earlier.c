@@ -55,14 +55,19 @@ static int64_t tried_since(const struct request *request)
 }
 
 /* The time of a young record is as good as any. */
+bool request_may_be_earlier(const struct request *request, const struct replication_record *record)
+{
+	int64_t since = tried_since(request);
+	return since && record->time_s >= since - CLOCKS_SLACK_S && !request_same_record(record, &request->told);
+}
+
 static bool may_be_written_since(const struct request *request)
 {
 	const struct replication_record *record = located_password_record(request->located);
-	int64_t since = tried_since(request);
 	/* Late alone is not enough: a clock that is seconds ahead would leave every first try unknown. */
 	if (!record->known)
 		return !record->absent && (request->claims->first_iat || request->was_undelivered || request->overtaken);
-	return since && record->time_s >= since - CLOCKS_SLACK_S && !request_same_record(record, &request->told);
+	return request_may_be_earlier(request, record);
 }
 
 /* The new password is the old one: a bind shows what the user had anyway, and not whether it was written. */

@@ -139,6 +139,7 @@ void requests_handle(struct requests *requests, uint8_t endpoint, struct bytes p
 		return;
 	request->endpoint = endpoint;
 	request->started_us = request->marked_us = started_us;
+	request->came_us = clock_boottime_us();
 	hash_frame(frame, request->entry.frame_sha256, request->frame_sha256);
 	start(request, payload);
 }

@@ -33,6 +33,7 @@ struct request {
 	uint8_t endpoint;                 /* where it came, or came again, last */
 	uint8_t frame_sha256[32];         /* of the whole frame: the service knows it by that. The entry's is of what is signed */
 	int64_t started_us, marked_us;
+	int64_t came_us;                  /* by clock_boottime_us(), to be held against a server's clock */
 	struct verified_request *verified;/* NULL: found in the journal at the start */
 	const struct request_claims *claims;
 	enum operation op;
@@ -235,6 +236,8 @@ void request_adopt(struct request *request, struct bytes payload, const struct g
 
 /* request_earlier.c: a request that may have been applied before, by another agent or by this one before its journal was lost. */
 enum status request_judge_earlier(struct request *request);
+/* A record that is known, and by its time may be of an earlier attempt of this operation. */
+bool request_may_be_earlier(const struct request *request, const struct replication_record *record);
 /* Behind the intent, of what was read last: where the password was set since and another agent may have been asked, the user is read again and all that follows from it is done anew, once; then it is
  * outcome.unknown. The channel does not tell: it may have ended at the service alone. */
 enum status request_judge_overtaken(struct request *request);

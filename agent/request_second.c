@@ -35,7 +35,7 @@ static bool is_since_intent(const struct request *request, const struct replicat
 	return memcmp(record->originator, request->entry.invocation_id, sizeof record->originator) == 0 && record->originating_usn > request->entry.highest_committed_usn;
 }
 
-/* Somebody else's record is written over only where it is from before this request came. */
+/* Somebody else's record is written over only where it is from before this request came, and from before the operation's first attempt. No bind is made here that would tell. */
 static bool is_for_second_write(const struct request *request)
 {
 	const struct server_position *position = located_position(request->located);
@@ -47,9 +47,9 @@ static bool is_for_second_write(const struct request *request)
 		return located_account(request->located)->lockout_time_set;
 	if (!record->known || request_record_is_unchanged(request, record))
 		return record->known;
-	if (is_since_intent(request, record))
+	if (is_since_intent(request, record) || request_may_be_earlier(request, record))
 		return false;
-	int64_t now_s = position->current_time_s, ago_s = (clock_monotonic_us() - request->started_us) / 1000000;
+	int64_t now_s = position->current_time_s, ago_s = (clock_boottime_us() - request->came_us) / 1000000;
 	return now_s && record->time_s < now_s - ago_s - RECORD_SLACK_S && would_stand(request, record, now_s);
 }
 

@@ -2213,6 +2213,34 @@ static void test_no_second_write_over_another(void **state)
 	assert_no_second(*state, STATUS_DIRECTORY_TIMEOUT);
 }
 
+static void it_is_suspended(void) { stood_still_us += 15000000; }
+
+/* What another agent has written there for this very operation, or somebody while this host was suspended behind the first write, is no older than the request. */
+static void test_no_second_write_over_an_earlier_attempt(void **state)
+{
+	static const struct { int64_t first_ago_s, written_ago_s; bool early, suspended; unsigned written; } rows[] = {
+		{ 8, 5, false, false, 0 }, { 8, 100, false, false, 0 }, { 0, 5, true, false, 0 }, { 0, 5, false, true, 0 },
+		{ 8, 3600, false, false, 1 }, { 0, 3600, true, false, 1 }, { 0, 5, false, false, 1 }, { 0, 60, false, true, 1 },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		int64_t now_s = clock_now_ms() / 1000;
+		played.second.up = true;
+		played.second.version = 3;
+		played.second.usn = 7400;
+		memcpy(played.second.originator, there, 16);
+		played.second.written_at_s = now_s - rows[i].written_ago_s;
+		played.written_at_s = now_s - 3600;
+		played.writing = WRITE_LOST;
+		played.while_waiting[0] = rows[i].suspended ? it_is_suspended : NULL;
+		const struct result *result = ask_one(*state, (struct ask){ OP_RESET, GOOD, .early = rows[i].early, .first_iat = rows[i].first_ago_s ? now_s - rows[i].first_ago_s : 0 });
+		assert_int_equal(played.second.written, rows[i].written);
+		assert_string_equal(status_code(result->code), rows[i].written ? "ok" : "directory.timeout");
+		assert_int_equal(played.written, 1);
+		assert_int_equal(played.verified, 0);
+	}
+}
+
 /* Two writes behind: what dc1 holds would win in the end. */
 static void test_no_second_write_where_it_would_not_stand(void **state)
 {
@@ -3020,7 +3048,7 @@ int main(void)
 		ROW(test_lost_answer_applied), ROW(test_lost_answer_of_a_stalled_server), ROW(test_lost_answer_not_applied), ROW(test_lost_answer_replaced), ROW(test_others_are_busy_while_one_is_settled),
 		ROW(test_lost_answer_and_a_later_write), ROW(test_lost_answer_and_two_writes), ROW(test_lost_answer_applied_by_a_clock_of_its_own), ROW(test_lost_answer_of_a_server_that_comes_back), ROW(test_skew_is_seen_while_reading),
 		ROW(test_second_write), ROW(test_nothing_is_told_before_it_is_recorded), ROW(test_second_unlock), ROW(test_second_server_has_the_first_write), ROW(test_first_write_comes_while_the_second_is_prepared), ROW(test_second_server_has_anothers_write), ROW(test_second_server_alone_has_the_first_write), ROW(test_anothers_write_is_anothers_everywhere),
-		ROW(test_no_second_write_over_another), ROW(test_no_second_write_where_it_would_not_stand), ROW(test_second_write_on_a_stale_server), ROW(test_no_second_write_out_of_scope),
+		ROW(test_no_second_write_over_another), ROW(test_no_second_write_over_an_earlier_attempt), ROW(test_no_second_write_where_it_would_not_stand), ROW(test_second_write_on_a_stale_server), ROW(test_no_second_write_out_of_scope),
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_crash_with_two_intents_far_apart), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand), ROW(test_without_versions_no_server_is_ahead),
 		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_of_an_older_version), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
