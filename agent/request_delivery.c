@@ -52,19 +52,20 @@ enum status request_await_delivery(struct request *request)
 	return STATUS_OK;
 }
 
-/* Whoever is asked behind the channel's end is asked failover_after later: half of that is for the look and the write, half for how long that end may be on its way. Once: a directory may be
- * that slow each time, and while it is waited for the loop hears of the end as it comes. */
+/* Whoever is asked behind the channel's end is asked failover_after later: half of that is for the look and the write, half for how long that end may be on its way. Once for each write: a
+ * directory may be that slow each time, and while it is waited for the loop hears of the end as it comes. */
 static bool is_look_old(const struct request *request)
 {
-	return request->claims->failover_after && !request->looked_again && clock_boottime_us() - request->rechecked_us > request->claims->failover_after * 1000000 / 2;
+	return request->claims->failover_after && clock_boottime_us() - request->rechecked_us > request->claims->failover_after * 1000000 / 2;
 }
 
 enum status request_still_wanted(void *arg)
 {
 	struct request *request = arg;
 	enum status status = verified_still_valid(request->verified, clock_now_ms() / 1000);
-	bool old = status == STATUS_OK && !request->undelivered && is_look_old(request);
-	request->looked_again |= old;
+	struct attempt *attempt = &request->attempts[request->second_running ? SECOND : FIRST];
+	bool old = status == STATUS_OK && !request->undelivered && !attempt->looked_again && is_look_old(request);
+	attempt->looked_again |= old;
 	return status == STATUS_OK && (request->undelivered || old) ? STATUS_CHANNEL_CLOSED : status;
 }
 

@@ -14,6 +14,7 @@ struct request_stage;
 
 /* One write of a request: the first, and the second where the answer to the first was lost. */
 struct attempt {
+	bool looked_again;                /* just before it, once more, since rechecked_us was long ago */
 	bool open;                        /* it was sent, or the agent ended before that could be known, and its fate is not */
 	struct located *sent_over;        /* whose connection it went over, while that may still stand; else NULL */
 	int64_t lost_us;                  /* when the connection was given up that it went over, by clock_boottime_us(): the wall clock may be set back while this is settled, and the host suspended */
@@ -41,7 +42,6 @@ struct request {
 	struct located *located;
 	int64_t located_us;               /* when the reading began */
 	int64_t rechecked_us;             /* when the look just before a write began, by clock_boottime_us(): this process, or its host, may stand still behind it */
-	bool looked_again;                /* since that was long ago */
 	struct limits_turn turn;
 	bool entered, waits_for_turn, has_turn, admitted;
 	bool guesses, guessed_wrong;      /* has a place among the tries of this user; the password was wrong, or may have been */

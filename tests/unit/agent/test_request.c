@@ -1025,6 +1025,12 @@ static void test_a_slow_directory_is_written_to_all_the_same(void **state)
 	assert_int_equal(played.written, 1);
 }
 
+static void it_stands_still_and_the_channels_loss_is_not_heard(void)
+{
+	it_stands_still();
+	event_base_once(losing->base, -1, EV_TIMEOUT, lose_endpoint, NULL, &(struct timeval){ 0, 0 });
+}
+
 /* Nor does a second write leave; it is tried again where that may still be. */
 static void test_a_second_write_that_has_waited_is_still_wanted(void **state)
 {
@@ -1045,6 +1051,26 @@ static void test_a_second_write_that_has_waited_is_still_wanted(void **state)
 		assert_int_equal(scene->results[scene->count - 1].code, lost || row->code != STATUS_OK ? STATUS_DIRECTORY_TIMEOUT : STATUS_OK);
 		assert_int_equal(played.written, 1);
 		assert_int_equal(played.second.written, !lost && row->code == STATUS_OK);
+	}
+}
+
+/* The look before the first write is old; that before the second one is looked at by itself: the process stands still behind it, with the channel's end there to be read. Each is repeated once. */
+static void test_each_write_has_a_look_of_its_own(void **state)
+{
+	for (unsigned lost = 0; lost < 2; lost++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		struct scene *scene = losing = *state;
+		played.second.up = true;
+		played.writing = WRITE_LOST;
+		played.while_waiting[0] = it_stands_still;
+		played.while_waiting[1] = lost ? it_stands_still_and_the_channels_loss_is_not_heard : it_stands_still;
+		ask(scene, (struct ask){ OP_RESET, GOOD, .failover_after = 4 });
+		run_until(scene, 1);
+		assert_null(played.while_waiting[1]);
+		assert_int_equal(played.written, 1);
+		assert_int_not_equal(played.second.located, 1);
+		assert_int_equal(played.second.written, !lost);
+		assert_int_equal(scene->results[scene->count - 1].code, lost ? STATUS_DIRECTORY_TIMEOUT : STATUS_OK);
 	}
 }
 
@@ -3052,7 +3078,7 @@ int main(void)
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_crash_with_two_intents_far_apart), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand), ROW(test_without_versions_no_server_is_ahead),
 		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_of_an_older_version), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
-		ROW(test_what_another_agent_has_done_meanwhile_is_not_done_again), ROW(test_the_channels_loss_is_heard_before_the_write), ROW(test_a_write_that_has_waited_is_still_wanted), ROW(test_a_slow_directory_is_written_to_all_the_same), ROW(test_what_is_written_while_a_write_waits), ROW(test_a_second_write_that_has_waited_is_still_wanted), ROW(test_no_second_write_while_undelivered), ROW(test_read_again_behind_a_wrong_bind),
+		ROW(test_what_another_agent_has_done_meanwhile_is_not_done_again), ROW(test_the_channels_loss_is_heard_before_the_write), ROW(test_a_write_that_has_waited_is_still_wanted), ROW(test_a_slow_directory_is_written_to_all_the_same), ROW(test_what_is_written_while_a_write_waits), ROW(test_a_second_write_that_has_waited_is_still_wanted), ROW(test_each_write_has_a_look_of_its_own), ROW(test_no_second_write_while_undelivered), ROW(test_read_again_behind_a_wrong_bind),
 		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_overtaken_by_another_agent), ROW(test_scope_without_memory_stays), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written), ROW(test_a_refusal_that_is_forgotten_was_not_told), ROW(test_a_refusal_is_told_when_the_disk_is_well), ROW(test_what_is_ahead_keeps_nobody_out),
 		ROW(test_ends_anywhere), ROW(test_ends_anywhere_in_settling), ROW(test_ends_anywhere_beside_anothers_write), ROW(test_ends_anywhere_behind_another_agent), ROW(test_ends_anywhere_beside_another_agent), ROW(test_ends_while_others_wait), ROW(test_ends_with_a_full_disk), ROW(test_ends_anywhere_in_a_second_write), ROW(test_ends_before_the_intent), ROW(test_ends_while_the_truth_is_read),
 		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded), ROW(test_a_known_frame_is_never_called_unverified), ROW(test_a_known_frame_that_does_not_verify_is_no_delivery), ROW(test_the_other_signature_is_the_same_message), ROW(test_row_of_an_older_version), ROW(test_memory_is_out_while_verifying),
