@@ -1,6 +1,6 @@
 /* What another agent may be asked for as well (failover_after, proto/README.md section 7). The service asks it some seconds after it saw the channel end over which this request
  * came: so whoever has lost that channel begins no write until the same bytes come again, which says that no other agent has been asked, or that it has not done it. A write may wait
- * for long before it leaves, for a place in the pipeline or for a bind: it is asked for once more then. */
+ * for long before it is handed to its connection, for a place in the pipeline or for a bind: it is asked for once more then. */
 #include "agent/request_internal.h"
 #include "base/clock.h"
 #include "base/log.h"

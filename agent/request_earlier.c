@@ -3,7 +3,7 @@
  * Where another agent may have been asked, the record was written since, and the bind may not be made or says nothing, nobody knows whose write that is: outcome.unknown. To write then would be to write twice on one
  * server, if the other one has; to pass the directory's refusal on would be to call a success refused. Of what this agent itself did before its start the journal knows: a whole one is believed (journal.h).
  * A record that cannot be read is taken for one that was written since, where another agent may have been asked: the bind is made, and only a right one says something. So for a user whose record the agent
- * may not read an attempt behind another agent's ends as applied or unknown, although that one may have done nothing; the first try of an operation goes on as ever. Where there is no record, for certain
+ * may not read an attempt behind another agent's ends as applied or unknown, although that one may have done nothing; the first try of an operation goes on as ever, unless its look had to be repeated for its age. Where there is no record, for certain
  * (a user who never had a password in Active Directory), nothing was written since; the flavor ldap falls back on the time of the entry's last modification, which every server keeps. */
 #include <stdio.h>
 
@@ -115,9 +115,12 @@ static bool prove(struct request *request, proof_done done)
 enum status request_judge_earlier(struct request *request)
 {
 	const struct replication_record *record = located_password_record(request->located);
+	bool comparable = request->record.known && record->known;
 	/* Looked at again behind an intent: it was written meanwhile, as where the recheck finds that. */
-	if (request->intent && request->claims->failover_after && request->record.known && record->known && !request_record_is_unchanged(request, record))
+	if (request->intent && request->claims->failover_after && comparable && !request_record_is_unchanged(request, record))
 		request->overtaken = true;
+	/* Where that cannot be said it may have been: whoever stood still may have slept through the channel's end. */
+	request->was_undelivered |= request->attempts[FIRST].looked_again && !comparable;
 	request->pending = prove(request, handle_before);
 	return request->pending || !is_untold(request) ? STATUS_OK : leave_unknown(request);
 }

@@ -63,7 +63,7 @@ struct request {
 	struct replication_record record; /* unicodePwd's, before the first write; after a crash it is in the entry alone */
 	bool sought;                      /* looked for on the server that the user was written to last */
 	bool undelivered;                 /* its channel was lost, and another agent may be asked */
-	bool was_undelivered;             /* it has waited for that: another one may have been asked meanwhile */
+	bool was_undelivered;             /* it has waited for that, or stood still and may not have heard of it: another one may have been asked meanwhile */
 	bool overtaken;                   /* the user's password was set between the intent and the write: another one may have done that */
 	bool awaits_delivery, stale;      /* stale: to be read again */
 	bool moved, moving;               /* its server was lost before anything was sent: another one, once */

@@ -953,7 +953,7 @@ static const struct waiting { void (*happens)(void); int64_t failover_after; uns
 	{ it_stands_still, 4, 2, STATUS_OK }, { it_stands_still, 0, 1, STATUS_OK }, { time_passes, 4, 1, STATUS_OK }, { time_passes, 2, 2, STATUS_OK },
 };
 
-/* Whatever it waited for: it is asked for once more right before it leaves. */
+/* Whatever it waited for: it is asked for once more right before it is handed to its connection. */
 static void test_a_write_that_has_waited_is_still_wanted(void **state)
 {
 	static const struct ask ASKS[] = { { OP_RESET, GOOD }, { OP_UNLOCK }, { OP_CHANGE, GOOD, .old_password = "Old-Marble-Step-1" } };
@@ -1015,6 +1015,34 @@ static void test_what_is_written_while_a_write_waits(void **state)
 	}
 }
 
+static void it_is_readable_now(void)
+{
+	somebody_writes_and_it_stands_still();
+	played.shown = RECORD_SHOWN;
+}
+
+/* What was written meanwhile cannot be compared: where the look was repeated, another agent may have been asked. The first look and one at a user without a password cost no bind. */
+static void test_what_cannot_be_read_is_tried_behind_a_repeated_look(void **state)
+{
+	static const struct { enum shown shown; void (*happens)(void); int64_t failover_after; const char *right; enum status code; unsigned verified, written; } rows[] = {
+		{ RECORD_HIDDEN, it_stands_still, 4, GOOD, STATUS_OK, 1, 0 }, { RECORD_HIDDEN, it_stands_still, 4, "another", STATUS_OUTCOME_UNKNOWN, 1, 0 },
+		{ RECORD_HIDDEN, nothing_happens, 4, "another", STATUS_OK, 0, 1 }, { RECORD_HIDDEN, time_passes, 4, "another", STATUS_OK, 0, 1 }, { RECORD_HIDDEN, it_stands_still, 0, "another", STATUS_OK, 0, 1 },
+		{ RECORD_ABSENT, it_stands_still, 4, "another", STATUS_OK, 0, 1 },
+		{ RECORD_HIDDEN, it_is_readable_now, 4, GOOD, STATUS_OK, 1, 0 }, { RECORD_ABSENT, it_is_readable_now, 4, GOOD, STATUS_OK, 1, 0 },
+		{ RECORD_HIDDEN, it_is_readable_now, 4, "an administrator's", STATUS_OK, 1, 1 }, { RECORD_ABSENT, it_is_readable_now, 0, GOOD, STATUS_OK, 0, 1 },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		played.shown = rows[i].shown;
+		played.while_waiting[0] = rows[i].happens;
+		played.right = rows[i].right;
+		const struct result *result = ask_one(*state, (struct ask){ OP_RESET, GOOD, .failover_after = rows[i].failover_after });
+		assert_string_equal(status_code(result->code), status_code(rows[i].code));
+		assert_int_equal(played.verified, rows[i].verified);
+		assert_int_equal(played.written, rows[i].written);
+	}
+}
+
 /* Each look takes that long: it is not looked at until the request has expired. */
 static void test_a_slow_directory_is_written_to_all_the_same(void **state)
 {
@@ -1031,7 +1059,7 @@ static void it_stands_still_and_the_channels_loss_is_not_heard(void)
 	event_base_once(losing->base, -1, EV_TIMEOUT, lose_endpoint, NULL, &(struct timeval){ 0, 0 });
 }
 
-/* Nor does a second write leave; it is tried again where that may still be. */
+/* Nor is a second write handed over; it is tried again where that may still be. */
 static void test_a_second_write_that_has_waited_is_still_wanted(void **state)
 {
 	for (size_t i = 0; i < sizeof WAITING / sizeof WAITING[0] * 2; i++) {
@@ -3078,7 +3106,7 @@ int main(void)
 		ROW(test_refused_second_write), ROW(test_refused_second_write_of_an_applied_first), ROW(test_second_write_lost_and_applied), ROW(test_both_writes_lost),
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_crash_with_two_intents_far_apart), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand), ROW(test_without_versions_no_server_is_ahead),
 		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_of_an_older_version), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
-		ROW(test_what_another_agent_has_done_meanwhile_is_not_done_again), ROW(test_the_channels_loss_is_heard_before_the_write), ROW(test_a_write_that_has_waited_is_still_wanted), ROW(test_a_slow_directory_is_written_to_all_the_same), ROW(test_what_is_written_while_a_write_waits), ROW(test_a_second_write_that_has_waited_is_still_wanted), ROW(test_each_write_has_a_look_of_its_own), ROW(test_no_second_write_while_undelivered), ROW(test_read_again_behind_a_wrong_bind),
+		ROW(test_what_another_agent_has_done_meanwhile_is_not_done_again), ROW(test_the_channels_loss_is_heard_before_the_write), ROW(test_a_write_that_has_waited_is_still_wanted), ROW(test_a_slow_directory_is_written_to_all_the_same), ROW(test_what_is_written_while_a_write_waits), ROW(test_a_second_write_that_has_waited_is_still_wanted), ROW(test_what_cannot_be_read_is_tried_behind_a_repeated_look), ROW(test_each_write_has_a_look_of_its_own), ROW(test_no_second_write_while_undelivered), ROW(test_read_again_behind_a_wrong_bind),
 		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_overtaken_by_another_agent), ROW(test_scope_without_memory_stays), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written), ROW(test_a_refusal_that_is_forgotten_was_not_told), ROW(test_a_refusal_is_told_when_the_disk_is_well), ROW(test_what_is_ahead_keeps_nobody_out),
 		ROW(test_ends_anywhere), ROW(test_ends_anywhere_in_settling), ROW(test_ends_anywhere_beside_anothers_write), ROW(test_ends_anywhere_behind_another_agent), ROW(test_ends_anywhere_beside_another_agent), ROW(test_ends_while_others_wait), ROW(test_ends_with_a_full_disk), ROW(test_ends_anywhere_in_a_second_write), ROW(test_ends_before_the_intent), ROW(test_ends_while_the_truth_is_read),
 		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded), ROW(test_a_known_frame_is_never_called_unverified), ROW(test_a_known_frame_that_does_not_verify_is_no_delivery), ROW(test_the_other_signature_is_the_same_message), ROW(test_row_of_an_older_version), ROW(test_memory_is_out_while_verifying),

@@ -1106,7 +1106,7 @@ static void changes_as_the_user(void **state)
 	assert_true(end.answer.sent && !end.answer.answered && end.answer.tried);
 }
 
-/* Asked right before anything of it leaves: from the so-manieth time on it is not wanted any more. */
+/* Asked right before anything of it is encoded: from the so-manieth time on it is not wanted any more. */
 static struct { unsigned asked, not_from; } wanting;
 static enum status still_wanted(void *arg)
 {
