@@ -9,6 +9,7 @@ import table
 from crash_lab import SETTINGS
 from lab import BUILD
 from line import Line
+from minute import Minute
 from observer import Observer, notes
 
 tables = []  # (title, lines), printed at the end
@@ -25,6 +26,20 @@ def module_line():
     made = Line()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def begun_minute(request, tmp_path_factory):
+    """A Minute, where some test asks for one: begun before all of them, so that nobody need wait for it."""
+    made = Minute(tmp_path_factory.mktemp("minute")) if any("minute" in item.fixturenames for item in request.session.items) else None
+    yield made
+    if made:
+        made.close()
+
+
+@pytest.fixture
+def minute(begun_minute):
+    return begun_minute
 
 
 @pytest.fixture(scope="session")

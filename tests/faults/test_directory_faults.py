@@ -97,8 +97,26 @@ def test_another_takes_the_name_of_who_is_moved(line):
 # Its certificate --------------------------------------------------------------------------------------------------------------------------------------
 
 def test_the_directorys_authority_is_changed_with_sighup(line):
-    """The new certificate is refused by name; once the file has both authorities and SIGHUP was sent it is taken."""
+    """A file that has gone bad is told and changes nothing: the former authority counts on, for new connections too. The new certificate is refused by name; once the file has both authorities and SIGHUP was sent it is taken."""
     agent, directory = line.agent, line.directory
+    with open(directory.ca, "r+b") as file:
+        good = file.read()
+        file.truncate(len(good) // 2)
+    before = len(agent.writebackd.events(event="directory.up"))
+    try:
+        agent.writebackd.signal(signal.SIGHUP)
+        told = agent.writebackd.wait_event(event="directory.tls", level="error")
+        assert "those of before stay" in told["message"] and directory.ca in told["message"], told
+        assert agent.writebackd.events(event="config.refused") and any("ca_file" in e["message"] for e in agent.writebackd.events(event="config.error"))
+    finally:
+        with open(directory.ca, "wb") as file:
+            file.write(good)
+    directory.program.stop()
+    directory.start()
+    agent.writebackd.wait_event(event="directory.up", count=before + 1)  # and nobody has told it to read the file again
+    agent.wait_ready()
+    claims, _ = line.send("bench084")
+    assert line.service.result(claims["jti"])["code"] == "ok"
     directory.program.stop()
     directory.certificate(foreign=True)
     directory.start()

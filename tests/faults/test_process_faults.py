@@ -1,10 +1,10 @@
 """The processes of the agent are killed, stopped and ended at bad moments, seen from both sides: one write at the directory, one outcome at the service."""
-import signal, time
+import glob, os, signal, time
 
 import pytest
 
 from channel_bench import Authority, Bench
-from lab import wait_for
+from lab import SLOWNESS, wait_for
 from line import Line
 
 
@@ -29,10 +29,10 @@ def restart(line):
     wait_for("a channel", lambda: line.service.ws, 15)
 
 
-def worked_on(line, user):
+def worked_on(line, user, ms=700):
     """(version before, claims, frame): the request is being worked on, and nothing of it is written."""
     before = line.directory.password_record(user)[0]
-    came = line.suffered(f"on=search user={user} delay=700 count=1")
+    came = line.suffered(f"on=search user={user} delay={ms} count=1")
     claims, frame = line.send(user)
     wait_for("it to be worked on", came)
     return before, claims, frame
@@ -115,14 +115,21 @@ def test_the_channels_process_is_killed(line):
 
 
 def test_sigterm_with_requests_in_flight(line):
-    """What is worked on is finished and told, nothing new is taken, and it ends with 0."""
-    before, claims, _ = worked_on(line, "bench006")
+    """What is worked on is finished and told, nothing new is taken, and it ends with 0. What came meanwhile has no answer, and is applied when it is delivered again."""
+    before, claims, _ = worked_on(line, "bench006", 1500)
+    new_before, stopping = line.directory.password_record("bench008"), len(line.agent.writebackd.events(event="agent.stopping"))
     began = time.monotonic()
     line.agent.writebackd.signal(signal.SIGTERM)
+    line.agent.writebackd.wait_event(event="agent.stopping", count=stopping + 1)
+    new, frame = line.send("bench008")
     assert line.agent.writebackd.process.wait(22) == 0 and time.monotonic() - began < 20
     assert line.directory.password_record("bench006")[0] == before + 1
+    assert line.directory.password_record("bench008") == new_before and not line.results(new)
     restart(line)
     once(line, "bench006", claims, before)
+    assert line.directory.password_record("bench008") == new_before and not line.results(new)
+    line.service.send(frame)
+    once(line, "bench008", new, new_before[0])
 
 
 def test_suspended(line):
@@ -153,3 +160,37 @@ def test_one_of_the_processes_stands_still(standing_still):
     lost = wait_for("the channel to notice", lambda: bench.events("agent.lost"), 10)
     assert "silent" in lost[0]["message"]
     bench.agent.accept()  # it is tried again
+
+
+# What the agent's timers of a minute and of half of one bring ----------------------------------------------------------------------------------------
+
+def test_on_a_standing_channel_a_result_is_told_again_within_a_minute(minute):
+    minute.wait_for("it again", lambda: len(minute.results()) > 1)
+    first, again = minute.results()[:2]
+    assert 29 <= again["iat"] - first["iat"] <= 65 * SLOWNESS
+    assert all(first[name] == again[name] for name in first if name not in ("iat", "durations_ms"))
+    service = minute.scripted
+    assert (service.session, service.ws) == minute.session and service.ws
+    service.send(service.sign("wb-ack+jwt", {"iss": service.issuer, "aud": service.agent_id, "iat": int(time.time()), "request_ids": [minute.claims["jti"]]}))
+    wait_for("the acknowledgement", lambda: minute.agent.status()["journal"]["unacknowledged"] == 0)
+
+
+def test_on_a_standing_channel_keys_are_replaced_by_age(minute):
+    """Without a restart and without another channel; and the file of the key whose hour is over is gone."""
+    minute.wait_for("new keys", lambda: minute.count()[0] == 2)
+    service, agent = minute.old.service, minute.old.agent
+    wait_for("the old key's end", lambda: not os.path.exists(minute.retired))
+    signing, decryption = (key.thumbprint() for key in service.agents[service.agent_id])
+    found = agent.status()["identity"]
+    assert (found["signing_key"], found["decryption_key"]) == (signing, decryption)
+    wait_for("no file too many", lambda: len(glob.glob(os.path.join(agent.settings["state_directory"], "*.jwk*"))) == 3)  # the present ones and the decryption key of before
+    assert (service.session, service.ws) == minute.old_session and len(service.rekeys) == 2
+    claims, _ = minute.old.send("bench010")
+    assert service.result(claims["jti"])["code"] == "ok"
+
+
+def test_as_time_passes_the_key_sets_end_is_warned_of_again(minute):
+    minute.wait_for("the warnings", lambda: minute.count()[1:] == (2, 2))
+    for program in minute.agent.writebackd, minute.service.program:
+        assert len(program.events(event="keys.expiry", level="warning")) == 2
+    assert len(minute.agent.writebackd.events(event="keys.new")) == 1
