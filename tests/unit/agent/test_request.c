@@ -562,14 +562,14 @@ struct ask {
 	const char *directory;
 	const char *secret_for;    /* the operation_id in the secret, where it differs */
 	const char *old_password;
-	bool early;                /* issued before the agent's start; else a second behind it */
+	bool early;                /* issued a second before the agent's start; else a second behind it */
 	int64_t first_iat, failover_after;
 	unsigned held_s;           /* on its way */
 };
 
 static void ask(struct scene *scene, struct ask ask)
 {
-	struct request_claims claims = { .issuer = (char *)ISSUER, .audience = (char *)AGENT, .iat = clock_now_ms() / 1000 + (ask.early ? 0 : 1), .first_iat = ask.first_iat, .failover_after = ask.failover_after, .op = ask.op, .must_change = ask.must_change, .unlock = !ask.keep_locked,
+	struct request_claims claims = { .issuer = (char *)ISSUER, .audience = (char *)AGENT, .iat = clock_now_ms() / 1000 + (ask.early ? -1 : 1), .first_iat = ask.first_iat, .failover_after = ask.failover_after, .op = ask.op, .must_change = ask.must_change, .unlock = !ask.keep_locked,
 	                                 .enforce_policy = true, .subject = { SUBJECT_UPN, (char *)(ask.user ? ask.user : "alice@corp.example.com"), NULL } };
 	claims.exp = claims.iat + 30;
 	claims.directory = (char *)ask.directory;
