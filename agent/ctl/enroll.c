@@ -119,6 +119,7 @@ static int fetch(const struct enroll_options *options, const char *url, const ch
 	if (status != STATUS_OK)
 		return report_unreachable(options, status, why);
 	json_t *document = jose_json_parse(bytes_of_string(text));
+	plain_strings(document);
 	if (http_status != expected) {
 		int failed = report_answer(options, url, http_status, document);
 		json_decref(document);

@@ -59,7 +59,7 @@ static void plain_string(json_t *string)
 	json_string_set(string, text ? text : "");
 }
 
-static void plain_strings(json_t *json)
+void plain_strings(json_t *json)
 {
 	void *iterator = json_object_iter(json);
 	if (json_is_string(json))
