@@ -1,5 +1,5 @@
-/* The journal's file, and its write-ahead log behind it: two bytes say how many half kilobytes the file has, the rest is the log. What is opened can be read; what is not is refused with a
- * sentence and never begun anew. */
+/* The journal's file, its write-ahead log behind it, and the mark beside it: two bytes say how many half kilobytes the file has, the rest is the log; where the highest bit is set, the last 90
+ * octets are the mark's. What is opened can be read; what is not is refused with a sentence and never begun anew. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +11,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+enum { MARK_SIZE = 90 };
+
 static char folder[] = "/dev/shm/fuzz-journal-XXXXXX", path[64], log_path[64], shared_path[64], mark_path[64];
 
 static void remove_all(void)
@@ -18,7 +20,6 @@ static void remove_all(void)
 	unlink(path);
 	unlink(log_path);
 	unlink(shared_path);
-	unlink(mark_path);
 	unlink(mark_path);
 	rmdir(folder);
 }
@@ -57,11 +58,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		start();
 	if (size < 3 || size > 1 << 16)
 		return 0;
-	size_t units = data[0] + 256U * data[1], file = units * 512 < size - 2 ? units * 512 : size - 2;
+	size_t units = data[0] + 256U * (data[1] & 0x7f), mark = data[1] < 0x80 ? 0 : size - 2 < MARK_SIZE ? size - 2 : MARK_SIZE;
+	size -= mark;
+	size_t file = units * 512 < size - 2 ? units * 512 : size - 2;
 	put(path, data + 2, file);
 	unlink(log_path);
 	unlink(shared_path);
 	unlink(mark_path);
+	if (mark > 0)
+		put(mark_path, data + size, mark);
 	if (file < size - 2)
 		put(log_path, data + 2 + file, size - 2 - file);
 	const struct journal_settings settings = { .path = path, .retain_ms = 3600000, .rows_limit = 100 };

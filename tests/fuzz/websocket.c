@@ -1,4 +1,4 @@
-/* Frames from a stranger, to a server (first byte even) or to a client whose upgrade was answered (odd). Whatever comes, every message handed on is within
+/* Frames from a stranger, to a server (first byte even) or to a client whose upgrade was answered (odd; 3: what comes is that answer). Whatever comes, every message handed on is within
  * the limits and `closed` comes at most once. */
 #include <event2/buffer.h>
 #include <event2/event.h>
@@ -11,6 +11,8 @@
 #include "proto/websocket.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { UNANSWERED = 3 };
 
 static void on_message(struct websocket *websocket, struct bytes message, void *arg)
 {
@@ -67,13 +69,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	                                 : websocket_server_new(bev, true, NULL, &callbacks, &websocket);
 	if (status != STATUS_OK)
 		abort();
-	if (data[0] & 1)
+	if (data[0] == UNANSWERED)
+		event_base_loop(base, EVLOOP_NONBLOCK); /* its request */
+	else if (data[0] & 1)
 		answer_upgrade(base, fds[1]);
 	/* In two pieces, cut where the second byte says. */
 	size_t cut = 2 + data[1] % (size - 1);
 	for (size_t at = 2; at < size;) {
 		size_t end = at < cut && cut < size ? cut : size;
-		ssize_t written = write(fds[1], data + at, end - at);
+		ssize_t written = send(fds[1], data + at, end - at, MSG_NOSIGNAL);
 		if (written > 0)
 			at += (size_t)written;
 		event_base_loop(base, EVLOOP_NONBLOCK);
