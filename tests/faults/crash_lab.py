@@ -87,7 +87,7 @@ class World:
         try:
             lab_module.stop_all(part.close for part in self.parts)
         finally:
-            if not self.keep:
+            if not self.keep and not lab_module.verdicts(self.folder, take=False):
                 shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -328,7 +328,12 @@ def run_points(world, jobs, cells, seed, tally=None, deadline=None):
         except Exception as error:
             violate(point, f"at the end of {cell.name}: {type(error).__name__}: {error}")
         finally:
-            cell.close()
+            try:
+                cell.close()
+            except Exception as error:
+                violate(point, f"as {cell.name} was stopped: {type(error).__name__}: {error}")
+            for text in lab_module.verdicts(cell.folder):
+                violate(point, text)
 
     def work(number):
         of, cell, point = {}, None, None

@@ -345,6 +345,7 @@ class Observer:
             self._judge_files()
         if bounds:
             self._judge_bounds()
+        self.violations += lab_module.verdicts(self.folder)
         self.open = [one for one in self.open if not one.outcome]
         self.done += settled
         found, self.violations = self.violations, []

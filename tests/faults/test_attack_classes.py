@@ -275,6 +275,7 @@ def test_no_empty_password_leaves_the_agent(line, tmp_path):
             time.sleep(2)
             assert agent.status()["directories"][0]["servers_up"] == 0
         except lab_module.Late:
+            agent.writebackd.expect(78)
             assert agent.writebackd.process.returncode == 78 and "password" in agent.writebackd.log_text()
         assert not any(b"\x80\x00" in data for data in said), said
     finally:

@@ -1,5 +1,5 @@
 """The observer sees what is right and, which matters more, what is not: each invariant with a breach of it that the test itself makes."""
-import json, os, types
+import json, os, signal, types
 
 import observer as observer_module
 from lab import LOCKOUT_TIME, UNICODE_PWD
@@ -112,6 +112,19 @@ def test_a_fault_is_told(watched):
     observer.settle()
     found = observer.check()
     assert len(found) == 2 and all("not told within" in line for line in found)
+
+
+def test_a_death_that_nobody_asked_for_is_named(watched):
+    """Though it is started again, and works: by its name, its status, and where its log lies. SIGKILL is how the crash points end it."""
+    lab, observer = watched
+    for how, found in ((signal.SIGSEGV, True), (signal.SIGKILL, False)):
+        program = lab.agent.writebackd
+        os.kill(program.pid, how)
+        program.process.wait(20)
+        lab.agent.start_writebackd()
+        lab.agent.wait_ready()
+        said = observer.check()
+        assert len(said) == found and all(text.startswith(f"writebackd ended with {program.process.returncode}: ") and program.log_path in text for text in said)
 
 
 def test_samba_log_tells_who_was_asked(tmp_path):

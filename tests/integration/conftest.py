@@ -95,8 +95,7 @@ def scene(request, build):
         scenes.append(request.module.Scene(build, **options))
         return scenes[-1]
     yield make
-    for each in scenes:
-        each.close()
+    lab_module.stop_all(each.close for each in scenes)
 
 
 @pytest.fixture(scope="module")
@@ -121,4 +120,4 @@ def tool(build):
         tools.append(lab_module.Tool(build, *options, **more))
         return tools[-1]
     yield make
-    lab_module.stop_all(t.close for t in tools if t.process.poll() is None)
+    lab_module.stop_all(t.close for t in tools)

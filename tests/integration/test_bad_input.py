@@ -23,8 +23,7 @@ class Scripted:
         lab_module.wait_for("the greeting", lambda: self.service.ws)
 
     def close(self):
-        self.service.close()
-        self.lab.close()
+        lab_module.stop_all([self.service.close, self.lab.close])
 
 
 @pytest.fixture(scope="module")

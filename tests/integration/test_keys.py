@@ -533,6 +533,7 @@ def start_refused(agent):
     """Its exit status and what it said: the critical line, or what is wrong with the configuration."""
     before = len(agent.writebackd.log_text())
     agent.writebackd = lab_module.Program(agent.folder, "writebackd", [os.path.join(agent.build, "agent/writebackd"), "--config", agent.writebackd_config, "--log-format", "json"])
+    agent.writebackd.expect()
     return agent.writebackd.process.wait(20), agent.writebackd.log_text()[before:]
 
 

@@ -307,6 +307,8 @@ def abort_unlimited(process):
 def abort_with_cores(lab):
     with cores_in(lab.folder + "/cores") as cores:
         processes = [lab.agent.writebackd.process, lab.agent.channel.process]
+        for program in (lab.agent.writebackd, lab.agent.channel):
+            program.expect(-signal.SIGABRT)
         crash(lab, lambda program: abort_unlimited(program.process))
         abort_unlimited(lab.agent.channel.process)
         lab.agent.start_channel()

@@ -80,7 +80,7 @@ class Service:
         code = self.process.wait(20)
         self.process.stdout.close()
         self.log.close()
-        assert how == signal.SIGKILL or code == 0, (code, self.log_text()[-6000:])
+        assert code == (-signal.SIGKILL if how == signal.SIGKILL else 0), (code, self.log_text()[-6000:])
 
     def log_text(self):
         with open(self.path("log"), encoding="utf-8") as f:

@@ -104,6 +104,9 @@ def main():
         print(f"\nStopped: {error}")
     finally:
         lab.close()
+        for text in lab_module.verdicts():
+            failures.append(text)
+            print(text)
         if lab.keep:
             print("Logs and state are in", lab.folder)
     sys.exit(1 if failures else 0)

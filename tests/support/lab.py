@@ -6,7 +6,7 @@ Used by ./demo and by tests/integration. Every wait has a deadline; everything t
         lab.start()
         print(lab.service.operate("reset", "alice@corp.example.test", new_password="…"))
 """
-import atexit, contextlib, functools, http.client, json, os, shutil, signal, socket, ssl, struct, subprocess, sys, tempfile, threading, time, unittest, urllib.parse, uuid
+import atexit, contextlib, functools, http.client, json, os, re, shutil, signal, socket, ssl, struct, subprocess, sys, tempfile, threading, time, unittest, urllib.parse, uuid
 
 import ldap
 import yaml
@@ -20,6 +20,10 @@ UNICODE_PWD, PWD_LAST_SET, LOCKOUT_TIME, USER_ACCOUNT_CONTROL = 0x9005A, 0x90060
 
 
 SLOWNESS = float(os.environ.get("SLOWNESS", "1"))  # 10 gives every wait ten times its time (tests/support/sanitize)
+
+
+REPORT = re.compile(r"\w*Sanitizer\b|runtime error:")  # a sanitizer's words
+ENDS = {signal.SIGTERM: (0, -signal.SIGTERM), signal.SIGINT: (0, -signal.SIGINT)}  # how what was asked to end may do so; before it has a handler, by the signal itself
 
 
 class Late(Exception):
@@ -39,7 +43,7 @@ def wait_for(what, condition, timeout=10.0):
 
 
 def stop_all(stops):
-    """Calls each, also where an earlier one fails; what they returned. The first failure is raised afterwards."""
+    """Calls each, also where an earlier one fails; what they returned. The first failure is raised afterwards, and says what the others were."""
     returned, failures = [], []
     for stop in stops:
         try:
@@ -47,6 +51,8 @@ def stop_all(stops):
         except Exception as error:
             failures.append(error)
     if failures:
+        for other in failures[1:]:
+            failures[0].add_note(f"and then {type(other).__name__}: {other}")
         raise failures[0]
     return returned
 
@@ -96,13 +102,19 @@ def unit_of(program):
 
 
 class Program:
-    """A program of ours that runs in the background, its standard error (JSON lines) in a file."""
+    """A program of ours that runs in the background, its standard error (JSON lines) in a file. How it ended is judged, whoever looks at it or not: verdicts()."""
+    lock, unjudged, judged = threading.RLock(), [], []  # those of this process; (log_path, what is wrong in words)
 
     def __init__(self, folder, name, argv, env=None):
         self.name, self.log_path = name, os.path.join(folder, name + ".log")
         self.out_path = os.path.join(folder, name + ".out")
+        self.expected = {-signal.SIGKILL}  # which is always a test's doing
+        judge_the_dead()
         with open(self.log_path, "ab") as log, open(self.out_path, "wb") as out:
+            self.log_begin = log.tell()
             self.process = subprocess.Popen(confined(argv), stdin=subprocess.DEVNULL, stdout=out, stderr=log, env={**os.environ, **(env or {})})
+        with self.lock:
+            self.unjudged.append(self)
 
     @property
     def pid(self):
@@ -141,27 +153,62 @@ class Program:
                 raise Late(f"{self.name} ended with {self.process.returncode}: {self.log_text()[-2000:]}")
         return wait_for(f"{fields} from {self.name}", look, timeout)
 
+    def expect(self, *statuses):
+        """It may also end by one of these; where none is named by any, and the test itself judges it."""
+        self.expected = self.expected | set(statuses or range(-64, 256))
+
     def signal(self, number):
+        if number in ENDS:
+            self.expect(*ENDS[number])
         self.process.send_signal(number)
 
     def kill(self):
         self.process.kill()
         self.process.wait(10)
+        judge_the_dead()
 
     def stop(self, timeout=25):
         """SIGTERM; the exit status."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
             try:
                 self.process.wait(timeout * SLOWNESS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(10)
                 raise Late(f"{self.name} did not end within {timeout} s of SIGTERM")
-        if self.process.returncode == -signal.SIGSYS:
-            raise Late(f"{self.name} made a system call that its unit does not allow")
+        judge_the_dead()
         return self.process.returncode
+
+    def verdict(self):
+        """What is wrong with how it ended, in words; None where nothing is."""
+        status, log = self.process.returncode, ""
+        with contextlib.suppress(FileNotFoundError), open(self.log_path, "rb") as f:
+            f.seek(self.log_begin)
+            log = f.read().decode(errors="replace")
+        report = REPORT.search(log)
+        if report or status not in self.expected:
+            why = "a sanitizer's report" if report else "a system call that its unit does not allow" if status == -signal.SIGSYS else "nobody asked for that"
+            return f"{self.name} ended with {status}: {why}: {self.log_path}: {log[max(0, report.start() - 200):][:4000] if report else log[-2000:]}"
+
+
+def judge_the_dead():
+    with Program.lock:
+        dead = [program for program in Program.unjudged if program.process.poll() is not None]
+        Program.unjudged[:] = [program for program in Program.unjudged if program not in dead]
+        Program.judged += [(program.log_path, words) for program in dead if (words := program.verdict())]
+
+
+def verdicts(folder="/", take=True):
+    """What is wrong with how programs ended whose log lies in folder, in words, each told once: a sanitizer's report, or an end that nobody asked for. Where nobody takes it, pytest's
+    teardown does, and fails (tests/conftest.py)."""
+    with Program.lock:
+        judge_the_dead()
+        found = [one for one in Program.judged if one[0].startswith(os.path.join(folder, ""))]
+        if take:
+            Program.judged[:] = [one for one in Program.judged if one not in found]
+        return [words for _, words in found]
 
 
 # Directories -------------------------------------------------------------------------------------------------------------------------------
@@ -709,7 +756,7 @@ class Agent:
     def ctl(self, *words, check=True, timeout=60, **options):
         done = subprocess.run([os.path.join(self.build, "agent/ctl/writebackctl"), "--socket", self.control, *words], stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, **options)
-        if check and done.returncode:
+        if check and done.returncode or REPORT.search(done.stdout):
             raise ValueError(f"writebackctl {' '.join(words)} ended with {done.returncode}: {done.stdout}")
         return done.stdout
 
