@@ -14,12 +14,23 @@
 #define FIRST_PAUSE_MS 250
 #define MAX_DOUBLINGS 4 /* 4 s */
 
-void attempts_again_later(struct task *task, int64_t now_ms, int64_t until_s)
+static int64_t pause_us(unsigned doublings)
 {
-	if (task->again_us != 0 || now_ms >= until_s * 1000)
-		return;
-	task->again_until_s = until_s;
-	task->again_us = clock_monotonic_us() + INT64_C(1000) * FIRST_PAUSE_MS * (1 << task->pauses);
+	return INT64_C(1000) * FIRST_PAUSE_MS * (1 << doublings);
+}
+
+void attempts_sent(struct task *task, int64_t now_ms)
+{
+	int64_t left_ms = task->request.expires * 1000 - now_ms;
+	task->again_us = clock_monotonic_us() + (left_ms > 0 ? left_ms * 1000 : pause_us(MAX_DOUBLINGS));
+}
+
+void attempts_again_sooner(struct task *task)
+{
+	int64_t then_us = clock_monotonic_us() + pause_us(task->pauses);
+	if (then_us >= task->again_us)
+		return; /* a copy of the word that brought it forward, or the request itself has had one */
+	task->again_us = then_us;
 	task->pauses += task->pauses < MAX_DOUBLINGS;
 }
 

@@ -21,6 +21,7 @@
 
 struct hub;
 struct session;
+struct task;
 
 struct agent {
 	struct agent *next;
@@ -44,6 +45,7 @@ struct agent {
 	struct hello hello;             /* of the present or last session */
 	unsigned on_wire;               /* requests sent on this session that have no final result: counted by operations */
 	unsigned queued;                /* operations bound to it that are not sent yet: likewise */
+	struct task *again;             /* of those that go to it once more, the one that has waited longest: likewise, within a sweep */
 	uint64_t chosen;                /* the turn in which it was chosen last: likewise */
 };
 

@@ -56,6 +56,7 @@ static void bind_to_open(struct task *task, struct store_finish *store)
 		{ LOG_AGENT_ID, store->open.agent_id }, { LOG_CODE, store->code }), "%s says one agent, but another one may have done it: its last word is awaited", store->code);
 	task_drop_spares(task);
 	if (agent == NULL || store->open.frame == NULL) {
+		task->again_us = 0;
 		task_set_life(task, LIFE_SENT); /* its keys are gone: the time runs out */
 		return;
 	}
@@ -177,7 +178,7 @@ static bool send_frame(struct task *task)
 	CRASH_POINT(REQUEST_SENT);
 	log_event(LOG_INFO, "request.sent", LOG_FIELDS({ LOG_OPERATION_ID, task->row.operation_id }, { LOG_REQUEST_ID, task->request.request_id },
 		{ LOG_AGENT_ID, agent->row.agent_id }, { LOG_OP, task->row.op }), "%s%s to %s", task->row.op, task->sent_before ? ", again," : "", agent->row.name);
-	task->again_us = 0;
+	attempts_sent(task, clock_now_ms());
 	return true;
 }
 
@@ -258,7 +259,6 @@ static bool fits(const struct task *task, enum outcome outcome)
 
 static void note_settling(struct task *task, const struct result *result)
 {
-	task->again_us = 0;
 	free(task->prior_server);
 	task->prior_server = result->server != NULL ? strdup(result->server) : NULL;
 	snprintf(task->row.status, sizeof task->row.status, "settling");
@@ -276,9 +276,12 @@ static void on_result(struct agent *agent, const struct result *result, void *ar
 		{ LOG_AGENT_ID, agent->row.agent_id }, { LOG_CODE, status_code(result->code) }), "%s from %s", status_code(result->code), agent->row.name);
 	if (!counts(result, task)) {
 		if (task != NULL && (result->code == STATUS_AGENT_INTERNAL || is_early(result, task)))
-			attempts_again_later(task, clock_now_ms(), task->request.expires + (result->code == STATUS_REQUEST_SIGNATURE ? CLOCK_SKEW_S : 0));
+			attempts_again_sooner(task);
 		return;
 	}
+	/* A word of the request: the agent has it, and repeats the last one by itself. What speaks of a frame it tells only when it is asked. */
+	if (task != NULL && result->frame_sha256[0] == '\0')
+		task->again_us = 0;
 	if (task != NULL && !fits(task, outcome)) {
 		log_event(LOG_WARNING, "result.malformed", LOG_FIELDS({ LOG_AGENT_ID, agent->row.agent_id }, { LOG_REQUEST_ID, task->request.request_id },
 			{ LOG_CODE, status_code(result->code) }), "%s is no outcome of %s: not recorded", outcome_name(outcome), task->row.op);
@@ -484,20 +487,24 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 		next = task->next;
 		if ((task->life != LIFE_QUEUED && task->life != LIFE_SENT) || task->words > 0 || attempts_next(task, now))
 			continue;
-		/* Not sent: the channel ends, and it goes to the next one. Sent: the agent answers ten such frames a second, and may pass over this one. */
-		if (attempts_again_due(task) && send_frame(task))
-			attempts_again_later(task, now, task->again_until_s);
 		if (task->life == LIFE_QUEUED && !task->sent_before) {
 			if (now > task->queue_until_ms)
 				finish(operations, task, NULL, NULL, task->agent->session != NULL ? STATUS_SERVICE_OVERLOADED : STATUS_SERVICE_NO_AGENT);
 		} else if (now > task->row.created_ms + operations->settings->no_answer_after_ms) {
 			task_leave_wire(task);
 			finish(operations, task, NULL, NULL, STATUS_SERVICE_NO_ANSWER);
+		} else if (attempts_again_due(task) && (task->agent->again == NULL || task->again_us < task->agent->again->again_us)) {
+			task->agent->again = task;
 		}
 	}
-	/* Whatever has freed a place. */
-	for (struct agent *agent = hub_agents(operations->hub); agent != NULL; agent = agent->next)
+	for (struct agent *agent = hub_agents(operations->hub); agent != NULL; agent = agent->next) {
+		/* One to an agent in a sweep: of the ten frames a second that it tells it cannot verify, half are left to new ones. Not sent: the channel ends, and it goes to the next one. */
+		if (agent->again != NULL)
+			send_frame(agent->again);
+		agent->again = NULL;
+		/* Whatever has freed a place. */
 		operations_advance(operations, agent);
+	}
 }
 
 /* The whole life --------------------------------------------------------------------------------------------------------------------- */

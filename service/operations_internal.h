@@ -35,9 +35,8 @@ struct task {
 	bool on_wire;                   /* counts against the agent's max_in_flight */
 	bool sent_before;               /* an agent may know it: no longer ours to give up */
 	bool request_sent;              /* the present request has left */
-	int64_t again_us;               /* monotonic: then the same bytes go once more on this channel; 0: no */
-	int64_t again_until_s;          /* no more behind that */
-	unsigned pauses;                /* so often they have waited for that on this channel */
+	int64_t again_us;               /* monotonic: from then on the same bytes go once more on this channel; 0: no, the agent has it */
+	unsigned pauses;                /* how often that was brought forward on this channel */
 	int64_t failover_us;            /* another agent may be asked so long after the present one's channel has ended; 0: not before exp */
 	unsigned words;                 /* final words that are being recorded: nothing is sent and nobody else is asked meanwhile */
 	int64_t queue_until_ms;
@@ -84,9 +83,11 @@ int64_t attempts_failover_after(const struct task *task);
 /* Where the task's agent is lost and may no longer act on the request (or never got it), makes a request for a spare one. False where there is nothing to do. */
 bool attempts_next(struct task *task, int64_t now_ms);
 
-/* The agent itself failed at the frame and has judged nothing, or could not verify it and may yet (proto/README.md 6.2): the same bytes go again after a pause, each longer than the one before, the
- * last one behind `until_s` (NumericDate), when they have an answer whatever became of them. */
-void attempts_again_later(struct task *task, int64_t now_ms, int64_t until_s);
+/* The frame has left: what has no word of its request goes again at exp, when it has an answer unless the agent works on it still, and every 4 s behind that: the agent passes over what it cannot
+ * verify but for ten a second. */
+void attempts_sent(struct task *task, int64_t now_ms);
+/* The agent itself failed at the frame and has judged nothing, or could not verify it and may yet (proto/README.md 6.2): the same bytes go again after a pause, each longer than the one before. */
+void attempts_again_sooner(struct task *task);
 bool attempts_again_due(const struct task *task);
 
 /* operations.c: sends what waits for a place at this agent. */
