@@ -47,6 +47,8 @@ void requests_channel_lost(struct requests *requests, uint8_t endpoint);
 void requests_handle_unverified(struct requests *requests, uint8_t endpoint, struct bytes frame, enum jose_reason reason);
 /* The journal's number that holds when the latch was opened last, milliseconds since 1970: writes before it do not count any more. */
 #define REQUESTS_RESUMED_MS "resumed_ms"
+/* Its number of when a journal was begun though there had been another, which was lost: seconds since 1970. What was issued until then may have been applied. */
+#define REQUESTS_LOST_S "lost_s"
 /* At the start: what the journal holds of writes counts for the limits, and intents without an outcome are settled. */
 void requests_restore(struct requests *requests);
 

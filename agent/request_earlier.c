@@ -2,6 +2,7 @@
  * password tell; then the same is not written again, and no success becomes a refusal by history or minimum age.
  * Where another agent may have been asked, the record was written since, and the bind may not be made or says nothing, nobody knows whose write that is: outcome.unknown. To write then would be to write twice on one
  * server, if the other one has; to pass the directory's refusal on would be to call a success refused. Of what this agent itself did before its start the journal knows: a whole one is believed (journal.h).
+ * Where it was begun anew in the place of a lost one, this agent before that is as another one; a copy of the whole folder, brought back, cannot know what came behind it.
  * A record that cannot be read is taken for one that was written since, where another agent may have been asked: the bind is made, and only a right one says something. So for a user whose record the agent
  * may not read an attempt behind another agent's ends as applied or unknown, although that one may have done nothing; the first try of an operation goes on as ever, unless its look had to be repeated for its age. Where there is no record, for certain
  * (a user who never had a password in Active Directory), nothing was written since; the flavor ldap falls back on the time of the entry's last modification, which every server keeps. */
@@ -14,6 +15,8 @@
 #define CLOCKS_SLACK_S 120
 /* No operation is tried for longer (proto/README.md section 7); what claims more is taken for this. */
 #define OPERATION_MAX_S 900
+/* A request may be issued so far ahead of the agent's clock. */
+#define AHEAD_S 60
 /* A service could send such requests for everybody. */
 #define WRONG_AN_HOUR 1
 
@@ -27,6 +30,18 @@ static bool came_late(const struct request *request)
 static bool may_be_anothers(const struct request *request)
 {
 	return request->claims->first_iat || request->was_undelivered || request->overtaken || came_late(request);
+}
+
+/* This agent may have applied it, and the journal that knew was lost. */
+static bool may_be_lost(const struct request *request)
+{
+	return request->all->lost_s && request->claims->iat <= request->all->lost_s + AHEAD_S;
+}
+
+/* By whom nobody here can say. */
+static bool may_be_done(const struct request *request)
+{
+	return may_be_anothers(request) || may_be_lost(request);
 }
 
 enum status request_judge_overtaken(struct request *request)
@@ -51,7 +66,7 @@ static int64_t tried_since(const struct request *request)
 	int64_t oldest = claims->iat - OPERATION_MAX_S;
 	if (claims->first_iat)
 		return claims->first_iat > oldest ? claims->first_iat : oldest;
-	return may_be_anothers(request) || claims->iat <= request->all->started_s ? claims->iat : 0;
+	return may_be_done(request) || claims->iat <= request->all->started_s ? claims->iat : 0;
 }
 
 /* The time of a young record is as good as any. */
@@ -66,7 +81,7 @@ static bool may_be_written_since(const struct request *request)
 	const struct replication_record *record = located_password_record(request->located);
 	/* Late alone is not enough: a clock that is seconds ahead would leave every first try unknown. */
 	if (!record->known)
-		return !record->absent && (request->claims->first_iat || request->was_undelivered || request->overtaken);
+		return !record->absent && (request->claims->first_iat || request->was_undelivered || request->overtaken || may_be_lost(request));
 	return request_may_be_earlier(request, record);
 }
 
@@ -79,7 +94,7 @@ static bool keeps_the_password(const struct request *request)
 /* No bind has told, or will. */
 static bool is_untold(const struct request *request)
 {
-	return (may_be_anothers(request) || keeps_the_password(request)) && may_be_written_since(request);
+	return (may_be_done(request) || keeps_the_password(request)) && may_be_written_since(request);
 }
 
 static bool is_done(const struct request *request, enum proof proof)
@@ -90,7 +105,7 @@ static bool is_done(const struct request *request, enum proof proof)
 static enum status leave_unknown(struct request *request)
 {
 	if (!located_password_record(request->located)->known)
-		snprintf(request->why, sizeof request->why, "another agent may have been asked, and when this user's password was written last cannot be read");
+		snprintf(request->why, sizeof request->why, "another agent may have been asked, or this one before its journal was lost, and when this user's password was written last cannot be read");
 	return STATUS_OUTCOME_UNKNOWN;
 }
 
@@ -100,7 +115,7 @@ static void handle_before(struct request *request, enum proof proof, struct loca
 		request_skip_the_rest(request);
 	else if (proof != PROOF_NOTHING)
 		request->told = *located_password_record(located);
-	request_resume(request, proof == PROOF_NOTHING && may_be_anothers(request) ? leave_unknown(request) : STATUS_OK);
+	request_resume(request, proof == PROOF_NOTHING && may_be_done(request) ? leave_unknown(request) : STATUS_OK);
 }
 
 static bool prove(struct request *request, proof_done done)
@@ -138,7 +153,7 @@ static void end_refused(struct request *request, bool untold)
 static void handle_behind(struct request *request, enum proof proof, struct located *located)
 {
 	if (!is_done(request, proof)) {
-		end_refused(request, proof == PROOF_NOTHING && may_be_anothers(request));
+		end_refused(request, proof == PROOF_NOTHING && may_be_done(request));
 		return;
 	}
 	/* What is told is of the write before. */
@@ -154,7 +169,7 @@ static void handle_read(enum status status, const struct directory_answer *answe
 	if (request->all->closing) /* the intent stays, and is settled at the next start */
 		return;
 	if (status != STATUS_OK || !prove(request, handle_behind))
-		end_refused(request, status != STATUS_OK ? may_be_anothers(request) : is_untold(request));
+		end_refused(request, status != STATUS_OK ? may_be_done(request) : is_untold(request));
 }
 
 bool request_hold_refusal(struct request *request, enum status refusal)

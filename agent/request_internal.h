@@ -102,7 +102,7 @@ struct requests {
 	struct recent_write recent[RECENT_WRITES];
 	unsigned recent_next;
 	unsigned looks;                   /* under way after a write */
-	int64_t started_s;
+	int64_t started_s, lost_s;        /* lost_s: REQUESTS_LOST_S; 0: none was lost */
 	double unverified_tokens;
 	int64_t unverified_us;
 	struct log_budget lines;          /* whoever owns the channel may bring a request as often as he likes */

@@ -4,8 +4,8 @@ import os, shutil, subprocess, threading, time
 
 import pytest
 
-from lab import BUILD
-from lab import wait_for
+from lab import BUILD, SLOWNESS, wait_for
+from line import Line
 from machine import Machine
 
 
@@ -215,7 +215,7 @@ def test_a_start_with_a_damaged_journal(machine):
 
 
 def test_a_state_from_a_backup(machine):
-    """It has started less often than the service remembers: kept out as a copy, which both ends say, until a person decides. Nothing of it is written twice."""
+    """It has started less often than the service remembers: kept out as a copy, which both ends say, until a person decides."""
     agent, user = machine.agent, "bench064"
     agent.writebackd.stop()
     state = agent.settings["state_directory"]
@@ -243,3 +243,60 @@ def test_a_state_from_a_backup(machine):
     agent.wait_ready()
     assert version(machine, user) == written
     assert machine.service.operation(operation)["code"] == "ok"
+
+
+def test_what_comes_again_to_a_former_or_an_empty_journal():
+    """The service does not judge who comes, and sends the same bytes again to an agent that has no memory of them: the directory's record and one bind tell that it is done. Where the bind could lock the user
+    an empty journal leaves it unknown. What has expired is that."""
+    line = Line()
+    try:
+        agent, state = line.agent, line.agent.settings["state_directory"]
+        backup = state + ".backup"
+
+        def start():
+            agent.start_writebackd()
+            agent.channel.stop()
+            agent.start_channel()
+            line.wait_ready(20)
+
+        def bring_back(without_journal=False):
+            agent.writebackd.stop()
+            shutil.rmtree(state)
+            shutil.copytree(backup, state)
+            for name in os.listdir(state):
+                if without_journal and name.startswith("journal.db"):
+                    os.unlink(os.path.join(state, name))
+            start()
+
+        def again(request):
+            claims, frame = request
+            count = len(line.results(claims))
+            line.service.send(frame)
+            return wait_for("an answer", lambda: line.results(claims)[count:], 15)[-1]["code"]
+
+        agent.writebackd.stop()
+        shutil.copytree(state, backup)
+        start()
+        now = int(time.time())
+        before = {user: version(line, user) for user in ("bench065", "bench066", "bench067")}
+        done, near_lockout, short = (line.send(user, iat=now, exp=now + seconds) for user, seconds in (("bench065", 120), ("bench066", 120), ("bench067", int(3 * SLOWNESS))))
+        for claims, _ in done, near_lockout, short:
+            assert line.service.result(claims["jti"])["code"] == "ok"
+        written = {user: version(line, user) for user in before}
+        assert written == {user: before[user] + 1 for user in before}
+        for _ in range(3):  # of five
+            assert not line.directory.opens("bench066", "not the password 1!")
+
+        bring_back()
+        assert again(done) == "ok"
+        bring_back(without_journal=True)
+        assert again(done) == "ok" and again(near_lockout) == "outcome.unknown"
+        proofs = agent.writebackd.events(event="request.proof")
+        assert len(proofs) == 2 and all("it is the user's" in e["message"] for e in proofs)
+        wait_for("the end of a request", lambda: time.time() >= short[0]["exp"], 10)
+        assert again(short) == "request.expired"
+        bring_back()
+        assert again(short) == "request.expired"
+        assert {user: version(line, user) for user in before} == written
+    finally:
+        line.close()
