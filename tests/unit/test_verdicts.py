@@ -32,7 +32,7 @@ def program(folder, script, name="shell"):
     ("exit 65", lambda p: p.expect(78), "ended with 65: nobody asked"),
     ("exit 0", lambda p: None, "ended with 0: nobody asked"),
     (WAITS.replace("exit 0", "exit 70"), lambda p: p.stop(), "ended with 70: nobody asked"),
-    (WAITS, lambda p: os.kill(p.pid, signal.SIGSEGV), "ended with -11: nobody asked"),
+    (WAITS, lambda p: os.kill(p.pid, signal.SIGUSR1), "ended with -10: nobody asked"),
     (WAITS, lambda p: p.process.send_signal(signal.SIGABRT), "ended with -6: nobody asked"),
 ])
 def test_how_it_ended(tmp_path, script, end, words):
