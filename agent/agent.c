@@ -408,15 +408,16 @@ static enum status open_journal(struct agent *agent, char *why, size_t capacity)
 	if (status != STATUS_OK)
 		return status;
 	agent->identity.boot = journal_number(agent->journal, "boot", 0) + 1;
-	/* Whoever is enrolled has been started before. */
-	if (agent->identity.boot == 1 && agent->identity.enrolled)
-		journal_set_number(agent->journal, REQUESTS_LOST_S, clock_now_ms() / 1000);
 	journal_set_number(agent->journal, "boot", agent->identity.boot);
 	random_bytes(&agent->process, sizeof agent->process);
 	agent->process &= (1u << PROCESS_BITS) - 1;
 	int64_t floor = journal_number(agent->journal, "key_set_version", 0);
 	if (floor > agent->identity.key_set_floor)
 		agent->identity.key_set_floor = floor;
+	if (floor == 0 && agent->identity.key_set_floor > 0) { /* a key set was in force, and this journal knows of none: it is another one */
+		journal_set_number(agent->journal, REQUESTS_LOST_S, clock_now_ms() / 1000);
+		journal_set_number(agent->journal, "key_set_version", agent->identity.key_set_floor);
+	}
 	return STATUS_OK;
 }
 

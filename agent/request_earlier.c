@@ -38,6 +38,25 @@ static bool may_be_lost(const struct request *request)
 	return request->all->lost_s && request->claims->iat <= request->all->lost_s + AHEAD_S;
 }
 
+enum status request_judge_expired(const struct requests *requests, int64_t exp, const char **ret_why)
+{
+	if (!requests->lost_s || exp > requests->lost_s + REQUEST_EXP_MAX_S)
+		return STATUS_REQUEST_EXPIRED;
+	*ret_why = "this agent may have applied it in time, and the journal that knew was lost";
+	return STATUS_OUTCOME_UNKNOWN;
+}
+
+enum status request_judge_end(struct request *request, enum status status)
+{
+	enum outcome outcome = status_outcome(status);
+	bool untold = request->claims && request_sets_password(request) && may_be_lost(request) && !request->judged;
+	if (!untold || (outcome != OUTCOME_FAILED && outcome != OUTCOME_REFUSED))
+		return status;
+	snprintf(request->why, sizeof request->why, "%s, and this agent may have applied it before its journal was lost", status_code(status));
+	request_forget_answer(request);
+	return STATUS_OUTCOME_UNKNOWN;
+}
+
 /* By whom nobody here can say. */
 static bool may_be_done(const struct request *request)
 {
@@ -115,6 +134,7 @@ static void handle_before(struct request *request, enum proof proof, struct loca
 		request_skip_the_rest(request);
 	else if (proof != PROOF_NOTHING)
 		request->told = *located_password_record(located);
+	request->judged = proof != PROOF_NOTHING;
 	request_resume(request, proof == PROOF_NOTHING && may_be_done(request) ? leave_unknown(request) : STATUS_OK);
 }
 
@@ -137,7 +157,8 @@ enum status request_judge_earlier(struct request *request)
 	/* Where that cannot be said it may have been: whoever stood still may have slept through the channel's end. */
 	request->was_undelivered |= request->attempts[FIRST].looked_again && !comparable;
 	request->pending = prove(request, handle_before);
-	return request->pending || !is_untold(request) ? STATUS_OK : leave_unknown(request);
+	request->judged = !request->pending && !is_untold(request);
+	return request->pending || request->judged ? STATUS_OK : leave_unknown(request);
 }
 
 /* Refused ----------------------------------------------------------------------------------------------------------------------------- */

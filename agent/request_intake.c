@@ -109,6 +109,8 @@ static void start(struct request *request, struct bytes payload)
 	strcpy(request->result.operation_id, ids.operation_id);
 	request->entry.exp = ids.exp;
 	request_mark(request, STAGE_VERIFY);
+	if (status == STATUS_REQUEST_EXPIRED)
+		status = request_judge_expired(requests, ids.exp, &reason);
 	if (ids.request_id[0] && handle_known(requests, request, payload, &gate))
 		return;
 	if (status == STATUS_OK) {

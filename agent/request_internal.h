@@ -12,6 +12,9 @@
 
 struct request_stage;
 
+/* How far ahead the exp of a request can be that is taken in (gate/verify.h). */
+#define REQUEST_EXP_MAX_S 180
+
 /* One write of a request: the first, and the second where the answer to the first was lost. */
 struct attempt {
 	bool looked_again;                /* just before it, once more, since rechecked_us was long ago */
@@ -64,6 +67,7 @@ struct request {
 	bool sought;                      /* looked for on the server that the user was written to last */
 	bool undelivered;                 /* its channel was lost, and another agent may be asked */
 	bool was_undelivered;             /* it has waited for that, or stood still and may not have heard of it: another one may have been asked meanwhile */
+	bool judged;                      /* whether it was applied before has been looked at, and it was not, or nobody else can have done it */
 	bool overtaken;                   /* the user's password was set between the intent and the write: another one may have done that */
 	bool awaits_delivery, stale;      /* stale: to be read again */
 	bool moved, moving;               /* its server was lost before anything was sent: another one, once */
@@ -236,6 +240,10 @@ void request_adopt(struct request *request, struct bytes payload, const struct g
 
 /* request_earlier.c: a request that may have been applied before, by another agent or by this one before its journal was lost. */
 enum status request_judge_earlier(struct request *request);
+/* Of one that came behind its exp, and is not known: outcome.unknown where the journal of that time was lost. *ret_why: a literal, untouched else. */
+enum status request_judge_expired(const struct requests *requests, int64_t exp, const char **ret_why);
+/* Of whatever ends: outcome.unknown in the place of a refusal or a failure of what may have been applied before the journal was lost, where nobody has looked whether it was. */
+enum status request_judge_end(struct request *request, enum status status);
 /* A record that is known, and by its time may be of an earlier attempt of this operation. */
 bool request_may_be_earlier(const struct request *request, const struct replication_record *record);
 /* Behind the intent, of what was read last: where the password was set since and another agent may have been asked, the user is read again and all that follows from it is done anew, once; then it is

@@ -78,9 +78,6 @@ static bool is_anonymous(const struct request *request)
 	return !request->result.request_id[0];
 }
 
-/* How far ahead the exp of a request can be that is taken in (gate/verify.h). */
-#define EXP_MAX_S 180
-
 /* Not taken in: nothing of these is in the journal. */
 static bool is_recorded(const struct request *request)
 {
@@ -97,7 +94,7 @@ static void leave_unrecorded(struct request *request)
 	strcpy(refusal.request_id, request->entry.request_id);
 	memcpy(refusal.frame_sha256, request->entry.frame_sha256, sizeof refusal.frame_sha256);
 	/* The number that keeps one out which is hours ahead would keep everybody out for so long. */
-	if (request->entry.exp <= clock_now_ms() / 1000 + EXP_MAX_S && request_withhold(request, &refusal))
+	if (request->entry.exp <= clock_now_ms() / 1000 + REQUEST_EXP_MAX_S && request_withhold(request, &refusal))
 		return;
 	all->counts[request->result.code]++;
 	request_free(request);
@@ -124,8 +121,8 @@ static void handle_unrecorded(struct request *request)
 		request_wake(request, RECORD_AGAIN_S * 1000, record_again);
 		return;
 	}
-	/* What came too late is so by time alone. */
-	if (request->result.code != STATUS_REQUEST_EXPIRED)
+	/* What came too late is so by time alone; and that nothing was done cannot be told of what may have been done before. */
+	if (request->result.code != STATUS_REQUEST_EXPIRED && request->result.code != STATUS_OUTCOME_UNKNOWN)
 		request->result.code = STATUS_AGENT_JOURNAL;
 	leave_unrecorded(request);
 }
@@ -208,6 +205,7 @@ void request_finish(struct request *request, enum status status)
 		return;
 	}
 	request->settling = false;
+	status = request_judge_end(request, status);
 	request->result.code = status;
 	/* Without an id it can be addressed by the frame alone. */
 	if (!request->result.request_id[0])

@@ -113,10 +113,8 @@ void journal_note_written(struct journal *journal, bool written)
 	if (!written) {
 		log_event(LOG_CRIT, "journal.unwritable", NULL, "the journal cannot be written: is the disk full, read-only or failing? Nothing is applied until it can be again, which is tried every %d s", PROBE_S);
 		start_probe(journal);
-	} else {
+	} else { /* the probe goes on once: a number may have failed that nobody else writes again */
 		log_event(LOG_NOTICE, "journal.writable", NULL, "the journal can be written again");
-		if (journal->probe)
-			event_del(journal->probe);
 	}
 }
 

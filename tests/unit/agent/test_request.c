@@ -2037,6 +2037,31 @@ static void test_what_a_lost_journal_knew(void **state)
 	}
 }
 
+/* "Nothing was changed" is not told where nobody has looked: of what ends before that, and of what comes when it has expired. */
+static void test_an_end_behind_a_lost_journal(void **state)
+{
+	static const struct { int64_t lost_ago_s; enum operation op; bool disabled, late; enum status code; } rows[] = {
+		{ 0, OP_RESET, true, false, STATUS_OUTCOME_UNKNOWN }, { 70, OP_RESET, true, false, STATUS_USER_DISABLED }, { 0, OP_CHECK, true, false, STATUS_USER_DISABLED },
+		{ 70, OP_RESET, false, true, STATUS_OUTCOME_UNKNOWN }, { 200, OP_RESET, false, true, STATUS_REQUEST_EXPIRED },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(teardown(state) | setup(state), 0);
+		struct scene *scene = *state;
+		int64_t now_s = clock_now_ms() / 1000;
+		journal_set_number(scene->journal, REQUESTS_LOST_S, now_s - rows[i].lost_ago_s);
+		close_scene(scene);
+		open_scene(scene);
+		played.written_at_s = now_s - 3600;
+		if (rows[i].disabled)
+			played.alice.uac |= UAC_ACCOUNTDISABLE;
+		if (rows[i].late)
+			journal_set_number(scene->journal, "forgotten_exp", now_s + 40);
+		const struct result *result = ask_one(scene, (struct ask){ rows[i].op, GOOD });
+		assert_string_equal(status_code(result->code), status_code(rows[i].code));
+		assert_int_equal(played.written, 0);
+	}
+}
+
 /* Its write comes from another controller between the reading and the write, which is refused for it: a success may not be told as that. */
 static void test_a_refusal_behind_a_lost_journal(void **state)
 {
@@ -3154,7 +3179,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		ROW(test_reset), 
 		ROW(test_lost_answer_and_anothers_single_write), ROW(test_lost_answer_and_a_clock_that_is_set_back), ROW(test_lost_answer_without_a_timer), ROW(test_an_answer_that_left_it_open), ROW(test_lost_answer_applied_late), ROW(test_lost_answer_and_anothers_write_of_the_same), ROW(test_lost_answer_and_a_mute_bind), ROW(test_what_a_bind_says), ROW(test_no_bind_close_to_a_lockout), ROW(test_no_bind_by_a_policy_that_is_not_known),
-		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_behind_a_bind_counts), ROW(test_crash_and_anothers_later_write), ROW(test_lost_answer_of_a_server_without_a_clock), ROW(test_crash_beside_a_server_without_a_clock), ROW(test_another_agent_has_done_it), ROW(test_change_to_the_same_that_may_have_been_done), ROW(test_held_up_until_another_agent_has_done_it), ROW(test_one_wrong_one_an_hour_whatever_is_allowed), ROW(test_bind_on_a_full_disk), ROW(test_bind_on_a_full_disk_of_a_replaced_one), ROW(test_no_success_becomes_a_refusal), ROW(test_nobody_can_tell_what_was_done_before), ROW(test_what_a_lost_journal_knew), ROW(test_a_refusal_behind_a_lost_journal), ROW(test_a_record_that_is_young_or_cannot_be_read), ROW(test_lost_answer_beside_a_young_record), ROW(test_a_young_record_is_no_overtaker), ROW(test_a_refusal_is_held_against_the_record),
+		ROW(test_lost_answer_on_a_connection_that_stands), ROW(test_crash_and_delivered_again), ROW(test_crash_and_replaced_and_delivered_again), ROW(test_crash_and_another_frame), ROW(test_crash_behind_the_bind), ROW(test_crash_behind_the_bind_beside_one_write), ROW(test_crash_behind_the_bind_beside_anothers_write), ROW(test_crash_behind_two_binds), ROW(test_crash_behind_a_bind_counts), ROW(test_crash_and_anothers_later_write), ROW(test_lost_answer_of_a_server_without_a_clock), ROW(test_crash_beside_a_server_without_a_clock), ROW(test_another_agent_has_done_it), ROW(test_change_to_the_same_that_may_have_been_done), ROW(test_held_up_until_another_agent_has_done_it), ROW(test_one_wrong_one_an_hour_whatever_is_allowed), ROW(test_bind_on_a_full_disk), ROW(test_bind_on_a_full_disk_of_a_replaced_one), ROW(test_no_success_becomes_a_refusal), ROW(test_nobody_can_tell_what_was_done_before), ROW(test_what_a_lost_journal_knew), ROW(test_an_end_behind_a_lost_journal), ROW(test_a_refusal_behind_a_lost_journal), ROW(test_a_record_that_is_young_or_cannot_be_read), ROW(test_lost_answer_beside_a_young_record), ROW(test_a_young_record_is_no_overtaker), ROW(test_a_refusal_is_held_against_the_record),
 		ROW(test_protected_after_the_write), ROW(test_not_in_normalization_form_c), ROW(test_reset_keeps_the_lockout_if_told), ROW(test_check_writes_nothing), ROW(test_unlock), ROW(test_scope_not_known_yet), ROW(test_refusals), ROW(test_disabled_between_reading_and_writing),
 		ROW(test_rejected_by_the_directory), ROW(test_delivered_again), ROW(test_nothing_is_written_before_it_is_delivered_again), ROW(test_it_expires_where_it_is_not_delivered_again), ROW(test_what_nobody_else_is_asked_for_goes_on), ROW(test_limits), ROW(test_overload_is_answered_and_not_kept), ROW(test_overload_is_answered_again), ROW(test_overload_is_told_once_it_would_survive), ROW(test_nothing_from_before_a_dropped_refusal), ROW(test_resumed_and_restarted), ROW(test_ahead_of_its_time), ROW(test_nothing_from_before_what_is_forgotten),
 		ROW(test_one_at_a_time_for_one_user), ROW(test_no_turn_before_it_expires),

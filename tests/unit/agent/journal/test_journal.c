@@ -12,6 +12,7 @@
 
 #include "agent/journal/journal.h"
 #include "agent/journal/seal.h"
+#include "base/clock.h"
 
 #define NOW INT64_C(1790000000)
 enum { RETAIN_MS = 3600000 };
@@ -609,6 +610,23 @@ static void a_number_tells_when_it_is_written(void **state)
 	assert_false(journal_has_number(journal, "refused_exp"));
 }
 
+/* Something else is written before the probe comes to it: it is written all the same. */
+static void a_number_that_failed_is_written_later(void **state)
+{
+	run_sql("ALTER TABLE numbers RENAME TO away");
+	journal_set_number(journal, "latched", 1);
+	while (journal_writable(journal))
+		event_base_loop(base, EVLOOP_ONCE);
+	run_sql("ALTER TABLE away RENAME TO numbers");
+	journal_set_number(journal, "boot", 2);
+	while (!journal_writable(journal))
+		event_base_loop(base, EVLOOP_ONCE);
+	assert_false(journal_has_number(journal, "latched"));
+	for (int64_t until_us = clock_monotonic_us() + 20000000; !journal_has_number(journal, "latched") && clock_monotonic_us() < until_us;)
+		event_base_loop(base, EVLOOP_ONCE);
+	assert_true(journal_has_number(journal, "latched"));
+}
+
 static void rows_are_limited(void **state)
 {
 	struct answer answer = { 0 };
@@ -835,7 +853,7 @@ int main(void)
 		TEST(intent_and_outcome_survive), TEST(the_index_knows_at_once), TEST(the_first_outcome_stands), TEST(settling_then_final), TEST(second_intent_survives), TEST(version_1_is_taken_over), TEST(version_3_is_taken_over), TEST(wrong_passwords_survive), TEST(order_of_arrival),
 		TEST(forgetting_wants_acknowledgement_expiry_and_age), TEST(an_unexpired_row_is_kept), TEST(a_full_journal_keeps_what_counts), TEST(thousands_are_forgotten_at_once),
 		TEST(refusals_leave_room_for_the_rest), TEST(no_flood_washes_a_wrong_password_away), TEST(a_journal_nearly_full_keeps_only_what_is_owed), TEST(what_changed_something_waits_for_its_acknowledgement), TEST(thousands_are_abandoned_at_once),
-		TEST(numbers_survive), TEST(a_number_tells_when_it_is_written), TEST(rows_are_limited),
+		TEST(numbers_survive), TEST(a_number_tells_when_it_is_written), TEST(a_number_that_failed_is_written_later), TEST(rows_are_limited),
 		TEST(every_column_is_guarded), TEST(numbers_are_guarded), TEST(rows_that_are_lost_are_seen), TEST(a_flipped_bit_in_the_file_is_seen), TEST(foreign_and_newer_files_are_refused),
 		TEST(no_database_is_no_fresh_start), TEST(a_failed_intent_leaves_the_index), TEST(a_failed_outcome_leaves_the_intent),
 		TEST(two_failures_in_a_row_leave_nothing), TEST(closing_answers_everybody),
