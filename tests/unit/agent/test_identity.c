@@ -10,12 +10,10 @@
 
 #include <cmocka.h>
 
-#include "agent/identity.h"
+#include "tests/unit/agent/enrolled.h"
 #include "tests/unit/proto/jose_forge.h"
 
 #define NOW INT64_C(1790000000)
-#define ISSUER "https://reset.example.org"
-#define AGENT "6f9619ff-8b86-4d01-b42d-00c04fc964ff"
 
 static char folder[64], why[512];
 
@@ -111,31 +109,12 @@ static void save(struct identity *identity)
 /* The key set of the enrolment's answer. */
 static char *enrolled_set;
 
-static void enroll(struct identity *identity)
+static void enroll_now(struct identity *identity)
 {
-	struct jose_key *root, *online, *keys[1];
-	struct enrolment enrolment;
-	char *jws = NULL, *set = NULL;
-	assert_int_equal(jose_key_generate(JOSE_SIGN, &root), STATUS_OK);
-	assert_int_equal(jose_key_generate(JOSE_SIGN, &online), STATUS_OK);
-	keys[0] = online;
-	json_t *jwk = jose_key_public_jwk(root);
-	char ticket[92];
-	memset(ticket, 'a', sizeof ticket - 1);
-	ticket[91] = 0;
-	assert_int_equal(enrolment_begin(ISSUER, jwk, "host", ticket, NOW, &enrolment, &jws), STATUS_OK);
-	char *payload = key_set_build(ISSUER, NOW, NOW + 86400, 1, keys, 1);
-	assert_int_equal(jose_sign(root, TYP_KEYS, bytes_of_string(payload), &set), STATUS_OK);
 	enum status done = STATUS_AGENT_INTERNAL;
-	assert_int_equal(enrolment_finish(&enrolment, identity, &(struct enrolment_answer){ AGENT, set }, NOW, keep_status, &done), STATUS_OK);
-	assert_int_equal(done, STATUS_OK);
-	free(jws);
 	free(enrolled_set);
-	enrolled_set = set;
-	free(payload);
-	json_decref(jwk);
-	jose_key_free(root);
-	jose_key_free(online);
+	enrolled_set = enroll(identity, NOW, keep_status, &done);
+	assert_int_equal(done, STATUS_OK);
 }
 
 static int setup(void **state)
@@ -145,7 +124,7 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(folder));
 	load(identity, NULL);
 	assert_false(identity->enrolled);
-	enroll(identity);
+	enroll_now(identity);
 	*state = identity;
 	return 0;
 }
@@ -431,7 +410,7 @@ static void enrolled_again(void **state)
 	char old[JOSE_KID_SIZE];
 	copy_id(old, identity->signing);
 	assert_int_equal(begin(identity, NOW), STATUS_OK);
-	enroll(identity);
+	enroll_now(identity);
 	assert_null(identity->next.signing);
 	assert_false(exists("signing.%s.jwk", old));
 	reload(identity, NULL);

@@ -11,11 +11,9 @@
 
 #include <cmocka.h>
 
-#include "agent/identity.h"
+#include "tests/unit/agent/enrolled.h"
 
 #define NOW INT64_C(1790000000)
-#define ISSUER "https://reset.example.org"
-#define AGENT "6f9619ff-8b86-4d01-b42d-00c04fc964ff"
 
 /* The disk ------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -65,27 +63,6 @@ static void keep_end(enum status status, void *arg)
 	scene->ends[scene->ended++ % 8] = status;
 }
 
-static void finish_enrolment(struct scene *scene)
-{
-	struct jose_key *root, *keys[1];
-	struct enrolment enrolment;
-	char *jws = NULL, *set = NULL, ticket[92] = "";
-	memset(ticket, 'a', sizeof ticket - 1);
-	assert_int_equal(jose_key_generate(JOSE_SIGN, &root), STATUS_OK);
-	assert_int_equal(jose_key_generate(JOSE_SIGN, &keys[0]), STATUS_OK);
-	json_t *jwk = jose_key_public_jwk(root);
-	assert_int_equal(enrolment_begin(ISSUER, jwk, "host", ticket, NOW, &enrolment, &jws), STATUS_OK);
-	char *payload = key_set_build(ISSUER, NOW, NOW + 86400, 1, keys, 1);
-	assert_int_equal(jose_sign(root, TYP_KEYS, bytes_of_string(payload), &set), STATUS_OK);
-	assert_int_equal(enrolment_finish(&enrolment, &scene->identity, &(struct enrolment_answer){ AGENT, set }, NOW, keep_end, scene), STATUS_OK);
-	free(jws);
-	free(set);
-	free(payload);
-	json_decref(jwk);
-	jose_key_free(root);
-	jose_key_free(keys[0]);
-}
-
 static int setup(void **state)
 {
 	struct scene *scene = calloc(1, sizeof *scene);
@@ -95,7 +72,7 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(scene->folder));
 	scene->base = event_base_new();
 	assert_int_equal(identity_load(scene->folder, NULL, &scene->identity, why, sizeof why), STATUS_OK);
-	finish_enrolment(scene);
+	free(enroll(&scene->identity, NOW, keep_end, scene));
 	assert_int_equal(scene->ends[0], STATUS_OK);
 	scene->ended = 0;
 	snprintf(scene->old, sizeof scene->old, "%s", jose_key_id(scene->identity.signing));
@@ -237,7 +214,7 @@ static void another_agent_meanwhile(void **state)
 	struct scene *scene = *state;
 	set_disk(true, 0);
 	begin(scene);
-	finish_enrolment(scene);
+	free(enroll(&scene->identity, NOW, keep_end, scene));
 	identity_save(&scene->identity, keep_end, scene);
 	assert_string_equal(jose_key_id(scene->identity.signing), scene->old);
 	set_disk(false, 0);
@@ -256,7 +233,7 @@ static void an_enrolment_that_cannot_be_kept(void **state)
 	struct scene *scene = *state;
 	for (int failing = 1; failing <= 8; failing++) {
 		set_disk(false, failing);
-		finish_enrolment(scene);
+		free(enroll(&scene->identity, NOW, keep_end, scene));
 		wait_for(scene, scene->ended + 1);
 		assert_int_equal(scene->ends[(scene->ended - 1) % 8], STATUS_LOCAL_SYSTEM);
 		assert_string_equal(jose_key_id(scene->identity.signing), scene->old);

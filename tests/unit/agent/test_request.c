@@ -2002,6 +2002,16 @@ static void test_nobody_can_tell_what_was_done_before(void **state)
 	}
 }
 
+static struct scene *scene_with_lost_journal(void **state, int64_t lost_ago_s)
+{
+	assert_int_equal(teardown(state) | setup(state), 0);
+	struct scene *scene = *state;
+	journal_set_number(scene->journal, REQUESTS_LOST_S, clock_now_ms() / 1000 - lost_ago_s);
+	close_scene(scene);
+	open_scene(scene);
+	return scene;
+}
+
 /* This agent may have, and its journal was lost: the same. A minute behind that nobody has, for no request is issued further ahead. */
 static void test_what_a_lost_journal_knew(void **state)
 {
@@ -2019,12 +2029,8 @@ static void test_what_a_lost_journal_knew(void **state)
 		{ 70, RECORD_HIDDEN, 0, "another", STATUS_OK, STATUS_OK, 0, 1 }, { 0, RECORD_ABSENT, 0, "another", STATUS_OK, STATUS_OK, 0, 1 },
 	};
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-		assert_int_equal(teardown(state) | setup(state), 0);
-		struct scene *scene = *state;
+		struct scene *scene = scene_with_lost_journal(state, rows[i].lost_ago_s);
 		int64_t now_s = clock_now_ms() / 1000;
-		journal_set_number(scene->journal, REQUESTS_LOST_S, now_s - rows[i].lost_ago_s);
-		close_scene(scene);
-		open_scene(scene);
 		played.alice.policy.lockout_threshold = 5;
 		played.alice.bad_passwords = rows[i].bad_passwords;
 		played.shown = rows[i].shown;
@@ -2045,12 +2051,8 @@ static void test_an_end_behind_a_lost_journal(void **state)
 		{ 70, OP_RESET, false, true, STATUS_OUTCOME_UNKNOWN }, { 200, OP_RESET, false, true, STATUS_REQUEST_EXPIRED },
 	};
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-		assert_int_equal(teardown(state) | setup(state), 0);
-		struct scene *scene = *state;
+		struct scene *scene = scene_with_lost_journal(state, rows[i].lost_ago_s);
 		int64_t now_s = clock_now_ms() / 1000;
-		journal_set_number(scene->journal, REQUESTS_LOST_S, now_s - rows[i].lost_ago_s);
-		close_scene(scene);
-		open_scene(scene);
 		played.written_at_s = now_s - 3600;
 		if (rows[i].disabled)
 			played.alice.uac |= UAC_ACCOUNTDISABLE;
@@ -2069,12 +2071,8 @@ static void test_a_refusal_behind_a_lost_journal(void **state)
 		{ STATUS_OK, 0, OUTCOME_APPLIED }, { STATUS_USER_LOGON_HOURS, 0, OUTCOME_UNKNOWN }, { STATUS_USER_LOGON_HOURS, 70, OUTCOME_REFUSED },
 	};
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-		assert_int_equal(teardown(state) | setup(state), 0);
-		struct scene *scene = *state;
+		struct scene *scene = scene_with_lost_journal(state, rows[i].lost_ago_s);
 		int64_t now_s = clock_now_ms() / 1000;
-		journal_set_number(scene->journal, REQUESTS_LOST_S, now_s - rows[i].lost_ago_s);
-		close_scene(scene);
-		open_scene(scene);
 		played.written_at_s = now_s - 3600;
 		played.recheck_finds_s = now_s - 2;
 		played.writing = WRITE_REJECTED;

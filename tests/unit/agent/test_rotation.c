@@ -11,12 +11,11 @@
 #include <cmocka.h>
 
 #include "agent/agent.h"
+#include "tests/unit/agent/enrolled.h"
 
 #define START INT64_C(1790000000)
 #define HOUR 3600
 #define DAY 86400
-#define ISSUER "https://reset.example.org"
-#define AGENT "6f9619ff-8b86-4d01-b42d-00c04fc964ff"
 
 static int64_t now;
 int64_t __wrap_clock_now_ms(void);
@@ -55,27 +54,6 @@ struct scene {
 
 static void ignore_end(enum status status, void *arg) { assert_int_equal(status, STATUS_OK); }
 
-static void enroll(struct identity *identity)
-{
-	struct jose_key *root, *keys[1];
-	struct enrolment enrolment;
-	char *jws = NULL, *set = NULL, ticket[92] = "";
-	memset(ticket, 'a', sizeof ticket - 1);
-	assert_int_equal(jose_key_generate(JOSE_SIGN, &root), STATUS_OK);
-	assert_int_equal(jose_key_generate(JOSE_SIGN, &keys[0]), STATUS_OK);
-	json_t *jwk = jose_key_public_jwk(root);
-	assert_int_equal(enrolment_begin(ISSUER, jwk, "host", ticket, now, &enrolment, &jws), STATUS_OK);
-	char *payload = key_set_build(ISSUER, now, now + DAY, 1, keys, 1);
-	assert_int_equal(jose_sign(root, TYP_KEYS, bytes_of_string(payload), &set), STATUS_OK);
-	assert_int_equal(enrolment_finish(&enrolment, identity, &(struct enrolment_answer){ AGENT, set }, now, ignore_end, NULL), STATUS_OK);
-	free(jws);
-	free(set);
-	free(payload);
-	json_decref(jwk);
-	jose_key_free(root);
-	jose_key_free(keys[0]);
-}
-
 static int setup(void **state)
 {
 	struct scene *scene = calloc(1, sizeof *scene);
@@ -89,7 +67,7 @@ static int setup(void **state)
 	scene->agent.settings = &scene->settings;
 	assert_int_equal(loop_new(&callbacks, 1000, &scene->agent.loop), STATUS_OK);
 	assert_int_equal(identity_load(scene->folder, NULL, &scene->agent.identity, why, sizeof why), STATUS_OK);
-	enroll(&scene->agent.identity);
+	free(enroll(&scene->agent.identity, now, ignore_end, NULL));
 	assert_int_equal(agent_open_rotation(&scene->agent), STATUS_OK);
 	told[0] = 0;
 	*state = scene;
