@@ -414,7 +414,7 @@ static enum status open_journal(struct agent *agent, char *why, size_t capacity)
 	int64_t floor = journal_number(agent->journal, "key_set_version", 0);
 	if (floor > agent->identity.key_set_floor)
 		agent->identity.key_set_floor = floor;
-	if (floor == 0 && agent->identity.key_set_floor > 0) { /* a key set was in force, and this journal knows of none: it is another one */
+	if (agent->identity.enrolled && !journal_has_number(agent->journal, "key_set_version")) { /* each enrolment leaves it there: this is another journal */
 		journal_set_number(agent->journal, REQUESTS_LOST_S, clock_now_ms() / 1000);
 		journal_set_number(agent->journal, "key_set_version", agent->identity.key_set_floor);
 	}

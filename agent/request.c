@@ -295,8 +295,7 @@ static bool count_write(const struct journal_entry *entry, void *arg)
 void requests_restore(struct requests *requests)
 {
 	requests->former_exp = requests->refused_exp = journal_number(requests->world.journal, REFUSED_EXP, 0);
-	int64_t lost_s = journal_number(requests->world.journal, REQUESTS_LOST_S, 0), now_s = clock_now_ms() / 1000;
-	requests->lost_s = lost_s < now_s ? lost_s : now_s; /* its clock was ahead then */
+	requests->lost_s = journal_number(requests->world.journal, REQUESTS_LOST_S, 0);
 	journal_each(requests->world.journal, count_write, requests);
 	requests_settle_journal(requests);
 }

@@ -7,8 +7,12 @@
 
 void requests_channel_ready(struct requests *requests)
 {
+	int64_t now_s = clock_now_ms() / 1000;
 	if (!requests->channel_us)
 		requests->channel_us = clock_monotonic_us();
+	/* The service has checked the clock; it was ahead when the loss was met. */
+	if (requests->lost_s > now_s)
+		requests->lost_s = now_s;
 }
 
 void requests_channel_lost(struct requests *requests, uint8_t endpoint)

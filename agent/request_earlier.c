@@ -38,11 +38,11 @@ static bool may_be_lost(const struct request *request)
 	return request->all->lost_s && request->claims->iat <= request->all->lost_s + AHEAD_S;
 }
 
-enum status request_judge_expired(const struct requests *requests, int64_t exp, const char **ret_why)
+enum status request_judge_expired(struct request *request, const struct request_ids *ids)
 {
-	if (!requests->lost_s || exp > requests->lost_s + REQUEST_EXP_MAX_S)
+	if (!request->all->lost_s || ids->exp > request->all->lost_s + REQUEST_EXP_MAX_S || !(1u << ids->op & (1u << OP_RESET | 1u << OP_CHANGE | 1u << OP_UNLOCK)))
 		return STATUS_REQUEST_EXPIRED;
-	*ret_why = "this agent may have applied it in time, and the journal that knew was lost";
+	snprintf(request->why, sizeof request->why, "this agent may have applied it in time, and the journal that knew was lost");
 	return STATUS_OUTCOME_UNKNOWN;
 }
 
@@ -54,6 +54,9 @@ enum status request_judge_end(struct request *request, enum status status)
 		return status;
 	snprintf(request->why, sizeof request->why, "%s, and this agent may have applied it before its journal was lost", status_code(status));
 	request_forget_answer(request);
+	free(request->result.reason);
+	request->result.reason = NULL;
+	request->result.retry_after = 0;
 	return STATUS_OUTCOME_UNKNOWN;
 }
 

@@ -110,7 +110,7 @@ static void start(struct request *request, struct bytes payload)
 	request->entry.exp = ids.exp;
 	request_mark(request, STAGE_VERIFY);
 	if (status == STATUS_REQUEST_EXPIRED)
-		status = request_judge_expired(requests, ids.exp, &reason);
+		status = request_judge_expired(request, &ids);
 	if (ids.request_id[0] && handle_known(requests, request, payload, &gate))
 		return;
 	if (status == STATUS_OK) {
@@ -122,7 +122,7 @@ static void start(struct request *request, struct bytes payload)
 		status = !journal_writable(requests->world.journal) ? STATUS_AGENT_JOURNAL : limits_enter(requests->world.limits);
 		request->entered = status == STATUS_OK;
 		CRASH_POINT(ADMITTED);
-	} else if (reason && status != STATUS_AGENT_INTERNAL)
+	} else if (reason && status != STATUS_AGENT_INTERNAL && status != STATUS_OUTCOME_UNKNOWN)
 		request->result.reason = strdup(reason);
 	if (is_too_far_ahead(request, status)) {
 		if (log_allowed(&requests->lines))

@@ -240,8 +240,8 @@ void request_adopt(struct request *request, struct bytes payload, const struct g
 
 /* request_earlier.c: a request that may have been applied before, by another agent or by this one before its journal was lost. */
 enum status request_judge_earlier(struct request *request);
-/* Of one that came behind its exp, and is not known: outcome.unknown where the journal of that time was lost. *ret_why: a literal, untouched else. */
-enum status request_judge_expired(const struct requests *requests, int64_t exp, const char **ret_why);
+/* Of one that came behind its exp, and is not known: outcome.unknown where the journal of that time was lost. */
+enum status request_judge_expired(struct request *request, const struct request_ids *ids);
 /* Of whatever ends: outcome.unknown in the place of a refusal or a failure of what may have been applied before the journal was lost, where nobody has looked whether it was. */
 enum status request_judge_end(struct request *request, enum status status);
 /* A record that is known, and by its time may be of an earlier attempt of this operation. */

@@ -121,7 +121,9 @@ static void handle_unrecorded(struct request *request)
 		request_wake(request, RECORD_AGAIN_S * 1000, record_again);
 		return;
 	}
-	/* What came too late is so by time alone; and that nothing was done cannot be told of what may have been done before. */
+	/* What came too late is so by time alone; and that nothing was done cannot be told of what was done before, or may have been. */
+	if (request_sets_password(request) && status_outcome(request->result.code) == OUTCOME_APPLIED)
+		request->result.code = STATUS_OUTCOME_UNKNOWN;
 	if (request->result.code != STATUS_REQUEST_EXPIRED && request->result.code != STATUS_OUTCOME_UNKNOWN)
 		request->result.code = STATUS_AGENT_JOURNAL;
 	leave_unrecorded(request);

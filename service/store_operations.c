@@ -245,7 +245,7 @@ static enum status conclude_from_all(sqlite3 *db, struct store_finish *finish)
 	finish->changed = true;
 	enum status status = sql_run(db, "UPDATE operations SET finished_ms = ?2, " FORGET_SECRET ", (status, code, answer, agent_id, request_id) = (SELECT status, code, answer, agent_id,"
 		" request_id FROM requests WHERE operation_id = ?1 AND status NOT IN ('', 'unsent')"
-		" ORDER BY CASE status WHEN 'unknown' THEN 0 WHEN 'answered' THEN 1 ELSE 2 END, created_ms DESC, rowid DESC LIMIT 1) WHERE operation_id = ?1", "ti",
+		" ORDER BY CASE status WHEN 'answered' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END, created_ms DESC, rowid DESC LIMIT 1) WHERE operation_id = ?1", "ti",
 		finish->operation_id, finish->now_ms);
 	return status == STATUS_OK ? forget_spares(db, finish->operation_id) : status;
 }

@@ -75,6 +75,7 @@ enum status gate_verify(struct bytes payload, const struct gate_identity *identi
 	enum status status = judge(payload, identity, now_s, &request->claims, ret_reason);
 	memcpy(ret_ids->request_id, request->claims.request_id, sizeof ret_ids->request_id);
 	memcpy(ret_ids->operation_id, request->claims.operation_id, sizeof ret_ids->operation_id);
+	ret_ids->op = request->claims.op;
 	/* What will be valid one day must be remembered until then; anything else that is refused never will be, and its exp, which nobody has checked, is worth nothing. */
 	bool ahead = status == STATUS_REQUEST_NOT_YET_VALID;
 	ret_ids->exp = !ahead && request->claims.exp > now_s + AHEAD_MAX_S + LIFETIME_MAX_S ? now_s + AHEAD_MAX_S + LIFETIME_MAX_S : request->claims.exp;

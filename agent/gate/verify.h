@@ -20,7 +20,7 @@ struct gate_identity {
  * (request.not_yet_valid), exp passed (request.expired), exp at or below not_before (request.expired), operation allowed (request.unsupported), enforce_policy.
  * `ret_reason`: the member or check, a static string. `ret_ids` are filled even on failure, as far as they could be read; an exp that
  * no acceptable request could have now is given as the latest one that could, so that it cannot be remembered for ever. */
-struct request_ids { char request_id[UUID_SIZE]; char operation_id[UUID_SIZE]; int64_t exp; };
+struct request_ids { char request_id[UUID_SIZE]; char operation_id[UUID_SIZE]; int64_t exp; enum operation op; };
 enum status gate_verify(struct bytes payload, const struct gate_identity *identity, int64_t now_s,
                         struct verified_request **ret_request, struct request_ids *ret_ids, const char **ret_reason) MUST_USE;
 const struct request_claims *verified_claims(const struct verified_request *request);

@@ -1336,18 +1336,35 @@ static void test_a_refusal_that_is_forgotten_was_not_told(void **state)
 	assert_int_equal(played.written, 1);
 }
 
-/* The disk takes it again: what waits is told soon, and is told the same after a restart. */
-static void test_a_refusal_is_told_when_the_disk_is_well(void **state)
+/* The disk has taken nothing of it, and takes the next. */
+static void ask_at_a_full_disk(struct scene *scene, struct ask question)
 {
-	struct scene *scene = *state;
 	struct rlimit before;
 	stop_writing(&before);
-	ask(scene, (struct ask){ OP_RESET, GOOD });
+	ask(scene, question);
 	while (journal_writable(scene->journal))
 		event_base_loop(scene->base, EVLOOP_ONCE);
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
 	journal_set_number(scene->journal, "probe", 1);
 	run_until(scene, 1);
+}
+
+/* "Nothing was changed" would be false. */
+static void test_what_was_done_before_is_no_failure(void **state)
+{
+	int64_t now_s = clock_now_ms() / 1000;
+	played.written_at_s = now_s - 2;
+	played.right = GOOD;
+	ask_at_a_full_disk(*state, (struct ask){ OP_RESET, GOOD, .first_iat = now_s - 5 });
+	assert_int_equal(((struct scene *)*state)->results[0].code, STATUS_OUTCOME_UNKNOWN);
+	assert_int_equal(played.written, 0);
+}
+
+/* The disk takes it again: what waits is told soon, and is told the same after a restart. */
+static void test_a_refusal_is_told_when_the_disk_is_well(void **state)
+{
+	struct scene *scene = *state;
+	ask_at_a_full_disk(scene, (struct ask){ OP_RESET, GOOD });
 	assert_int_equal(scene->results[0].code, STATUS_AGENT_JOURNAL);
 	close_scene(scene);
 	open_scene(scene);
@@ -2049,6 +2066,7 @@ static void test_an_end_behind_a_lost_journal(void **state)
 	static const struct { int64_t lost_ago_s; enum operation op; bool disabled, late; enum status code; } rows[] = {
 		{ 0, OP_RESET, true, false, STATUS_OUTCOME_UNKNOWN }, { 70, OP_RESET, true, false, STATUS_USER_DISABLED }, { 0, OP_CHECK, true, false, STATUS_USER_DISABLED },
 		{ 70, OP_RESET, false, true, STATUS_OUTCOME_UNKNOWN }, { 200, OP_RESET, false, true, STATUS_REQUEST_EXPIRED },
+		{ 70, OP_CHECK, false, true, STATUS_REQUEST_EXPIRED }, { 70, OP_UNLOCK, false, true, STATUS_OUTCOME_UNKNOWN },
 	};
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		struct scene *scene = scene_with_lost_journal(state, rows[i].lost_ago_s);
@@ -2058,8 +2076,9 @@ static void test_an_end_behind_a_lost_journal(void **state)
 			played.alice.uac |= UAC_ACCOUNTDISABLE;
 		if (rows[i].late)
 			journal_set_number(scene->journal, "forgotten_exp", now_s + 40);
-		const struct result *result = ask_one(scene, (struct ask){ rows[i].op, GOOD });
+		const struct result *result = ask_one(scene, (struct ask){ rows[i].op, rows[i].op == OP_UNLOCK ? NULL : GOOD });
 		assert_string_equal(status_code(result->code), status_code(rows[i].code));
+		assert_true(result->code != STATUS_OUTCOME_UNKNOWN || (!result->reason && !result->retry_after));
 		assert_int_equal(played.written, 0);
 	}
 }
@@ -3189,7 +3208,7 @@ int main(void)
 		ROW(test_crash_with_two_intents), ROW(test_crash_with_two_intents_not_applied), ROW(test_crash_with_two_intents_far_apart), ROW(test_lost_before_it_was_sent), ROW(test_lost_after_it_was_tried), ROW(test_lost_behind_the_intent), ROW(test_the_server_of_the_last_write_is_sought), ROW(test_no_answer_that_would_not_stand), ROW(test_without_versions_no_server_is_ahead),
 		ROW(test_change), ROW(test_refused_changes), ROW(test_verify), ROW(test_guesses_at_once), ROW(test_guesses_below_the_lockout), ROW(test_guesses_of_an_older_version), ROW(test_guesses_not_understood), ROW(test_lookup), ROW(test_policy), ROW(test_questions_a_minute),
 		ROW(test_what_another_agent_has_done_meanwhile_is_not_done_again), ROW(test_the_channels_loss_is_heard_before_the_write), ROW(test_a_write_that_has_waited_is_still_wanted), ROW(test_a_slow_directory_is_written_to_all_the_same), ROW(test_what_is_written_while_a_write_waits), ROW(test_a_second_write_that_has_waited_is_still_wanted), ROW(test_what_cannot_be_read_is_tried_behind_a_repeated_look), ROW(test_each_write_has_a_look_of_its_own), ROW(test_no_second_write_while_undelivered), ROW(test_read_again_behind_a_wrong_bind),
-		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_overtaken_by_another_agent), ROW(test_scope_without_memory_stays), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written), ROW(test_a_refusal_that_is_forgotten_was_not_told), ROW(test_a_refusal_is_told_when_the_disk_is_well), ROW(test_what_is_ahead_keeps_nobody_out),
+		ROW(test_lost_answer_and_two_writes_and_a_mute_bind), ROW(test_overtaken_by_another_agent), ROW(test_scope_without_memory_stays), ROW(test_one_bind_before_and_behind_the_write), ROW(test_a_journal_that_cannot_be_written), ROW(test_a_refusal_that_is_forgotten_was_not_told), ROW(test_a_refusal_is_told_when_the_disk_is_well), ROW(test_what_was_done_before_is_no_failure), ROW(test_what_is_ahead_keeps_nobody_out),
 		ROW(test_ends_anywhere), ROW(test_ends_anywhere_in_settling), ROW(test_ends_anywhere_beside_anothers_write), ROW(test_ends_anywhere_behind_another_agent), ROW(test_ends_anywhere_beside_another_agent), ROW(test_ends_while_others_wait), ROW(test_ends_with_a_full_disk), ROW(test_ends_anywhere_in_a_second_write), ROW(test_ends_before_the_intent), ROW(test_ends_while_the_truth_is_read),
 		ROW(test_lost_answer_of_a_change), ROW(test_intent_of_a_crash_is_settled), ROW(test_unverified_frames_are_bounded), ROW(test_a_known_frame_is_never_called_unverified), ROW(test_a_known_frame_that_does_not_verify_is_no_delivery), ROW(test_the_other_signature_is_the_same_message), ROW(test_row_of_an_older_version), ROW(test_memory_is_out_while_verifying),
 	};
