@@ -239,7 +239,7 @@ static enum status conclude(sqlite3 *db, struct store_finish *finish)
 	return status == STATUS_OK ? forget_spares(db, finish->operation_id) : status;
 }
 
-/* Every attempt has had its last word, and none is `applied`: where one does not know, nobody knows; else the latest attempt's is the operation's. */
+/* Every attempt has had its last word, and none is `applied`: an answer stands; where one of a write does not know, nobody knows; else the latest attempt's is the operation's. */
 static enum status conclude_from_all(sqlite3 *db, struct store_finish *finish)
 {
 	finish->changed = true;

@@ -98,14 +98,15 @@ static void content_key_stays(void **state)
 }
 
 /* Larger than a page, as real ones are. */
-static bool create(const char *id, uint8_t content)
+static bool create_as(const char *op, const char *id, uint8_t content)
 {
 	static char frame[6401];
 	for (size_t i = 0; i < 400; i++)
 		memcpy(frame + 16 * i, "the-frame-itself", 17);
-	struct operation_row operation = { .op = "reset", .subject = (char *)"{}", .content = { content }, .created_ms = 1000, .status = "pending", .agent_id = "agent", .request_id = "request",
+	struct operation_row operation = { .subject = (char *)"{}", .content = { content }, .created_ms = 1000, .status = "pending", .agent_id = "agent", .request_id = "request",
 		.has_secret = true, .secret_key = { 'K' }, .secret_hash = { 'H' } };
 	struct request_row request = { .request_id = "request", .agent_id = "agent", .created_ms = 1000, .expires = 31, .frame = frame };
+	snprintf(operation.op, sizeof operation.op, "%s", op);
 	snprintf(operation.operation_id, UUID_SIZE, "%s", id);
 	snprintf(request.operation_id, UUID_SIZE, "%s", id);
 	snprintf(request.request_id, UUID_SIZE, "request-%s", id);
@@ -117,6 +118,8 @@ static bool create(const char *id, uint8_t content)
 	operation_row_clear(&job.existing);
 	return !job.exists;
 }
+
+static bool create(const char *id, uint8_t content) { return create_as("reset", id, content); }
 
 static struct store_finish say(const char *id, const char *agent, const char *request, const char *outcome, const char *code)
 {
@@ -365,6 +368,16 @@ static void a_later_refusal_waits_for_the_first(void **state)
 	assert_code("e", "policy.history");
 }
 
+/* What only asks changes nothing: that one attempt does not know is no matter where another has answered. */
+static void an_answer_goes_before_an_unknown(void **state)
+{
+	assert_true(create_as("check", "g", 1));
+	attempt("g", "other", "second-g", false, STATUS_OK);
+	assert_false(say("", "agent", "request-g", "unknown", "outcome.unknown").changed);
+	assert_true(say("", "other", "second-g", "answered", "plausible").changed);
+	assert_code("g", "plausible");
+}
+
 static void outcomes_fit_the_operation(void **state)
 {
 	assert_true(create("six", 1));
@@ -437,6 +450,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(old_operations_are_forgotten, set_up, tear_down), cmocka_unit_test_setup_teardown(earlier_attempts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(applied_replaces_any_other, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_later_refusal_waits_for_the_first, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(an_answer_goes_before_an_unknown, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(outcomes_fit_the_operation, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(secret_hashes_are_forgotten, set_up, tear_down),
 	};
