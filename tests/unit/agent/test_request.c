@@ -197,6 +197,59 @@ void directory_free(struct directory *directory)
 	}
 }
 
+/* What the second reading finds that the first did not. */
+static void alter_recheck(struct located *found)
+{
+	if (played.recheck_finds_s && played.written)
+		found->record = (struct replication_record){ .known = true, .version = played.version + 1, .originating_usn = 2000, .originator = { 2 }, .time_s = played.recheck_finds_s };
+	if (played.overtaken_at && (played.rechecked == played.overtaken_at || (played.overtaken_twice && played.rechecked == played.overtaken_at + 1))) {
+		found->record.version = ++played.version;
+		found->record.originating_usn = ++played.usn;
+		found->record.time_s = played.written_at_s = clock_now_ms() / 1000;
+	}
+	if (played.bind_told && played.behind_bind == BEHIND_REWRITTEN)
+		found->record.version++;
+	if (played.bind_told && played.behind_bind == BEHIND_RENAMED)
+		found->account.dn = (char *)"CN=alice2,OU=People,DC=corp,DC=example,DC=com";
+	if (played.recheck_with)
+		played.recheck_with();
+	if (played.disable_at_recheck)
+		found->account.uac |= UAC_ACCOUNTDISABLE;
+	if (found->second && played.second.moves_out)
+		found->account.dn = (char *)"CN=alice,OU=Outside,DC=corp,DC=example,DC=com";
+	if (found->second && played.second.replicated) {
+		found->record.version++;
+		found->record.originating_usn = 2000;
+		memcpy(found->record.originator, here, 16);
+	}
+	if (played.longer_from && played.rechecked >= played.longer_from)
+		found->account.policy.min_length = 30;
+	if (played.protected_from && played.rechecked >= played.protected_from)
+		found->account.has_spn = true;
+}
+
+static enum status end_write(bool second, struct directory_answer *answer)
+{
+	static const enum status statuses[] = { STATUS_OK, STATUS_POLICY_REJECTED, STATUS_DIRECTORY_DENIED, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT };
+	enum status status = statuses[second ? played.second.writing : played.writing];
+	if (!second && played.unsent) {
+		status = STATUS_DIRECTORY_UNAVAILABLE;
+		answer->sent = false;
+		answer->ldap_result = -1;
+		answer->tried = played.tried;
+		played.unsent = false;
+	}
+	snprintf(answer->server, sizeof answer->server, second ? "dc2" : "dc1");
+	if (second && played.stalls) {
+		assert_int_equal(sqlite3_open(played.stalls, &played.stalling), SQLITE_OK);
+		assert_int_equal(sqlite3_exec(played.stalling, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+	}
+	answer->answered = status != STATUS_DIRECTORY_TIMEOUT && answer->sent;
+	answer->ldap_result = status == STATUS_OK ? 0 : answer->answered ? 53 : played.left_open ? 52 : -1;
+	status = played.left_open && !answer->answered ? STATUS_DIRECTORY_BUSY : status;
+	return status;
+}
+
 static void run_later(evutil_socket_t fd, short what, void *arg)
 {
 	struct later own = *(struct later *)arg, *later = &own;
@@ -208,34 +261,10 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 		later->found = NULL;
 		status = played.locating;
 	}
-	if (later->rechecked && played.recheck_finds_s && played.written)
-		later->found->record = (struct replication_record){ .known = true, .version = played.version + 1, .originating_usn = 2000, .originator = { 2 }, .time_s = played.recheck_finds_s };
-	if (later->rechecked && played.overtaken_at && (played.rechecked == played.overtaken_at || (played.overtaken_twice && played.rechecked == played.overtaken_at + 1))) {
-		later->found->record.version = ++played.version;
-		later->found->record.originating_usn = ++played.usn;
-		later->found->record.time_s = played.written_at_s = clock_now_ms() / 1000;
-	}
-	if (later->rechecked && played.bind_told && played.behind_bind == BEHIND_REWRITTEN)
-		later->found->record.version++;
-	if (later->rechecked && played.bind_told && played.behind_bind == BEHIND_RENAMED)
-		later->found->account.dn = (char *)"CN=alice2,OU=People,DC=corp,DC=example,DC=com";
+	if (later->rechecked)
+		alter_recheck(later->found);
 	if (later->rechecked && played.bind_told && played.behind_bind == BEHIND_UNREADABLE)
 		status = STATUS_DIRECTORY_TIMEOUT;
-	if (later->rechecked && played.recheck_with)
-		played.recheck_with();
-	if (later->rechecked && played.disable_at_recheck)
-		later->found->account.uac |= UAC_ACCOUNTDISABLE;
-	if (later->rechecked && later->found->second && played.second.moves_out)
-		later->found->account.dn = (char *)"CN=alice,OU=Outside,DC=corp,DC=example,DC=com";
-	if (later->rechecked && later->found->second && played.second.replicated) {
-		later->found->record.version++;
-		later->found->record.originating_usn = 2000;
-		memcpy(later->found->record.originator, here, 16);
-	}
-	if (later->rechecked && played.longer_from && played.rechecked >= played.longer_from)
-		later->found->account.policy.min_length = 30;
-	if (later->rechecked && played.protected_from && played.rechecked >= played.protected_from)
-		later->found->account.has_spn = true;
 	if (later->still_wanted) {
 		played.while_waiting[later->found->second]();
 		played.while_waiting[later->found->second] = NULL;
@@ -243,24 +272,7 @@ static void run_later(evutil_socket_t fd, short what, void *arg)
 		assert_int_not_equal(status, STATUS_OK);
 		answer = (struct directory_answer){ .ldap_result = -1, .server = "dc1", .tried = played.tried };
 	} else if (later->written) {
-		static const enum status statuses[] = { STATUS_OK, STATUS_POLICY_REJECTED, STATUS_DIRECTORY_DENIED, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT, STATUS_DIRECTORY_TIMEOUT };
-		bool second = later->found->second;
-		status = statuses[second ? played.second.writing : played.writing];
-		if (!second && played.unsent) {
-			status = STATUS_DIRECTORY_UNAVAILABLE;
-			answer.sent = false;
-			answer.ldap_result = -1;
-			answer.tried = played.tried;
-			played.unsent = false;
-		}
-		snprintf(answer.server, sizeof answer.server, second ? "dc2" : "dc1");
-		if (second && played.stalls) {
-			assert_int_equal(sqlite3_open(played.stalls, &played.stalling), SQLITE_OK);
-			assert_int_equal(sqlite3_exec(played.stalling, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
-		}
-		answer.answered = status != STATUS_DIRECTORY_TIMEOUT && answer.sent;
-		answer.ldap_result = status == STATUS_OK ? 0 : answer.answered ? 53 : played.left_open ? 52 : -1;
-		status = played.left_open && !answer.answered ? STATUS_DIRECTORY_BUSY : status;
+		status = end_write(later->found->second, &answer);
 	}
 	if (later->verified) {
 		const char *right = played.right ? played.right : played.stands[played.tried_on_second];
